@@ -1,0 +1,50 @@
+# Each target makes the part of .venv it needs; only make and a python3 (3.11 or later) are presumed.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+STAMP := $(VENV)/.installed
+
+# python3 where it is recent enough, else the first named interpreter that runs.
+RECENT := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in python3 python3.12 python3.13 python3.11 python3.14; do \
+	$$python -c '$(RECENT)' >/dev/null 2>&1 && echo $$python && break; done)
+
+.PHONY: demo test lint bench docs clean
+
+demo: $(STAMP)-run
+	mkdir -p demo
+	$(BIN)/isovi simulate --kind layers --n-obs 900 --n-genes 300 --seed 0 --out demo/tissue.h5ad
+	$(BIN)/isovi fit demo/tissue.h5ad --out demo/run --compare-plain --max-epochs 60 --force
+
+test: $(STAMP)-test
+	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
+
+lint: $(STAMP)-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)-run
+	$(BIN)/python benchmarks/run.py
+
+docs: $(STAMP)-doc
+	$(BIN)/python -m sphinx -W --keep-going docs docs/_build/html
+
+clean:
+	rm -rf $(VENV) .venv-newest demo docs/_build .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+
+# torch first and alone: whatever wheel the constraint finds is then kept by everything after it.
+$(STAMP)-run: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "isoVI needs Python 3.11 or later: none found; set PYTHON=path/to/python3"; exit 1; }
+	@echo "Setting up $(VENV): a few minutes the first time"
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade "pip>=25.1"
+	$(PIP) install --quiet --constraint constraints.txt torch
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(STAMP)-%: $(STAMP)-run
+	$(PIP) install --quiet --constraint constraints.txt --group $*
+	@touch $@

@@ -1,0 +1,24 @@
+"""Shape names for annotations, in one place.
+
+``pair`` pairs of spots, ``cell`` spots or cells, ``latent`` latent dimensions, ``axis`` tissue
+axes (2 or 3), ``gene`` genes, ``section`` tissue sections.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor
+
+PairFloats = Float[Tensor, "pair"]
+PairIndices = Int[Tensor, "pair"]
+CellIndices = Int[Tensor, "cell"]
+Coordinates = Float[Tensor, "cell axis"]
+Latent = Float[Tensor, "cell latent"]
+Scalar = Float[Tensor, ""]
+SectionFloats = Float[Tensor, "section"]
+
+PairIndexArray = Int[np.ndarray, "pair"]
+CellIndexArray = Int[np.ndarray, "cell"]
+CoordinateArray = Float[np.ndarray, "cell axis"]
+LatentArray = Float[np.ndarray, "cell latent"]

@@ -1,0 +1,172 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from isovi.errors import IsoviError
+
+app = typer.Typer(
+    help="Distance-preserving generative models of spatial transcriptomics.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    add_completion=False,
+)
+
+
+class Backbone(StrEnum):
+    """Variational autoencoder under the model."""
+
+    scvi = "scvi"
+    vae = "vae"
+
+
+class Kind(StrEnum):
+    """Kind of simulated tissue."""
+
+    layers = "layers"
+    blobs = "blobs"
+    ring = "ring"
+
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", hidden=False)]
+
+
+@app.command()
+def fit(
+    input: Annotated[Path, typer.Argument(help="Spatial AnnData with raw counts: .h5ad or .zarr. Never changed.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results; appears whole or not at all.")],
+    backbone: Annotated[Backbone, typer.Option(help="scvi: counts. vae: Gaussian on log-normalised counts.")] = Backbone.scvi,
+    distortion_target: Annotated[
+        float | None,
+        typer.Option(help="Tolerated relative distortion, 0-1. [dim]\\[default: 0.25][/dim]", show_default=False),
+    ] = None,
+    penalty: Annotated[
+        float | None, typer.Option(help="A fixed weight in nats per unit of relative distortion, instead of a target.")
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Same network and training without the distortion term.")] = False,
+    pairs: Annotated[
+        str,
+        typer.Option(help="all, knn:6, radius:2.5, delaunay, gaussian:2, domain:KEY, obsp:KEY, or joined by +."),
+    ] = "all",
+    spatial_key: Annotated[str, typer.Option(help="Positions in obsm.")] = "spatial",
+    section_key: Annotated[str | None, typer.Option(help="Tissue section in obs; pairs stay within sections.")] = None,
+    batch_key: Annotated[str | None, typer.Option(help="Batch in obs, corrected for as scVI does.")] = None,
+    label_key: Annotated[str | None, typer.Option(help="Labels in obs to compare domains with; not trained on.")] = None,
+    layer: Annotated[str | None, typer.Option(help="Layer of the raw counts. [dim]\\[default: X][/dim]", show_default=False)] = None,
+    n_top_genes: Annotated[int, typer.Option(help="Highly variable genes, chosen on training spots; 0 for all.")] = 2000,
+    n_latent: Annotated[int, typer.Option(help="Latent dimensions.")] = 10,
+    holdout: Annotated[str, typer.Option(help="Share of spots to hold out, or section:NAME.")] = "0.1",
+    max_epochs: Annotated[
+        int | None, typer.Option(help="Epochs at most. [dim]\\[default: scvi-tools' heuristic][/dim]", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of split, training and figures.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier run in the folder.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Fit a distance-preserving model to a tissue and write latent, domains, model, figures.
+
+    Example: [bold]isovi fit section.h5ad --out run --holdout 0.25[/bold]
+    """
+    from isovi.graph import parse_pairs
+    from isovi.workflow.fit import FitOptions
+    from isovi.workflow.fit import fit as run
+
+    quiet()
+    options = FitOptions(
+        input, out, backbone.value, asked(distortion_target, penalty, plain), parse_pairs(pairs),
+        spatial_key, section_key, batch_key, label_key, layer, n_top_genes, n_latent, holdout, max_epochs,
+        seed, force,
+    )  # fmt: skip
+    run(options, Console())
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders written by isovi fit.")],
+    debug: Debug = False,
+) -> None:
+    """Print the figures of several runs side by side.
+
+    Example: [bold]isovi compare run plain_run[/bold]
+    """
+    from isovi.workflow.compare import table
+
+    console = Console()
+    console.print(table(runs))
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Option("--out", help="File to write: .h5ad or .zarr.")],
+    kind: Annotated[Kind, typer.Option(help="Layers of a cortex, blobs of a tumour, or a ring.")] = Kind.layers,
+    n_obs: Annotated[int, typer.Option(help="Spots of each section.")] = 1000,
+    n_genes: Annotated[int, typer.Option(help="Genes.")] = 500,
+    n_sections: Annotated[int, typer.Option(help="Sections.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of positions and counts.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Write a tissue of known geometry with negative binomial counts.
+
+    Example: [bold]isovi simulate --kind layers --out tissue.h5ad[/bold]
+    """
+    from isovi.data.io import write_atomic
+    from isovi.simulate import simulate as draw
+
+    adata = draw(kind.value, n_obs, n_genes, n_sections, seed=seed)
+    write_atomic(adata, out, force=force)
+    Console().print(f"Wrote {adata.n_obs} spots x {adata.n_vars} genes to {out}", highlight=False)
+
+
+def asked(target: float | None, penalty: float | None, plain: bool) -> object:
+    """What is asked of distances, from three options of which one may be given."""
+    from isovi.errors import InputError
+    from isovi.model.objective import Constraint, Penalty
+
+    if (target is not None) + (penalty is not None) + plain > 1:
+        raise InputError(
+            "More than one of --distortion-target, --penalty and --plain was given.",
+            "They exclude each other.",
+            "Give one of them, or none for a target of 0.25.",
+        )
+    if plain or penalty is not None:
+        return Penalty(0.0 if plain else penalty)
+    return Constraint() if target is None else Constraint(target)
+
+
+def quiet() -> None:
+    """Keep other libraries' chatter from the terminal; warnings of isoVI remain."""
+    from isovi.errors import IsoviWarning
+
+    for name in ("lightning.pytorch", "lightning.fabric", "scvi", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    warnings.simplefilter("always", IsoviWarning)
+    warnings.showwarning = lambda message, *_, **__: Console(stderr=True).print(
+        f"[yellow]Note:[/yellow] {message}", highlight=False
+    )
+
+
+def main() -> None:
+    """Run the command line: exit code 2 and one paragraph on bad input."""
+    try:
+        app()
+    except IsoviError as error:
+        if "--debug" in sys.argv:
+            raise
+        Console(stderr=True).print(f"[red]Error:[/red] {error}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

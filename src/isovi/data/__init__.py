@@ -1,0 +1,1 @@
+"""AnnData in and out: validation, files, and the fields that scvi-tools reads."""

@@ -1,0 +1,480 @@
+"""Validation of the input before any long work; errors say what was received, the rule and the remedy."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy import sparse
+
+from isovi._shapes import CellIndexArray, CoordinateArray
+from isovi.errors import InputError, IsoviWarning
+
+MIN_SECTION_SPOTS = 3
+_BLOCK_VALUES = 2**22  # values looked at together: about 32 MB of float64
+
+
+def dataset(
+    adata: AnnData,
+    *,
+    spatial_key: str = "spatial",
+    section_key: str | None = None,
+    batch_key: str | None = None,
+    label_key: str | None = None,
+    layer: str | None = None,
+    allow_empty_genes: bool = False,
+) -> None:
+    """Check everything that a fit needs of its input; cheap checks come first.
+
+    Parameters
+    ----------
+    adata
+        The data, in memory or backed; nothing in it is changed.
+    spatial_key
+        Key in ``obsm`` of the positions.
+    section_key, batch_key
+        Columns of ``obs`` with the tissue section and the batch; no value may be missing.
+    label_key
+        Column of ``obs`` with known labels; values may be missing.
+    layer
+        Layer with the raw counts; ``None`` is ``adata.X``.
+    allow_empty_genes
+        Whether genes without any count are accepted (a caller that filters genes itself).
+
+    Raises
+    ------
+    InputError
+        For the first thing that cannot be used.
+
+    Warns
+    -----
+    IsoviWarning
+        If several spots of a section share one position.
+    """
+    size(adata)
+    names(adata)
+    codes, section_names = sections(adata, section_key)
+    section_coordinates(coordinates(adata, spatial_key), codes, section_names)
+    if batch_key is not None:
+        categories(adata, batch_key, role="batch")
+    if label_key is not None:
+        categories(adata, label_key, role="label", allow_missing=True)
+    counts(adata, layer, allow_empty_genes=allow_empty_genes)
+
+
+def size(adata: AnnData) -> None:
+    """Check that there are spots and genes.
+
+    Raises
+    ------
+    InputError
+        If there are no spots or no genes.
+    """
+    if adata.n_obs == 0 or adata.n_vars == 0:
+        raise InputError(
+            f"adata has {adata.n_obs} spots and {adata.n_vars} genes.",
+            "At least one of each is needed.",
+            "Check the filters that were applied to it, and the file that it came from.",
+        )
+
+
+def names(adata: AnnData) -> None:
+    """Check that the names of spots and of genes are unique.
+
+    Raises
+    ------
+    InputError
+        If ``obs_names`` or ``var_names`` has duplicates.
+    """
+    for axis, index in (("obs", adata.obs_names), ("var", adata.var_names)):
+        repeated = index[index.duplicated()].unique()
+        if len(repeated):
+            raise InputError(
+                f"adata.{axis}_names has {len(repeated)} names that occur more than once: {_some(repeated)}.",
+                "Every name must be unique.",
+                f"Call adata.{axis}_names_make_unique() first.",
+            )
+
+
+# ---------------------------------------------------------------------------- positions and sections
+
+
+def coordinates(adata: AnnData, spatial_key: str = "spatial") -> CoordinateArray:
+    """Positions of the spots, each of them checked; see also :func:`section_coordinates`.
+
+    Parameters
+    ----------
+    adata
+        The data, in memory or backed.
+    spatial_key
+        Key in ``obsm`` of an array, DataFrame or sparse matrix with 2 or 3 numeric columns.
+
+    Returns
+    -------
+    A new float64 array of shape (n_obs, 2) or (n_obs, 3), in the units of the input.
+
+    Raises
+    ------
+    InputError
+        If the key is missing, the values are not numbers or not finite, or there are fewer than 2 or
+        more than 3 columns.
+    """
+    if spatial_key not in adata.obsm:
+        raise InputError(
+            f'adata.obsm has no "{spatial_key}"; it has: {_some(adata.obsm.keys(), limit=20)}.',
+            "The position of every spot is needed, as 2 or 3 numeric columns.",
+            'Pass the right spatial_key (--spatial-key), or store the positions in adata.obsm["spatial"].',
+        )
+    where = f'adata.obsm["{spatial_key}"]'
+    positions = _numeric(_with_columns(adata.obsm[spatial_key], where), where)
+    _require_finite(positions, adata.obs_names, where)
+    return positions
+
+
+def section_coordinates(coordinates: CoordinateArray, codes: CellIndexArray, names: Sequence[str]) -> None:
+    """Check that each section spreads over more than one place, and look for shared positions.
+
+    Parameters
+    ----------
+    coordinates
+        Positions, (n_obs, 2) or (n_obs, 3).
+    codes
+        Section of each spot, (n_obs,), indices into ``names``.
+    names
+        Names of the sections.
+
+    Raises
+    ------
+    InputError
+        If a section of at least two spots has all of them at one place.
+
+    Warns
+    -----
+    IsoviWarning
+        With the number of spots that repeat an earlier spot's position in their section.
+    """
+    grouped = pd.DataFrame(coordinates).groupby(codes)
+    at_one_place = (grouped.min() == grouped.max()).all(axis=1) & (grouped.size() > 1)
+    if at_one_place.any():
+        first = int(np.flatnonzero(codes == at_one_place.idxmax())[0])
+        stuck = [names[code] for code in at_one_place.index[at_one_place]]
+        raise InputError(
+            f"All spots of {_section_list(stuck)} are at one place, {tuple(coordinates[first].tolist())}.",
+            "Distances in tissue need spots at different places.",
+            "Check that the right columns were stored as positions (spatial_key).",
+        )
+    _warn_of_duplicates(coordinates, codes)
+
+
+def sections(adata: AnnData, section_key: str | None = None) -> tuple[CellIndexArray, list[str]]:
+    """Tissue section of each spot.
+
+    Parameters
+    ----------
+    adata
+        The data.
+    section_key
+        Column of ``obs``; ``None`` if all spots are one section.
+
+    Returns
+    -------
+    Codes, int64 of shape (n_obs,), and the names that they index (``["all"]`` without a key).
+
+    Raises
+    ------
+    InputError
+        If the column is missing or has missing values, or a section has fewer than 3 spots.
+    """
+    codes, section_names = np.zeros(adata.n_obs, dtype=np.int64), ["all"]
+    if section_key is not None:
+        codes, section_names = _categories(adata, section_key, "section")
+    spots = np.bincount(codes, minlength=len(section_names))
+    small = [f"{name} ({n})" for name, n in zip(section_names, spots, strict=True) if n < MIN_SECTION_SPOTS]
+    if small:
+        what = "adata" if section_key is None else f'adata.obs["{section_key}"]'
+        raise InputError(
+            f"{what} has {len(small)} section(s) with too few spots: {_some(small, quote=False)}.",
+            f"A section needs at least {MIN_SECTION_SPOTS} spots: distances are compared within sections.",
+            "Remove these spots, or choose another column as section_key (--section-key).",
+        )
+    return codes, section_names
+
+
+def categories(adata: AnnData, key: str, *, role: str, allow_missing: bool = False) -> CellIndexArray:
+    """Codes of a categorical column.
+
+    Parameters
+    ----------
+    adata
+        The data.
+    key
+        Column of ``obs``.
+    role
+        What the column is used as, for the message: ``"batch"``, ``"label"``, ...
+    allow_missing
+        Whether some (not all) values may be missing.
+
+    Returns
+    -------
+    Codes, int64 of shape (n_obs,), -1 where missing.
+
+    Raises
+    ------
+    InputError
+        If the column is missing, or has missing values that are not allowed.
+    """
+    return _categories(adata, key, role, allow_missing)[0]
+
+
+def _categories(
+    adata: AnnData, key: str, role: str, allow_missing: bool = False
+) -> tuple[CellIndexArray, list[str]]:
+    """Codes, and the names of the categories in use."""
+    if key not in adata.obs:
+        raise InputError(
+            f'adata.obs has no column "{key}"; it has: {_some(adata.obs.columns, limit=20)}.',
+            f"The {role} of every spot is read from that column.",
+            f"Name one of these columns for the {role}, or leave it out.",
+        )
+    values = pd.Categorical(adata.obs[key]).remove_unused_categories()
+    codes = values.codes.astype(np.int64)
+    missing = np.flatnonzero(codes < 0)
+    if len(missing) and (not allow_missing or len(missing) == adata.n_obs):
+        raise InputError(
+            f'adata.obs["{key}"] has {len(missing)} missing values of {adata.n_obs}: '
+            f"{_some(adata.obs_names[missing])}.",
+            f"Every spot needs a {role}." if not allow_missing else f"Some spots need a {role}.",
+            f'Fill them in, or keep the others: adata = adata[adata.obs["{key}"].notna()].copy().',
+        )
+    return codes, [str(name) for name in values.categories]
+
+
+def _with_columns(values: Any, where: str) -> Any:
+    """The values, if they have the right number of columns; checked before anything is made dense."""
+    shape = tuple(np.shape(values))
+    if len(shape) != 2 or shape[1] not in (2, 3):
+        raise InputError(
+            f"{where} has shape {shape}.",
+            "Positions need 2 or 3 columns (x, y or x, y, z), one row per spot.",
+            f"Store just these columns ({where} = ...), or pass spatial_key with the key that holds them.",
+        )
+    return values
+
+
+def _numeric(values: Any, where: str) -> CoordinateArray:
+    """The values as a new float64 array; what is missing becomes NaN."""
+    if sparse.issparse(values):
+        values = values.toarray()
+    frame = values if isinstance(values, pd.DataFrame) else pd.DataFrame(np.asarray(values))
+    columns = [_numeric_column(column, name, where) for name, column in frame.items()]
+    return np.stack(columns, axis=1)
+
+
+def _numeric_column(column: pd.Series, name: Any, where: str) -> np.ndarray:
+    if column.dtype.kind in "iuf":
+        return column.to_numpy(dtype=np.float64, na_value=np.nan)
+    values = [np.nan if value is None or value is pd.NA else value for value in column]
+    for value in values:
+        if not isinstance(value, Real) or isinstance(value, bool):
+            raise InputError(
+                f'{where} holds {value!r} in column "{name}".',
+                "Positions must be numbers.",
+                f"Convert them, e.g. {where} = {where}.astype(float), or store only the numeric columns.",
+            )
+    return np.array(values, dtype=np.float64)
+
+
+def _require_finite(positions: CoordinateArray, obs_names: pd.Index, where: str) -> None:
+    bad = ~np.isfinite(positions).all(axis=1)
+    if bad.any():
+        raise InputError(
+            f"{where} is NaN or infinite for {int(bad.sum())} of {len(bad)} spots: {_some(obs_names[bad])}.",
+            "Every spot needs a finite position.",
+            f"Fill them in, or keep the others: adata = adata[np.isfinite({where}).all(axis=1)].copy().",
+        )
+
+
+def _warn_of_duplicates(coordinates: CoordinateArray, codes: CellIndexArray) -> None:
+    repeated = int(pd.DataFrame(coordinates).assign(section=codes).duplicated().sum())
+    if repeated:
+        warnings.warn(
+            f"{repeated} of {len(codes)} spots are at exactly the position of an earlier spot. "
+            "Such pairs have no distance in tissue and say nothing about the latent space. "
+            "If the spots come from several tissue sections, pass section_key (--section-key).",
+            IsoviWarning,
+            stacklevel=2,
+        )
+
+
+def _section_list(stuck: list[str]) -> str:
+    return "adata" if stuck == ["all"] else f"section(s) {_some(stuck)}"
+
+
+# ---------------------------------------------------------------------------- genes and counts
+
+
+def genes_in_common(adata_var_names: Iterable[str], model_var_names: Iterable[str]) -> np.ndarray:
+    """Genes that both the data and a fitted model know.
+
+    Parameters
+    ----------
+    adata_var_names, model_var_names
+        Names of the genes.
+
+    Returns
+    -------
+    The names in common, in the model's order.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    data, model = pd.Index(adata_var_names), pd.Index(model_var_names)
+    common = model[model.isin(data)]
+    if common.empty:
+        raise InputError(
+            f"None of the data's {len(data)} genes ({_some(data, limit=3)}) "
+            f"is among the model's {len(model)} ({_some(model, limit=3)}).",
+            "Both must name genes alike: by symbol or by Ensembl id, in the same letter case.",
+            'Rename the genes, e.g. adata.var_names = adata.var["gene_ids"], or check the species.',
+        )
+    return common.to_numpy()
+
+
+def counts(adata: AnnData, layer: str | None = None, *, allow_empty_genes: bool = False) -> Any:
+    """The matrix of raw counts, checked block by block: it is never made dense, nor read whole if backed.
+
+    Parameters
+    ----------
+    adata
+        The data, in memory or backed.
+    layer
+        Layer with the raw counts; ``None`` is ``adata.X``.
+    allow_empty_genes
+        Whether genes without any count are accepted.
+
+    Returns
+    -------
+    The matrix as it is stored (sparse, dense or backed), shape (n_obs, n_vars); not a copy.
+
+    Raises
+    ------
+    InputError
+        If the layer is missing; if a value is NaN, infinite, negative or not a whole number; if a
+        spot, or a gene unless allowed, has no count at all.
+    """
+    matrix, where = _matrix(adata, layer)
+    spot_totals, gene_totals = np.zeros(adata.n_obs), np.zeros(adata.n_vars)
+    for block in _blocks(matrix):
+        _require_counts(block, adata, where)
+        spot_totals[block.rows] += np.asarray(block.values.sum(axis=1)).ravel()
+        gene_totals[block.columns] += np.asarray(block.values.sum(axis=0)).ravel()
+    _require_filled(spot_totals, adata.obs_names, layer, where, "spot")
+    if not allow_empty_genes:
+        _require_filled(gene_totals, adata.var_names, layer, where, "gene")
+    return matrix
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A few rows or columns of the counts."""
+
+    rows: slice
+    columns: slice
+    values: Any
+
+    @property
+    def stored(self) -> np.ndarray:
+        return self.values.data if sparse.issparse(self.values) else self.values.ravel()
+
+    def index(self, position: int) -> tuple[int, int]:
+        """Row and column in the whole matrix of a stored value."""
+        if sparse.issparse(self.values):
+            entries = self.values.tocoo()
+            row, column = entries.row[position], entries.col[position]
+        else:
+            row, column = np.unravel_index(position, self.values.shape)
+        return self.rows.start + int(row), self.columns.start + int(column)
+
+
+def _matrix(adata: AnnData, layer: str | None) -> tuple[Any, str]:
+    """The counts as stored, and what to call them."""
+    if layer is not None and layer not in adata.layers:
+        raise InputError(
+            f'adata.layers has no "{layer}"; it has: {_some(adata.layers.keys(), limit=20)}.',
+            "The raw counts are read from that layer.",
+            "Pass layer (--layer) with the right name, or leave it out if adata.X holds the counts.",
+        )
+    where = "adata.X" if layer is None else f'adata.layers["{layer}"]'
+    matrix = adata.X if layer is None else adata.layers[layer]
+    if matrix is None or matrix.dtype.kind not in "biuf":
+        found = "no values" if matrix is None else f"values of type {matrix.dtype}"
+        raise InputError(f"{where} has {found}.", "Raw counts are needed, as numbers.", _find_counts(adata))
+    return matrix, where
+
+
+def _blocks(matrix: Any) -> Iterator[_Block]:
+    """Cut the matrix along the axis in which it is stored."""
+    n_obs, n_vars = matrix.shape
+    by_column = getattr(matrix, "format", None) == "csc"
+    length, across = (n_vars, n_obs) if by_column else (n_obs, n_vars)
+    step = max(1, _BLOCK_VALUES // max(1, across))
+    for start in range(0, length, step):
+        part = slice(start, min(start + step, length))
+        rows, columns = (slice(0, n_obs), part) if by_column else (part, slice(0, n_vars))
+        values = matrix[:, columns] if by_column else matrix[rows]
+        yield _Block(rows, columns, values if sparse.issparse(values) else np.asarray(values))
+
+
+def _require_counts(block: _Block, adata: AnnData, where: str) -> None:
+    values = block.stored
+    if values.dtype.kind in "bu":
+        return
+    rules = [(values < 0, "Counts cannot be negative; these look like scaled or corrected values.")]
+    if values.dtype.kind == "f":
+        whole = values == np.rint(values)
+        rules.insert(0, (~np.isfinite(values), "Counts must be finite."))
+        rules.append((~whole, "Raw counts are whole numbers; these look like normalised values."))
+    for wrong, rule in rules:
+        if wrong.any():
+            position = int(np.argmax(wrong))
+            row, column = block.index(position)
+            place = f'spot "{adata.obs_names[row]}", gene "{adata.var_names[column]}"'
+            raise InputError(f"{where} holds {values[position]:g} ({place}).", rule, _find_counts(adata))
+
+
+def _find_counts(adata: AnnData) -> str:
+    raw = "; adata.raw may hold them too" if adata.raw is not None else ""
+    layers = _some(adata.layers.keys(), limit=20)
+    return f"Pass layer (--layer) with the layer that holds the raw counts; adata.layers has: {layers}{raw}."
+
+
+def _require_filled(totals: np.ndarray, names: pd.Index, layer: str | None, where: str, what: str) -> None:
+    empty = np.flatnonzero(totals == 0)
+    if len(empty):
+        keep = {
+            "spot": f"adata = adata[np.asarray({where}.sum(axis=1)).ravel() > 0].copy()",
+            "gene": f"adata = adata[:, np.asarray({where}.sum(axis=0)).ravel() > 0].copy()",
+        }
+        scanpy = {
+            "spot": "sc.pp.filter_cells(adata, min_counts=1)",
+            "gene": "sc.pp.filter_genes(adata, min_cells=1)",
+        }
+        raise InputError(
+            f"{where} has {len(empty)} {what}s without any count: {_some(names[empty])}.",
+            f"Every {what} needs at least one count.",
+            f"Remove them first: {(scanpy if layer is None else keep)[what]}.",  # scanpy filters by X only
+        )
+
+
+def _some(values: Iterable[Any], *, limit: int = 5, quote: bool = True) -> str:
+    """The first few values, for a message."""
+    words = [f'"{value}"' if quote else str(value) for value in values]
+    return ", ".join(words[:limit]) + (", ..." if len(words) > limit else "") if words else "nothing"

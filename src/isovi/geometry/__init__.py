@@ -1,0 +1,1 @@
+"""Geometry of pairs: arrays in, records out; knows neither AnnData nor scvi-tools."""

@@ -1,0 +1,110 @@
+"""How far latent distances are from being a multiple of tissue distances, differentiably.
+
+Notation: d_Z latent distance, d_S tissue distance, G pair weight, λ scale. The raw distortion
+``mean G |d_Z - λ d_S|`` is the loss of Zhou & Du (2024, arXiv:2408.00911); the relative distortion
+``Σ G |d_Z - λ d_S| / Σ G λ d_S`` does not change when the latent is rescaled.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from isovi._shapes import Latent, PairFloats, PairIndices, Scalar
+
+LatentDistance = Literal["mean", "sample", "wasserstein"]
+
+_TINY = 1e-12  # keeps the gradient of a distance finite where two latents coincide
+
+
+def euclidean(points: Latent, source: PairIndices, target: PairIndices) -> PairFloats:
+    """Euclidean distance of each pair, with a finite gradient at zero.
+
+    Parameters
+    ----------
+    points
+        Posterior means or samples, shape ``(cell, latent)``.
+    source, target
+        Indices of the two cells of each pair.
+    """
+    return ((points[source] - points[target]).square().sum(-1) + _TINY).sqrt()
+
+
+def all_distances(points: Latent) -> PairFloats:
+    """Euclidean distances of all unordered pairs of a minibatch, in the order of ``triu_indices``."""
+    if points.device.type in ("cpu", "cuda"):
+        return torch.pdist(points)
+    return euclidean(points, *torch.triu_indices(len(points), len(points), 1, device=points.device))
+
+
+def wasserstein_points(loc: Latent, sd: Latent) -> Latent:
+    """Points whose Euclidean distances are the 2-Wasserstein distances of diagonal Gaussians.
+
+    ``W² = |μ - μ'|² + |σ - σ'|²``, since the covariances commute.
+
+    Parameters
+    ----------
+    loc, sd
+        Mean and standard deviation of each posterior, shape ``(cell, latent)``.
+
+    Returns
+    -------
+    Shape ``(cell, 2 latent)``.
+    """
+    return torch.cat([loc, sd], dim=-1)
+
+
+def weighted_median(values: PairFloats, weights: PairFloats) -> Scalar:
+    """Smallest value at which the cumulated weight reaches one half (a minimiser of Σ w |v - m|)."""
+    order = torch.argsort(values)
+    cumulated = torch.cumsum(weights[order].double(), 0)
+    middle = torch.searchsorted(cumulated, cumulated[-1:] / 2)[0]
+    return values[order[middle.clamp(max=len(values) - 1)]]
+
+
+def profile_scale(
+    latent: PairFloats, tissue: PairFloats, weight: PairFloats, *, relative: bool = True
+) -> Scalar:
+    """Scale λ that minimises the distortion of given distances, in closed form.
+
+    Parameters
+    ----------
+    latent, tissue, weight
+        d_Z, d_S and G of each pair.
+    relative
+        Minimise the relative distortion: 1/λ is the median of d_S / d_Z with weights G d_Z.
+        Otherwise the raw one: λ is the median of d_Z / d_S with weights G d_S.
+
+    Returns
+    -------
+    λ, latent length per coordinate unit. Not a number if no pair has a length; infinite or zero if
+    most of the weight is on pairs at one place in the tissue or in the latent.
+    """
+    keep = ((latent if relative else tissue) > 0) & (weight > 0)
+    if not bool(keep.any()):
+        return tissue.new_tensor(float("nan"))
+    latent, tissue, weight = latent[keep], tissue[keep], weight[keep]
+    if relative:
+        return 1.0 / weighted_median(tissue / latent, weight * latent)
+    return weighted_median(latent / tissue, weight * tissue)
+
+
+def raw_distortion(latent: PairFloats, tissue: PairFloats, weight: PairFloats, scale: torch.Tensor) -> Scalar:
+    """``Σ G |d_Z - λ d_S| / Σ G`` (the paper's loss with the ``mean`` normalisation).
+
+    ``scale`` is λ, one number or one per pair.
+    """
+    return (weight * (latent - scale * tissue).abs()).sum() / weight.sum()
+
+
+def relative_distortion(
+    latent: PairFloats, tissue: PairFloats, weight: PairFloats, scale: torch.Tensor
+) -> Scalar:
+    """``Σ G |d_Z - λ d_S| / Σ G λ d_S``: the mean error of a distance as a share of the distance.
+
+    Unchanged when the latent, the tissue or the weights are multiplied by a constant (with λ moved
+    along). ``scale`` is λ, one number or one per pair.
+    """
+    expected = scale * tissue
+    return (weight * (latent - expected).abs()).sum() / (weight * expected).sum()

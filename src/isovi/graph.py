@@ -1,0 +1,408 @@
+"""Pair weights G over the spots of a tissue: one small class per kind.
+
+A kind is a frozen description (``Neighbors(6)``); :meth:`PairKind.fit` binds it to a tissue. Kinds are
+joined with ``|``, which takes the larger weight of each pair. Pairs never cross sections.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import ClassVar
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from scipy.spatial import Delaunay as _Triangulation
+from scipy.spatial import QhullError, cKDTree
+
+from isovi._shapes import CellIndexArray, CoordinateArray, PairFloats, PairIndices
+from isovi.errors import InputError
+from isovi.geometry.pairs import sample_pairs
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """Where the spots lie, and whatever else a kind of pairs may ask for.
+
+    Attributes
+    ----------
+    coordinates
+        Positions in coordinate units, shape ``(cell, axis)``; rows of not-a-number are unplaced.
+    section
+        Section code of each spot, shape ``(cell,)``.
+    columns
+        Category codes of named ``obs`` columns.
+    matrices
+        Named ``obsp`` matrices.
+    """
+
+    coordinates: CoordinateArray
+    section: CellIndexArray
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    matrices: Mapping[str, sp.csr_matrix] = field(default_factory=dict)
+
+
+class PairWeights(ABC):
+    """Weights G of the pairs of one tissue."""
+
+    @abstractmethod
+    def __call__(self, source: PairIndices, target: PairIndices) -> PairFloats:
+        """Weights of the given pairs of spots of the tissue."""
+
+    @abstractmethod
+    def draw(self, n_pairs: int, rng: np.random.Generator) -> tuple[PairIndices, PairIndices, PairFloats]:
+        """About ``n_pairs`` pairs whose weights add up, on average, to any sum over all pairs.
+
+        Returns
+        -------
+        source, target, weight
+            Spots of each pair, and G divided by the chance of its being drawn.
+        """
+
+
+@dataclass(frozen=True)
+class SameCode(PairWeights):
+    """Weight one where two spots carry the same code."""
+
+    codes: torch.Tensor
+
+    def __call__(self, source: PairIndices, target: PairIndices) -> PairFloats:
+        codes = self.codes.to(source.device)
+        return (codes[source] == codes[target]).float()
+
+    def draw(self, n_pairs: int, rng: np.random.Generator) -> tuple[PairIndices, PairIndices, PairFloats]:
+        codes = self.codes.numpy()
+        source, target = map(torch.as_tensor, sample_pairs(codes, n_pairs, rng))
+        sizes = np.unique(codes, return_counts=True)[1].astype(float)
+        total = (sizes * (sizes - 1) / 2).sum()
+        return source, target, torch.full((len(source),), total / max(len(source), 1))
+
+
+@dataclass(frozen=True)
+class Stored(PairWeights):
+    """Weights looked up in a sparse symmetric matrix."""
+
+    matrix: sp.csr_matrix
+
+    def __call__(self, source: PairIndices, target: PairIndices) -> PairFloats:
+        rows, columns = (np.array(end.cpu()) for end in (source, target))
+        found = self.matrix[rows, columns]
+        return torch.as_tensor(np.asarray(found).ravel(), dtype=torch.float32, device=source.device)
+
+    def draw(self, n_pairs: int, rng: np.random.Generator) -> tuple[PairIndices, PairIndices, PairFloats]:
+        upper = sp.triu(self.matrix, k=1).tocoo()
+        chosen = np.arange(upper.nnz)
+        if upper.nnz > n_pairs:
+            chosen = rng.choice(upper.nnz, size=n_pairs, replace=False)
+        weight = upper.data[chosen] * (upper.nnz / max(len(chosen), 1))
+        ends = (torch.as_tensor(end[chosen], dtype=torch.int64) for end in (upper.row, upper.col))
+        return (*ends, torch.as_tensor(weight, dtype=torch.float32))
+
+
+@dataclass(frozen=True)
+class Largest(PairWeights):
+    """The larger of two weights."""
+
+    first: PairWeights
+    second: PairWeights
+
+    def __call__(self, source: PairIndices, target: PairIndices) -> PairFloats:
+        return torch.maximum(self.first(source, target), self.second(source, target))
+
+    def draw(self, n_pairs: int, rng: np.random.Generator) -> tuple[PairIndices, PairIndices, PairFloats]:
+        some = self.first.draw(n_pairs, rng)
+        source, target, weight = self.second.draw(n_pairs, rng)
+        exceeds = self(source, target) - self.first(source, target)
+        more = (source, target, weight * exceeds / self.second(source, target).clamp(min=1e-12))
+        return tuple(torch.cat(both) for both in zip(some, more, strict=True))  # type: ignore[return-value]
+
+
+class PairKind(ABC):
+    """A kind of pair weights.
+
+    Attributes
+    ----------
+    local
+        Whether the pairs are few and near, so that a minibatch must be made of patches of tissue
+        for them to meet.
+    obs_keys, obsp_keys
+        Names of the AnnData entries that :meth:`fit` needs.
+    """
+
+    local: ClassVar[bool] = True
+
+    @property
+    def obs_keys(self) -> tuple[str, ...]:
+        """Categorical ``obs`` columns this kind reads."""
+        return ()
+
+    @property
+    def obsp_keys(self) -> tuple[str, ...]:
+        """``obsp`` matrices this kind reads."""
+        return ()
+
+    @abstractmethod
+    def fit(self, tissue: Tissue) -> PairWeights:
+        """Bind the kind to a tissue."""
+
+    def __or__(self, other: PairKind) -> PairKind:
+        return Union(self, other)
+
+
+@dataclass(frozen=True)
+class AllPairs(PairKind):
+    """Every pair of a section, with weight one (the paper's G of ones)."""
+
+    local: ClassVar[bool] = False
+
+    def fit(self, tissue: Tissue) -> PairWeights:
+        return SameCode(torch.as_tensor(tissue.section))
+
+
+@dataclass(frozen=True)
+class SameDomain(PairKind):
+    """Pairs of one section that share a category of ``obs[key]`` (a domain, a layer, a cell type)."""
+
+    key: str
+    local: ClassVar[bool] = False
+
+    @property
+    def obs_keys(self) -> tuple[str, ...]:
+        return (self.key,)
+
+    def fit(self, tissue: Tissue) -> PairWeights:
+        codes = tissue.columns[self.key]
+        joined = np.unique(np.stack([tissue.section, codes]), axis=1, return_inverse=True)[1]
+        return SameCode(torch.as_tensor(joined.ravel()))
+
+
+class SparseKind(PairKind):
+    """A kind that stores its pairs, made section by section from coordinates."""
+
+    def fit(self, tissue: Tissue) -> PairWeights:
+        n = len(tissue.section)
+        placed = np.isfinite(tissue.coordinates).all(axis=1)
+        blocks = []
+        for code in np.unique(tissue.section):
+            members = np.flatnonzero((tissue.section == code) & placed)
+            blocks.append(_embed(self.section_weights(tissue.coordinates[members]), members, n))
+        return Stored(_symmetric(reduce(lambda a, b: a + b, blocks)))
+
+    @abstractmethod
+    def section_weights(self, coordinates: CoordinateArray) -> sp.spmatrix:
+        """Weights among the spots of one section, shape ``(cell, cell)``, sparse."""
+
+
+@dataclass(frozen=True)
+class Neighbors(SparseKind):
+    """The ``k`` nearest neighbours of each spot, joined both ways, with weight one."""
+
+    k: int = 6
+
+    def __post_init__(self) -> None:
+        _require(self.k >= 1, f"Neighbors(k={self.k}) was asked for.", "k must be at least 1.")
+
+    def section_weights(self, coordinates: CoordinateArray) -> sp.spmatrix:
+        k = min(self.k, len(coordinates) - 1)
+        if k < 1:
+            return sp.csr_matrix((len(coordinates),) * 2, dtype=np.float32)
+        near = cKDTree(coordinates).query(coordinates, k=k + 1)[1]
+        rows = np.repeat(np.arange(len(coordinates)), k + 1)
+        return _drop_diagonal(_ones(rows, near.ravel(), len(coordinates)))
+
+
+@dataclass(frozen=True)
+class Radius(SparseKind):
+    """Pairs no further apart than ``radius`` coordinate units, with weight one."""
+
+    radius: float
+
+    def __post_init__(self) -> None:
+        _require(
+            0 < self.radius < np.inf,
+            f"Radius({self.radius}) was asked for.",
+            "The radius must be positive and finite.",
+        )
+
+    def section_weights(self, coordinates: CoordinateArray) -> sp.spmatrix:
+        near = cKDTree(coordinates).query_pairs(self.radius, output_type="ndarray")
+        return _ones(near[:, 0], near[:, 1], len(coordinates))
+
+
+@dataclass(frozen=True)
+class Delaunay(SparseKind):
+    """Edges of the Delaunay triangulation of each section, with weight one."""
+
+    def section_weights(self, coordinates: CoordinateArray) -> sp.spmatrix:
+        try:
+            simplices = _Triangulation(coordinates).simplices
+        except QhullError as error:
+            raise InputError(
+                f"A section of {len(coordinates)} spots has no Delaunay triangulation.",
+                "Its spots must not all lie on one line.",
+                "Use Neighbors(k) for such a section.",
+            ) from error
+        corners = simplices.shape[1]
+        first, second = np.triu_indices(corners, 1)
+        return _ones(simplices[:, first].ravel(), simplices[:, second].ravel(), len(coordinates))
+
+
+@dataclass(frozen=True)
+class Gaussian(SparseKind):
+    """Kernel weights exp(-d_S² / 2 h²), dropped beyond three bandwidths (where they are below 0.012).
+
+    Parameters
+    ----------
+    bandwidth
+        h, in coordinate units.
+    """
+
+    bandwidth: float = 2.0
+
+    def __post_init__(self) -> None:
+        _require(
+            0 < self.bandwidth < np.inf,
+            f"Gaussian(bandwidth={self.bandwidth}) was asked for.",
+            "The bandwidth must be positive and finite.",
+        )
+
+    def section_weights(self, coordinates: CoordinateArray) -> sp.spmatrix:
+        near = cKDTree(coordinates).query_pairs(3 * self.bandwidth, output_type="ndarray")
+        length = np.linalg.norm(coordinates[near[:, 0]] - coordinates[near[:, 1]], axis=1)
+        weight = np.exp(-0.5 * (length / self.bandwidth) ** 2).astype(np.float32)
+        return sp.csr_matrix((weight, (near[:, 0], near[:, 1])), shape=(len(coordinates),) * 2)
+
+
+@dataclass(frozen=True)
+class Obsp(PairKind):
+    """Weights of the sparse matrix ``obsp[key]``, made symmetric; pairs across sections are dropped.
+
+    Raises
+    ------
+    InputError
+        On fitting, if a weight is negative or not finite.
+    """
+
+    key: str
+
+    @property
+    def obsp_keys(self) -> tuple[str, ...]:
+        return (self.key,)
+
+    def fit(self, tissue: Tissue) -> PairWeights:
+        matrix = _drop_diagonal(sp.csr_matrix(tissue.matrices[self.key], dtype=np.float32)).tocoo()
+        wrong = ~(np.isfinite(matrix.data) & (matrix.data >= 0))
+        if wrong.any():
+            raise InputError(
+                f"obsp[{self.key!r}] holds {matrix.data[wrong][0]:g}.",
+                "Pair weights must be finite and not negative.",
+                "Name a matrix of weights, such as connectivities.",
+            )
+        within = tissue.section[matrix.row] == tissue.section[matrix.col]
+        kept = (matrix.data[within], (matrix.row[within], matrix.col[within]))
+        return Stored(_symmetric(sp.csr_matrix(kept, shape=matrix.shape)))
+
+
+@dataclass(frozen=True)
+class Union(PairKind):
+    """Pairs of either kind, with the larger weight."""
+
+    first: PairKind
+    second: PairKind
+
+    @property
+    def local(self) -> bool:  # type: ignore[override]  # a union is local when either part is
+        return self.first.local or self.second.local
+
+    @property
+    def obs_keys(self) -> tuple[str, ...]:
+        return self.first.obs_keys + self.second.obs_keys
+
+    @property
+    def obsp_keys(self) -> tuple[str, ...]:
+        return self.first.obsp_keys + self.second.obsp_keys
+
+    def fit(self, tissue: Tissue) -> PairWeights:
+        return Largest(self.first.fit(tissue), self.second.fit(tissue))
+
+
+def parse_pairs(text: str) -> PairKind:
+    """Read a kind of pairs as the command line writes it.
+
+    Parameters
+    ----------
+    text
+        ``all``, ``knn:6``, ``radius:2.5``, ``delaunay``, ``gaussian:2``, ``domain:KEY``, ``obsp:KEY``, or
+        several joined by ``+``.
+
+    Raises
+    ------
+    InputError
+        If the text names no such kind.
+
+    Examples
+    --------
+    >>> parse_pairs("all+knn:6")
+    Union(first=AllPairs(), second=Neighbors(k=6))
+    """
+    return reduce(lambda a, b: a | b, [_parse_one(part) for part in text.split("+")])
+
+
+_KINDS = {
+    "all": (AllPairs, None),
+    "knn": (Neighbors, int),
+    "radius": (Radius, float),
+    "delaunay": (Delaunay, None),
+    "gaussian": (Gaussian, float),
+    "domain": (SameDomain, str),
+    "obsp": (Obsp, str),
+}
+
+
+def _parse_one(text: str) -> PairKind:
+    name, _, argument = text.strip().partition(":")
+    try:
+        kind, convert = _KINDS[name]
+        if convert is None and argument:
+            raise ValueError(argument)
+        return kind(convert(argument)) if convert and argument else kind()
+    except (KeyError, ValueError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"Pairs {text!r} were asked for.",
+            f"The kinds are {', '.join(_KINDS)}.",
+            "Write for example all, knn:6, radius:2.5, delaunay, gaussian:2, domain:KEY, obsp:KEY "
+            "or all+knn:6.",
+        ) from error
+
+
+def _ones(rows: np.ndarray, columns: np.ndarray, n: int) -> sp.csr_matrix:
+    return sp.csr_matrix((np.ones(len(rows), dtype=np.float32), (rows, columns)), shape=(n, n)).sign()
+
+
+def _drop_diagonal(matrix: sp.csr_matrix) -> sp.csr_matrix:
+    off = matrix.tocoo()
+    keep = off.row != off.col
+    return sp.csr_matrix((off.data[keep], (off.row[keep], off.col[keep])), shape=matrix.shape)
+
+
+def _embed(block: sp.spmatrix, members: np.ndarray, n: int) -> sp.csr_matrix:
+    entries = block.tocoo()
+    where = (members[entries.row], members[entries.col])
+    return sp.csr_matrix((entries.data.astype(np.float32), where), shape=(n, n))
+
+
+def _symmetric(matrix: sp.csr_matrix) -> sp.csr_matrix:
+    joined = matrix.maximum(matrix.T).tocsr()
+    joined.indices = joined.indices.astype(np.int32, copy=False)
+    joined.indptr = joined.indptr.astype(np.int32 if joined.nnz < 2**31 else np.int64, copy=False)
+    return joined
+
+
+def _require(met: bool, received: str, rule: str) -> None:
+    if not met:
+        raise InputError(received, rule, "Give another value.")

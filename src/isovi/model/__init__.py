@@ -1,0 +1,1 @@
+"""Models: the objective on distances, over any scvi-tools module."""

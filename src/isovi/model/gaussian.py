@@ -1,0 +1,116 @@
+"""The paper's vanilla VAE: a Gaussian likelihood on log-normalised expression."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from scvi import REGISTRY_KEYS
+from scvi.distributions import Normal
+from scvi.model import SCVI
+from scvi.module import VAE
+from scvi.module._constants import MODULE_KEYS
+from scvi.module.base import LossOutput, auto_move_data
+from scvi.nn import FCLayers
+from torch import nn
+
+TARGET_SUM = 1e4  # scanpy's usual library size after normalisation
+
+
+def log_normalise(counts: torch.Tensor) -> torch.Tensor:
+    """``log1p`` of counts scaled to a library size of 10,000, shape ``(cell, gene)``."""
+    return torch.log1p(TARGET_SUM * counts / counts.sum(-1, keepdim=True).clamp(min=1))
+
+
+class GaussianDecoder(nn.Module):
+    """Mean of log-normalised expression given latent and categories."""
+
+    def __init__(self, n_input: int, n_output: int, n_cat_list: list[int], **layers: Any) -> None:
+        super().__init__()
+        self.hidden = FCLayers(n_input, layers["n_hidden"], n_cat_list=n_cat_list, dropout_rate=0, **layers)
+        self.mean = nn.Linear(layers["n_hidden"], n_output)
+
+    def forward(self, latent: torch.Tensor, *categories: torch.Tensor) -> torch.Tensor:
+        """Mean, shape ``(cell, gene)``."""
+        return self.mean(self.hidden(latent, *categories))
+
+
+class GaussianVAE(VAE):
+    """VAE with ``N(mean(z), variance of the gene)`` on log-normalised counts, computed on the fly.
+
+    Parameters
+    ----------
+    n_input
+        Number of genes.
+    n_batch
+        Number of batches, decoded together with the latent.
+    **kwargs
+        As for :class:`scvi.module.VAE`; the likelihood is fixed.
+    """
+
+    def __init__(self, n_input: int, n_batch: int = 0, **kwargs: Any) -> None:
+        kwargs.pop("gene_likelihood", None)
+        super().__init__(n_input, n_batch=n_batch, gene_likelihood="normal", log_variational=False, **kwargs)
+        self.decoder = GaussianDecoder(
+            kwargs.get("n_latent", 10) + kwargs.get("n_continuous_cov", 0),
+            n_input,
+            [n_batch, *(kwargs.get("n_cats_per_cov") or [])],
+            n_layers=kwargs.get("n_layers", 1),
+            n_hidden=kwargs.get("n_hidden", 128),
+        )
+        self.px_r = nn.Parameter(torch.zeros(n_input))
+
+    @auto_move_data
+    def _regular_inference(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        outputs = super()._regular_inference(log_normalise(x), *args, **kwargs)
+        library = x.sum(1, keepdim=True).log()
+        outputs[MODULE_KEYS.LIBRARY_KEY] = library.expand_as(outputs[MODULE_KEYS.LIBRARY_KEY])
+        return outputs
+
+    @auto_move_data
+    def generative(
+        self,
+        z: torch.Tensor,
+        library: torch.Tensor,
+        batch_index: torch.Tensor,
+        cont_covs: torch.Tensor | None = None,
+        cat_covs: torch.Tensor | None = None,
+        transform_batch: torch.Tensor | None = None,
+        **_: Any,
+    ) -> dict[str, Any]:
+        """Distribution of log-normalised expression, with normalised expression as its ``scale``."""
+        prior = Normal(torch.zeros_like(z), torch.ones_like(z))
+        if transform_batch is not None:
+            batch_index = torch.ones_like(batch_index) * transform_batch
+        if cont_covs is not None:
+            z = torch.cat([z, cont_covs.expand(*z.shape[:-1], -1)], dim=-1)
+        categories = () if cat_covs is None else torch.split(cat_covs, 1, dim=1)
+        mean = self.decoder(z, batch_index, *categories)
+        expected = torch.expm1(mean.clamp(min=0, max=torch.log1p(torch.tensor(TARGET_SUM)).item()))
+        shares = expected / expected.sum(-1, keepdim=True).clamp(min=1e-8)
+        return {
+            MODULE_KEYS.PX_KEY: Normal(mean, (0.5 * self.px_r).exp(), normal_mu=shares),
+            MODULE_KEYS.PL_KEY: None,
+            MODULE_KEYS.PZ_KEY: prior,
+        }
+
+    def loss(
+        self,
+        tensors: dict[str, torch.Tensor],
+        inference_outputs: dict[str, Any],
+        generative_outputs: dict[str, Any],
+        kl_weight: torch.Tensor | float = 1.0,
+    ) -> LossOutput:
+        """ELBO loss, with the reconstruction held against log-normalised counts."""
+        counts = tensors[REGISTRY_KEYS.X_KEY]
+        normalised = {**tensors, REGISTRY_KEYS.X_KEY: log_normalise(counts)}
+        return super().loss(normalised, inference_outputs, generative_outputs, kl_weight=kl_weight)
+
+
+class GaussianSCVI(SCVI):
+    """SCVI's interface over :class:`GaussianVAE`.
+
+    Posterior predictive samples and ``library_size="latent"`` are on the log-normalised scale.
+    """
+
+    _module_cls = GaussianVAE

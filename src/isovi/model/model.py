@@ -1,0 +1,314 @@
+"""Distance-preserving models over any scvi-tools variational autoencoder."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+from anndata import AnnData
+from lightning.pytorch.callbacks import Callback
+from scvi.dataloaders import DataSplitter
+from scvi.model import SCVI
+
+from isovi.data.fields import COORDINATES, SECTION, spatial_fields, tissue_of
+from isovi.data.splitter import PatchSplitter
+from isovi.errors import InputError
+from isovi.geometry.distortion import euclidean
+from isovi.geometry.meeting import Meeting
+from isovi.geometry.pairs import PairSet, tissue_distance
+from isovi.graph import AllPairs, PairKind
+from isovi.model.gaussian import GaussianSCVI
+from isovi.model.module import check_thinning, distance_preserving
+from isovi.model.objective import Constraint, Distortion, Objective
+from isovi.model.training import BestEpoch, CollapseWatch, DualAscent, summarise
+
+logger = logging.getLogger(__name__)
+
+THINNING = (0.3, 1.0)
+SCALE_PAIRS = 200_000  # pairs over which λ is fitted after training
+
+
+class DistancePreservingMixin:
+    """What :func:`preserve_distances` adds to a scvi-tools model class.
+
+    Parameters
+    ----------
+    adata
+        AnnData set up with :meth:`setup_anndata`.
+    registry
+        As for the backbone, when loading without data.
+    distortion
+        What is asked of latent distances: :class:`~isovi.Constraint` (default),
+        :class:`~isovi.Penalty`, or ``None`` for the plain backbone.
+    pairs
+        Pairs whose distances count; see :mod:`isovi.graph`.
+    **kwargs
+        All that the backbone takes.
+    """
+
+    network_defaults: dict[str, Any] = {}
+    training_defaults: dict[str, Any] = {}
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        registry: dict[str, Any] | None = None,
+        *,
+        distortion: Distortion | None = Constraint(),  # noqa: B008  # frozen, and the documented default
+        pairs: PairKind = AllPairs(),  # noqa: B008  # likewise
+        **kwargs: Any,
+    ) -> None:
+        _check_distortion(distortion)
+        given = dict(kwargs) if distortion is None else {**self.network_defaults, **kwargs}
+        if "registry" in inspect.signature(super().__init__).parameters:
+            given["registry"] = registry
+        super().__init__(adata, **given)
+        self.distortion, self.pairs = distortion, pairs
+        if distortion is not None:
+            self.module.objective = Objective(distortion, self.summary_stats[f"n_{SECTION}"])
+        self.init_params_ = self._get_init_params(locals())
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        *args: Any,
+        spatial_key: str = "spatial",
+        section_key: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Register the data, with positions and sections besides what the backbone reads.
+
+        Parameters
+        ----------
+        adata
+            Data with raw counts and positions.
+        spatial_key
+            Key in ``adata.obsm`` of the positions, shape ``(cell, 2)`` or ``(cell, 3)``, in any unit, the
+            same for all cells of a section.
+        section_key
+            Key in ``adata.obs`` of the tissue section; pairs are formed within sections only.
+        **kwargs
+            All that the backbone's ``setup_anndata`` takes.
+
+        Raises
+        ------
+        InputError
+            If positions or sections are missing or cannot be used.
+        """
+        fields = spatial_fields(spatial_key, section_key, kwargs.get("source_registry"))
+        super().setup_anndata(adata, *args, **kwargs)
+        manager = cls._get_most_recent_anndata_manager(adata, required=True)
+        manager.register_new_fields(fields)
+        manager.update_setup_method_args({"spatial_key": spatial_key, "section_key": section_key})
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        *,
+        thinning: tuple[float, float] | str | None = "auto",
+        **kwargs: Any,
+    ) -> None:
+        """Train the model.
+
+        Parameters
+        ----------
+        max_epochs
+            As for the backbone.
+        thinning
+            Range of the share of counts that the encoder sees in training, for backbones that encode
+            counts as scVI does; ``None`` shows it all. ``"auto"`` is (0.3, 1) where that is possible.
+        **kwargs
+            All that the backbone's ``train`` takes. With early stopping the best epoch is restored.
+
+        Notes
+        -----
+        With ``distortion=None`` and no thinning this is the backbone's own training.
+        """
+        self.module.thinning = self._thinning(thinning)
+        if self.distortion is None and self.module.thinning is None:
+            return super().train(max_epochs, **kwargs)
+        kwargs = {**self.training_defaults, **kwargs}
+        callbacks = self._callbacks(kwargs)
+        self._bind_pairs(kwargs)
+        try:
+            super().train(max_epochs, callbacks=[*(kwargs.pop("callbacks", None) or []), *callbacks], **kwargs)
+        finally:
+            self._unbind_pairs()
+        self._fit_scale()
+        self.training_summary_ = summarise(callbacks, self.distortion, self.history_)
+        logger.info(self.training_summary_)
+
+    @property
+    def distance_scale(self) -> float | dict[str, float]:
+        """λ: latent length per coordinate unit, shared or for each section.
+
+        The coordinate unit is the section's median nearest-neighbour distance,
+        :attr:`coordinate_units`.
+        """
+        if self.module.objective is None:
+            raise InputError(
+                "This model was made with distortion=None.",
+                "The plain backbone has no distance scale.",
+                "Make the model with a Constraint or a Penalty; Penalty(0) measures without pressing.",
+            )
+        scale = self.module.objective.scale.cpu().tolist()
+        if not self.distortion.per_section:
+            return scale[0]
+        names = self.adata_manager.get_state_registry(SECTION).categorical_mapping
+        return dict(zip(map(str, names), scale, strict=True))
+
+    @property
+    def coordinate_units(self) -> dict[str, float]:
+        """Length of one coordinate unit of each section, in the units of ``obsm[spatial_key]``."""
+        return dict(self.adata_manager.get_state_registry(COORDINATES)["units"])
+
+    def _thinning(self, asked: tuple[float, float] | str | None) -> tuple[float, float] | None:
+        if asked == "auto":
+            return THINNING if self.distortion is not None and self.module.can_thin else None
+        check_thinning(asked)
+        if asked is not None and not self.module.can_thin:
+            raise InputError(
+                f"thinning={asked!r} was asked for with {type(self).__name__}.",
+                "Only backbones that encode counts with an observed library size can be thinned.",
+                "Leave thinning at its default.",
+            )
+        return asked
+
+    def _callbacks(self, kwargs: dict[str, Any]) -> list[Callback]:
+        callbacks: list[Callback] = []
+        objective = self.module.objective
+        if objective is not None:
+            callbacks = [DualAscent(objective), CollapseWatch(objective)]
+        if kwargs.get("early_stopping"):
+            monitor = kwargs.get("early_stopping_monitor", "elbo_validation")
+            callbacks.append(BestEpoch(monitor, kwargs.get("early_stopping_mode", "min")))
+        return callbacks
+
+    def _bind_pairs(self, kwargs: dict[str, Any]) -> None:
+        objective = self.module.objective
+        if objective is None:
+            return
+        objective.weights = self.pairs.fit(tissue_of(self.adata_manager, self.pairs))
+        if self.pairs.local:
+            self._draw_patches(objective, kwargs)
+
+    def _draw_patches(self, objective: Objective, kwargs: dict[str, Any]) -> None:
+        if not issubclass(type(self)._data_splitter_cls, DataSplitter):
+            raise InputError(
+                f"pairs={self.pairs} was asked for with {type(self).__name__}.",
+                "Near pairs need minibatches of patches, and this backbone draws its own.",
+                "Use pairs=AllPairs().",
+            )
+        objective.meeting = Meeting(self.adata.n_obs)
+        self._data_splitter_cls = PatchSplitter
+        given = kwargs.get("datasplitter_kwargs") or {}
+        kwargs["datasplitter_kwargs"] = {**given, "meeting": objective.meeting}
+
+    def _unbind_pairs(self) -> None:
+        """The weights belong to the training data; elsewhere all pairs count alike."""
+        if self.module.objective is not None:
+            self.module.objective.weights = self.module.objective.meeting = None
+        self.__dict__.pop("_data_splitter_cls", None)
+
+    @torch.no_grad()
+    def _fit_scale(self) -> None:
+        """Fit λ to the trained latent, without dropout or thinning, over pairs of training spots."""
+        objective = self.module.objective
+        if objective is None or self.distortion.scale == "learned":
+            return
+        manager, weights = self.adata_manager, self.pairs.fit(tissue_of(self.adata_manager, self.pairs))
+        coordinates = torch.as_tensor(np.asarray(manager.get_from_registry(COORDINATES)))
+        section = torch.as_tensor(np.asarray(manager.get_from_registry(SECTION)).ravel()).long()
+        usable = torch.isfinite(coordinates).all(1)
+        usable &= torch.as_tensor(np.isin(np.arange(len(usable)), self.train_indices))
+        source, target, weight = weights.draw(SCALE_PAIRS, np.random.default_rng(0))
+        weight = weight * (usable[source] & usable[target])
+        latent = torch.as_tensor(self.get_latent_representation())
+        pairs = PairSet(source, target, tissue_distance(coordinates, source, target).nan_to_num(), weight)
+        objective.fit_scale(euclidean(latent, source, target), pairs, section[source])
+
+
+@functools.cache
+def preserve_distances(backbone: type) -> type:
+    """Make a scvi-tools model class distance-preserving.
+
+    Parameters
+    ----------
+    backbone
+        A model class whose module infers Gaussian posteriors ``qz``: SCVI, SCANVI, TOTALVI, PEAKVI,
+        LinearSCVI, AUTOZI, ...
+
+    Returns
+    -------
+    A subclass named ``Iso<backbone>`` that takes ``distortion`` and ``pairs`` besides the backbone's
+    arguments; see :class:`DistancePreservingMixin`.
+
+    Examples
+    --------
+    >>> import scvi
+    >>> preserve_distances(scvi.model.LinearSCVI).__name__
+    'IsoLinearSCVI'
+    """
+    if getattr(backbone, "_module_cls", None) is None:
+        raise InputError(
+            f"{backbone!r} was given.",
+            "preserve_distances needs a scvi-tools model class with a torch module.",
+            "Give for example scvi.model.SCANVI.",
+        )
+    name = f"Iso{backbone.__name__}"
+    added = {"_module_cls": distance_preserving(backbone._module_cls), "__module__": __name__}
+    return type(name, (DistancePreservingMixin, backbone), {**added, "__doc__": backbone.__doc__})
+
+
+def _check_distortion(distortion: Any) -> None:
+    if distortion is not None and not isinstance(distortion, Distortion):
+        raise InputError(
+            f"distortion={distortion!r} was given.",
+            "It is a Constraint, a Penalty, or None.",
+            "Give for example Constraint(0.25).",
+        )
+
+
+class IsoSCVI(preserve_distances(SCVI)):  # type: ignore[misc]  # a class made at run time
+    """scVI whose latent distances follow tissue distances.
+
+    Parameters
+    ----------
+    adata
+        AnnData set up with :meth:`setup_anndata`: raw counts and positions.
+    distortion
+        :class:`~isovi.Constraint` (default), :class:`~isovi.Penalty`, or ``None`` for plain scVI.
+    pairs
+        Pairs whose distances count; all pairs of a section by default.
+    **kwargs
+        All that :class:`scvi.model.SCVI` takes. Where not given, and unless ``distortion=None``,
+        ``n_layers=2`` and ``dropout_rate=0.2``.
+
+    Examples
+    --------
+    >>> from isovi.simulate import simulate
+    >>> adata = simulate("layers", n_obs=60, n_genes=20, seed=0)
+    >>> IsoSCVI.setup_anndata(adata)
+    >>> model = IsoSCVI(adata, n_latent=4)
+    >>> model.train(max_epochs=2, enable_progress_bar=False)
+    >>> model.get_latent_representation().shape
+    (60, 4)
+    """
+
+    network_defaults = {"n_layers": 2, "dropout_rate": 0.2}
+    training_defaults = {"early_stopping": True}
+
+
+class IsoVAE(preserve_distances(GaussianSCVI)):  # type: ignore[misc]  # likewise
+    """The paper's VAE: Gaussian likelihood on log-normalised expression, with distances kept.
+
+    Takes raw counts and what :class:`IsoSCVI` takes, but for the likelihood.
+    """
+
+    network_defaults = {"n_layers": 2, "dropout_rate": 0.2}
+    training_defaults = {"early_stopping": True}

@@ -1,0 +1,156 @@
+"""A mixin that gives any scvi-tools module an objective on distances and a thinned encoder input."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from scvi import REGISTRY_KEYS
+from scvi.module import VAE
+from scvi.module._constants import MODULE_KEYS
+from scvi.module.base import LossOutput
+
+from isovi.data.fields import CELL, COORDINATES, SECTION
+from isovi.errors import InputError
+from isovi.model.likelihood import sparse_likelihood
+from isovi.model.objective import DistortionTerm, Objective
+
+
+class DistancePreservingModule:
+    """Mixin over a scvi-tools module; use :func:`distance_preserving`.
+
+    Attributes
+    ----------
+    objective
+        What is asked of distances; ``None`` leaves the backbone as it is.
+    thinning
+        Range of the share of counts that the encoder sees while training; ``None`` for all. Each
+        cell of a minibatch is thinned binomially with a share drawn uniformly from the range; the
+        decoder is still held against all counts and told the full library size.
+    """
+
+    objective: Objective | None
+    thinning: tuple[float, float] | None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.objective = None
+        self.thinning = None
+
+    @property
+    def can_thin(self) -> bool:
+        """Whether the encoder reads counts and the library size is observed, as in scVI."""
+        return isinstance(self, VAE) and bool(self.use_observed_lib_size)
+
+    def _thins(self) -> bool:
+        return self.training and self.thinning is not None
+
+    def _around_inference_input(self, inputs: dict[str, Any], *_: Any) -> dict[str, Any]:
+        if self._thins() and MODULE_KEYS.X_KEY in inputs:
+            inputs[MODULE_KEYS.X_KEY] = thin(inputs[MODULE_KEYS.X_KEY], *self.thinning)
+        return inputs
+
+    def _around_generative_input(
+        self, inputs: dict[str, Any], tensors: dict[str, torch.Tensor], *_: Any
+    ) -> dict[str, Any]:
+        if self._thins():
+            inputs[MODULE_KEYS.LIBRARY_KEY] = tensors[REGISTRY_KEYS.X_KEY].sum(1, keepdim=True).log()
+        return inputs
+
+    def _around_generative(self, outputs: dict[str, Any], *_: Any) -> dict[str, Any]:
+        if self.objective is not None and MODULE_KEYS.PX_KEY in outputs:
+            outputs[MODULE_KEYS.PX_KEY] = sparse_likelihood(outputs[MODULE_KEYS.PX_KEY])
+        return outputs
+
+    def _around_loss(
+        self, output: LossOutput, tensors: dict[str, torch.Tensor], inferred: dict[str, Any], *_: Any
+    ) -> LossOutput:
+        term = None if self.objective is None else self._distortion(tensors, inferred, output.loss.detach())
+        if term is None:
+            return output
+        reported = {
+            "relative_distortion": term.relative,
+            "distance_scale": term.scale.detach(),
+            "multiplier": self.objective.multiplier,
+        }
+        extra = {**output.extra_metrics, **reported}
+        return replace(output, loss=output.loss + term.loss, extra_metrics=extra)
+
+    def _distortion(
+        self, tensors: dict[str, torch.Tensor], inferred: dict[str, Any], backbone_loss: torch.Tensor
+    ) -> DistortionTerm | None:
+        posterior, sample = inferred[MODULE_KEYS.QZ_KEY], inferred[MODULE_KEYS.Z_KEY]
+        encoder = getattr(self, "z_encoder", None)
+        transform = getattr(encoder, "z_transformation", lambda z: z)
+        return self.objective(
+            transform(posterior.loc),
+            posterior.scale,
+            sample if sample.dim() == 2 else sample[0],
+            tensors[COORDINATES],
+            tensors[SECTION].ravel().long(),
+            tensors[CELL].ravel().long(),
+            backbone_loss,
+        )
+
+
+def thin(counts: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    """Binomial thinning of each cell's counts with a share drawn uniformly from ``[low, high]``.
+
+    A cell that would lose every count keeps all of them, since the library size must be positive.
+
+    Parameters
+    ----------
+    counts
+        Shape ``(cell, gene)``.
+    low, high
+        Range of the share kept, 0 < low <= high <= 1.
+    """
+    share = low + (high - low) * torch.rand(len(counts), 1, device=counts.device)
+    kept = torch.binomial(counts, share.expand_as(counts).contiguous())
+    return torch.where(kept.sum(1, keepdim=True) > 0, kept, counts)
+
+
+def check_thinning(thinning: Any) -> None:
+    """Refuse a range of thinning that is none."""
+    try:
+        low, high = (1.0, 1.0) if thinning is None else thinning
+        valid = bool(0 < low <= high <= 1)
+    except (TypeError, ValueError):
+        valid = False
+    if not valid:
+        raise InputError(
+            f"thinning={thinning!r} was asked for.",
+            "It is a pair (low, high) with 0 < low <= high <= 1, or None.",
+            "Give for example (0.3, 1.0).",
+        )
+
+
+def _around(backbone: type, name: str, hook: str) -> Callable[..., Any]:
+    """The backbone's method followed by a hook of the mixin, with the backbone's signature.
+
+    scvi-tools inspects these signatures to find out what a module can do.
+    """
+    method = getattr(backbone, name)
+
+    @functools.wraps(method)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self, hook)(method(self, *args, **kwargs), *args)
+
+    return wrapped
+
+
+@functools.cache
+def distance_preserving(backbone: type) -> type:
+    """The backbone's module class with :class:`DistancePreservingModule` mixed in."""
+    hooks = {
+        "_get_inference_input": "_around_inference_input",
+        "_get_generative_input": "_around_generative_input",
+        "generative": "_around_generative",
+        "loss": "_around_loss",
+    }
+    methods = {name: _around(backbone, name, hook) for name, hook in hooks.items()}
+    name = f"Iso{backbone.__name__}"
+    return type(name, (DistancePreservingModule, backbone), {**methods, "__module__": __name__})

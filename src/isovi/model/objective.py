@@ -1,0 +1,347 @@
+"""What is asked of latent distances: a penalty, or a constraint met by dual ascent.
+
+The paper (Zhou & Du 2024, arXiv:2408.00911) adds ``α mean G |d_Z - λ d_S|`` to the ELBO loss:
+:class:`Penalty`. isoVI's default states a tolerance instead and finds the weight that meets it:
+:class:`Constraint`. Both share where λ comes from and which latent distance is meant.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import nn
+
+from isovi._shapes import CellIndices, Coordinates, Latent, PairFloats, SectionFloats
+from isovi.errors import InputError
+from isovi.geometry.distortion import (
+    LatentDistance,
+    all_distances,
+    profile_scale,
+    raw_distortion,
+    relative_distortion,
+    wasserstein_points,
+)
+from isovi.geometry.meeting import Meeting
+from isovi.geometry.pairs import PairSet
+from isovi.graph import PairWeights
+
+ScaleKind = Literal["profiled", "learned"]
+
+SCALE_LEARNING_RATE = 10.0  # λ = exp(10 p): Adam's steps, blind to units, move log λ ten times faster
+MOMENTUM = 0.1  # of the running averages that dual ascent reads, as in batch normalisation
+ASCENT_RATE = 0.05  # change of the log multiplier a step, for a violation as large as the target
+START_SHARE = 0.005  # first multiplier as a share of the backbone's loss
+LIMIT_SHARE = 1.0  # highest multiplier, likewise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distortion:
+    """What :class:`Penalty` and :class:`Constraint` have in common.
+
+    Parameters
+    ----------
+    distance
+        Latent distance d_Z: Euclidean between posterior means (``"mean"``), between samples z ~ q
+        (``"sample"``, the paper's), or 2-Wasserstein between the posteriors (``"wasserstein"``).
+    scale
+        λ: the minimiser for the distances of each minibatch, in closed form (``"profiled"``), or a
+        parameter with ten times the network's learning rate (``"learned"``, the paper's).
+    per_section
+        One λ for each section instead of a shared one.
+    """
+
+    distance: LatentDistance = "mean"
+    scale: ScaleKind = "profiled"
+    per_section: bool = False
+
+    def __post_init__(self) -> None:
+        _one_of("distance", self.distance, ("mean", "sample", "wasserstein"))
+        _one_of("scale", self.scale, ("profiled", "learned"))
+
+
+@dataclass(frozen=True)
+class Penalty(Distortion):
+    """The ELBO loss plus ``weight`` times the distortion: the paper's objective.
+
+    Parameters
+    ----------
+    weight
+        α, in nats per unit of relative distortion, or per latent length if ``relative=False``.
+    relative
+        Penalise the relative distortion. The raw one of the paper can be lowered by shrinking the
+        latent and λ together.
+    normalization
+        For the raw distortion: divide by the sum of weights (``"mean"``) or by N² (``"paper"``);
+        α is not comparable between the two.
+    """
+
+    weight: float
+    relative: bool = True
+    normalization: Literal["mean", "paper"] = "mean"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _one_of("normalization", self.normalization, ("mean", "paper"))
+        if not 0 <= self.weight < math.inf:
+            raise InputError(
+                f"Penalty(weight={self.weight}) was asked for.",
+                "The weight must be zero or more, and finite.",
+                "Give a positive weight, or distortion=None for the plain backbone.",
+            )
+
+    def __str__(self) -> str:
+        return f"penalty {self.weight:g}" if self.weight else "none"
+
+
+@dataclass(frozen=True)
+class Constraint(Distortion):
+    """The ELBO loss subject to relative distortion <= ``target``.
+
+    The multiplier is found by dual ascent; how far it may go is limited by what it costs (see
+    :class:`isovi.model.training.DualAscent`).
+
+    Parameters
+    ----------
+    target
+        Tolerated relative distortion, between 0 and 1: 0.25 asks for latent distances that follow
+        tissue distances within 25 % on average.
+    """
+
+    target: float = 0.25
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.target < 1:
+            raise InputError(
+                f"Constraint(target={self.target}) was asked for.",
+                "The target is a relative distortion between 0 and 1.",
+                "Give for example 0.25, or distortion=None for the plain backbone.",
+            )
+
+    def __str__(self) -> str:
+        return f"constraint {self.target:g}"
+
+
+class DistortionTerm(NamedTuple):
+    """What one minibatch adds to the loss, and what is reported of it."""
+
+    loss: torch.Tensor
+    relative: torch.Tensor
+    scale: torch.Tensor
+
+
+class Objective(nn.Module):
+    """Distortion of minibatches, with λ and the multiplier as its state.
+
+    Parameters
+    ----------
+    distortion
+        What is asked.
+    n_sections
+        Number of sections, for one λ each.
+
+    Attributes
+    ----------
+    weights
+        Pair weights bound to the training tissue; ``None`` before training and on other data,
+        where all pairs of a section count alike.
+    meeting
+        How likely pairs meet in a minibatch.
+    """
+
+    def __init__(self, distortion: Distortion, n_sections: int) -> None:
+        super().__init__()
+        self.distortion = distortion
+        self.weights: PairWeights | None = None
+        self.meeting: Meeting | None = None
+        n_scales = n_sections if distortion.per_section else 1
+        if distortion.scale == "learned":
+            self.scale_parameter = nn.Parameter(torch.zeros(n_scales))
+        self.register_buffer("scale", torch.full((n_scales,), float("nan")))
+        self.register_buffer("running", torch.full((3,), float("nan")))
+        self.register_buffer("log_multiplier", torch.tensor(self._start()))
+        self.register_buffer("log_limit", torch.tensor(float("inf")))
+
+    def _start(self) -> float:
+        weight = self.distortion.weight if isinstance(self.distortion, Penalty) else 0.0
+        return math.log(weight) if weight else -math.inf
+
+    @property
+    def multiplier(self) -> torch.Tensor:
+        """Weight of the distortion, in units of the backbone's loss (nats per spot for scVI)."""
+        return self.log_multiplier.exp()
+
+    def forward(
+        self,
+        loc: Latent,
+        sd: Latent,
+        sample: Latent,
+        coordinates: Coordinates,
+        section: CellIndices,
+        cells: CellIndices,
+        backbone_loss: torch.Tensor,
+    ) -> DistortionTerm | None:
+        """Distortion of one minibatch.
+
+        Parameters
+        ----------
+        loc, sd, sample
+            Mean, standard deviation and a sample of each posterior, shape ``(cell, latent)``.
+        coordinates
+            Positions in coordinate units; cells without have not-a-number.
+        section, cells
+            Section code, and index in the tissue, of each cell.
+        backbone_loss
+            The loss that the term is added to; it sets the scale of the multiplier.
+
+        Returns
+        -------
+        None if no two cells of the minibatch form a pair of positive weight.
+        """
+        pairs, kept, share = self._pairs(coordinates, section, cells)
+        if not bool((pairs.weight * pairs.length > 0).any()):
+            return None
+        latent = all_distances(self._points(loc, sd, sample))[kept]
+        scale = self._scale(latent, pairs, section[pairs.source])
+        relative = relative_distortion(latent, pairs.length, pairs.weight, scale)
+        if self.training:
+            self._remember(relative.detach(), backbone_loss, self._spread(loc, sd))
+        return DistortionTerm(
+            self._loss(relative, latent, pairs, scale, share), relative.detach(), scale.mean()
+        )
+
+    def _pairs(
+        self, coordinates: Coordinates, section: CellIndices, cells: CellIndices
+    ) -> tuple[PairSet, torch.Tensor, float]:
+        """Pairs of one section, which of all pairs of the minibatch they are, and 1 / n²."""
+        source, target = torch.triu_indices(len(section), len(section), 1, device=section.device)
+        placed = torch.isfinite(coordinates).all(dim=-1)
+        kept = (section[source] == section[target]) & placed[source] & placed[target]
+        source, target, length = source[kept], target[kept], all_distances(coordinates)[kept]
+        weight = torch.ones_like(length)
+        share = 1.0 / max(len(section), 1) ** 2
+        if self.weights is not None:
+            weight = self.weights(cells[source], cells[target])
+        if self.meeting is not None:
+            correction, share = self.meeting.correction(source, target, cells)
+            weight = weight * correction
+        return PairSet(source, target, length, weight), kept, share
+
+    def _points(self, loc: Latent, sd: Latent, sample: Latent) -> Latent:
+        if self.distortion.distance == "wasserstein":
+            return wasserstein_points(loc, sd)
+        return loc if self.distortion.distance == "mean" else sample
+
+    def _scale(self, latent: PairFloats, pairs: PairSet, section: CellIndices) -> PairFloats:
+        """λ of each pair; the state follows it while training."""
+        code = section if self.distortion.per_section else torch.zeros_like(section)
+        profiled = self._profile(latent.detach(), pairs, code)
+        if self.distortion.scale == "profiled":
+            self._average_scale(profiled)
+            return profiled[code]
+        if self.training:
+            self._initialise(profiled)
+            learned = (SCALE_LEARNING_RATE * self.scale_parameter.detach()).exp()
+            self.scale = torch.where(torch.isfinite(profiled), learned, self.scale)  # the sections seen
+        return (SCALE_LEARNING_RATE * self.scale_parameter).exp()[code]
+
+    def _profile(self, latent: PairFloats, pairs: PairSet, code: CellIndices) -> SectionFloats:
+        relative = not isinstance(self.distortion, Penalty) or self.distortion.relative
+        profiled = self.scale.clone()
+        for one in torch.unique(code) if len(profiled) > 1 else (0,):
+            of = code == one if len(profiled) > 1 else slice(None)
+            fitted = profile_scale(latent[of], pairs.length[of], pairs.weight[of], relative=relative)
+            if bool(torch.isfinite(fitted) & (fitted > 0)):
+                profiled[one] = fitted
+        return profiled
+
+    @torch.no_grad()
+    def fit_scale(self, latent: PairFloats, pairs: PairSet, section: CellIndices) -> None:
+        """Set λ to the minimiser for the given distances.
+
+        Parameters
+        ----------
+        latent
+            d_Z of each pair.
+        pairs
+            The pairs, with their tissue distance and weight.
+        section
+            Section of each pair.
+        """
+        code = section if self.distortion.per_section else torch.zeros_like(section)
+        self.scale.copy_(self._profile(latent, pairs, code))
+
+    def _average_scale(self, profiled: SectionFloats) -> None:
+        if self.training:
+            known = torch.isfinite(self.scale)
+            self.scale = torch.where(known, torch.lerp(self.scale, profiled, MOMENTUM), profiled)
+
+    @torch.no_grad()
+    def _initialise(self, profiled: SectionFloats) -> None:
+        new = torch.isnan(self.scale) & torch.isfinite(profiled)
+        start = profiled.log() / SCALE_LEARNING_RATE
+        self.scale_parameter.copy_(torch.where(new, start, self.scale_parameter))
+
+    @staticmethod
+    @torch.no_grad()
+    def _spread(loc: Latent, sd: Latent) -> torch.Tensor:
+        """Standard deviation of posterior means over posterior standard deviation, root mean square."""
+        return (loc.var(dim=0).mean() / sd.square().mean()).sqrt()
+
+    @torch.no_grad()
+    def _remember(self, *now: torch.Tensor) -> None:
+        if bool(torch.isfinite(now[0])):
+            new = torch.stack([value.to(self.running) for value in now])
+            known = torch.isfinite(self.running)
+            self.running = torch.where(known, torch.lerp(self.running, new, MOMENTUM), new)
+
+    @property
+    def running_distortion(self) -> float:
+        """Running average of the relative distortion of training minibatches."""
+        return float(self.running[0])
+
+    @property
+    def running_loss(self) -> float:
+        """Running average of the backbone's loss."""
+        return float(self.running[1])
+
+    @property
+    def running_spread(self) -> float:
+        """Running average of the spread of the latent; near zero, the latent says nothing."""
+        return float(self.running[2])
+
+    def _loss(
+        self, relative: torch.Tensor, latent: PairFloats, pairs: PairSet, scale: PairFloats, share: float
+    ) -> torch.Tensor:
+        asked = self.distortion
+        if not isinstance(asked, Penalty) or asked.relative:
+            return self.multiplier * relative
+        if asked.normalization == "mean":
+            return self.multiplier * raw_distortion(latent, pairs.length, pairs.weight, scale)
+        total = 2 * (pairs.weight * (latent - scale * pairs.length).abs()).sum()  # ordered pairs
+        return self.multiplier * share * total
+
+    @torch.no_grad()
+    def ascend(self) -> None:
+        """One step of dual ascent on the log multiplier, up to its limit."""
+        if not isinstance(self.distortion, Constraint) or not math.isfinite(self.running_distortion):
+            return
+        loss = abs(self.running_loss)
+        current = float(self.log_multiplier)
+        if math.isinf(current):
+            current = math.log(max(START_SHARE * loss, 1e-3))
+        violation = (self.running_distortion - self.distortion.target) / self.distortion.target
+        highest = min(math.log(max(LIMIT_SHARE * loss, 1e-3)), float(self.log_limit))
+        self.log_multiplier.fill_(min(current + ASCENT_RATE * violation, highest))
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(
+            f"{name}={value!r} was asked for.",
+            f"{name} is one of {', '.join(map(repr, choices))}.",
+            "Give one of these.",
+        )

@@ -1,0 +1,55 @@
+"""Figures and grids of panels: what all plots share. Nothing here needs a display."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from isovi.errors import InputError
+
+DPI = 150
+
+AxesLike = Axes | Sequence[Axes] | NDArray
+PathLike = str | Path
+
+
+def panels(n: int, ax: AxesLike | None, *, columns: int, size: tuple[float, float]) -> list[Axes]:
+    """Axes to draw on: the caller's, or those of a new figure with panels of `size` inches."""
+    if ax is not None:
+        given = [ax] if isinstance(ax, Axes) else list(np.ravel(np.asarray(ax, dtype=object)))
+        if len(given) != n:
+            raise InputError(
+                f"{len(given)} Axes were given for {n} panels.", "Each panel needs one.", "Leave ax out."
+            )
+        return given
+    columns = min(columns, n)
+    rows = -(-n // columns)
+    figure = Figure(figsize=(columns * size[0], rows * size[1]), dpi=DPI, layout="constrained")
+    return [figure.add_subplot(rows, columns, i + 1) for i in range(n)]
+
+
+def result(axes: Sequence[Axes]) -> Axes | NDArray:
+    """One Axes as it is, several as an array."""
+    if len(axes) == 1:
+        return axes[0]
+    joined = np.empty(len(axes), dtype=object)
+    joined[:] = axes
+    return joined
+
+
+def write(axes: Sequence[Axes], save: PathLike | None) -> None:
+    """Write the figure that holds the axes, in the format that the file's name ends in."""
+    if save is not None:
+        axes[0].get_figure(root=True).savefig(save, dpi=DPI, bbox_inches="tight")
+
+
+def plain(ax: Axes) -> None:
+    """Leave only the left and lower spine, drawn lightly."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color("0.6")
+    ax.tick_params(color="0.6", labelsize="small")

@@ -1,0 +1,54 @@
+"""Colours that people with a colour vision deficiency can tell apart."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.colors import to_hex
+from numpy.typing import NDArray
+
+# Okabe and Ito's seven colours, then those farthest from all before them in Oklab, as seen with normal vision
+# and with simulated deuteranopia and protanopia.
+CATEGORICAL = (
+    *("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#61180C"),
+    *("#311886", "#0000FF", "#92DBB6", "#864955", "#8679FF", "#6118B6", "#C20000", "#B6CEFF"),
+    *("#553155", "#92B686", "#B63192", "#DB0CCE", "#E7C26D", "#496100", "#6DC2C2", "#922479"),
+)
+MISSING = "#D0D0D0"
+
+_HUES = (
+    75.0,
+    -105.0,
+)  # degrees in Oklab, amber over pink and violet to blue: amber and blue differ for everyone
+_LIGHTNESS = (0.86, 0.48)
+_CHROMA = 0.125
+# Oklab to linear sRGB (Ottosson 2020): to cube roots of cone responses, then from their cubes.
+_TO_CONES = np.array([[1, 0.3963378, 0.2158038], [1, -0.1055613, -0.0638542], [1, -0.0894842, -1.2914855]])
+_TO_RGB = np.array(
+    [
+        [4.0767417, -3.3077116, 0.2309699],
+        [-1.2684380, 2.6097574, -0.3413194],
+        [-0.0041961, -0.7034186, 1.7076147],
+    ]
+)
+
+
+def categorical(n: int) -> list[str]:
+    """`n` colours; beyond the palette's 24 they are taken from a continuous colour map."""
+    if n <= len(CATEGORICAL):
+        return list(CATEGORICAL[:n])
+    return [to_hex(color) for color in mpl.colormaps["turbo"](np.linspace(0, 1, n))]
+
+
+def position_colors(positions: NDArray) -> NDArray[np.float64]:
+    """Smooth colour of each position, shape ``(n, 3)``: hue by the first coordinate, lightness by the second."""
+    low, high = positions[:, :2].min(axis=0), positions[:, :2].max(axis=0)
+    share = (positions[:, :2] - low) / np.where(high > low, high - low, 1)
+    hue = np.deg2rad(_HUES[0] + (_HUES[1] - _HUES[0]) * share[:, 0])
+    lightness = _LIGHTNESS[0] + (_LIGHTNESS[1] - _LIGHTNESS[0]) * share[:, 1]
+    return _from_oklab(np.stack([lightness, _CHROMA * np.cos(hue), _CHROMA * np.sin(hue)], axis=1))
+
+
+def _from_oklab(lab: NDArray) -> NDArray[np.float64]:
+    linear = np.clip((lab @ _TO_CONES.T) ** 3 @ _TO_RGB.T, 0, 1)
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)

@@ -1,0 +1,111 @@
+"""Shepard plot: latent against tissue distances."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+
+from isovi.errors import InputError
+from isovi.pl import _canvas, _palette
+from isovi.pl._canvas import AxesLike, PathLike
+
+_GREYS = LinearSegmentedColormap.from_list("density", ["#FFFFFF", "#C9D3E0", "#6F8FB5", "#1F3A63"])
+_MEDIAN = _palette.CATEGORICAL[5]
+_BINS, _LEAST_PAIRS = 24, 20
+
+
+def shepard(
+    latent_distance: ArrayLike | Mapping[str, ArrayLike],
+    tissue_distance: ArrayLike | Mapping[str, ArrayLike],
+    scale: float = 1.0,
+    *,
+    ax: AxesLike | None = None,
+    save: PathLike | None = None,
+) -> Axes | NDArray:
+    """Draw the density of latent distance d_Z against scaled tissue distance λ d_S.
+
+    A distance-preserving latent lies on the diagonal. The line is the median of d_Z at each λ d_S, the band
+    holds the middle 80 % of pairs.
+
+    Parameters
+    ----------
+    latent_distance
+        d_Z of each pair, shape ``(n_pairs,)``, or several such by name, e.g. ``{"training": ..., "held out":
+        ...}``: one panel each, with the same limits.
+    tissue_distance
+        d_S of the same pairs, in coordinate units.
+    scale
+        λ, latent length per coordinate unit. Where sections have one each, pass distances that are already
+        multiplied, and 1.
+    ax
+        Axes to draw on, one for each set of pairs; ``None`` makes a figure.
+    save
+        File to write, in the format that its name ends in.
+
+    Returns
+    -------
+    The Axes, or an array of them if there are several sets.
+
+    Raises
+    ------
+    InputError
+        If the two distances do not describe the same pairs, there are none, or `ax` does not fit.
+    """
+    latent, tissue = _named(latent_distance), _named(tissue_distance)
+    _require_same_pairs(latent, tissue)
+    scaled = {name: scale * values for name, values in tissue.items()}
+    limit = max(np.percentile(values, 99.5) for values in [*latent.values(), *scaled.values()])
+    axes = _canvas.panels(len(latent), ax, columns=len(latent), size=(3.5, 3.4))
+    for panel, (name, values) in zip(axes, latent.items(), strict=True):
+        _draw(panel, scaled[name], values, float(limit) or 1.0)
+        panel.set_title(name, fontsize="medium")
+    axes[0].set_ylabel("latent distance $d_Z$")
+    axes[-1].legend(frameon=False, fontsize="small", loc="upper left")
+    _canvas.write(axes, save)
+    return _canvas.result(axes)
+
+
+def _named(distance: ArrayLike | Mapping[str, ArrayLike]) -> dict[str, NDArray[np.float64]]:
+    by_name = distance if isinstance(distance, Mapping) else {"": distance}
+    return {name: np.asarray(values, dtype=np.float64).ravel() for name, values in by_name.items()}
+
+
+def _require_same_pairs(latent: Mapping[str, NDArray], tissue: Mapping[str, NDArray]) -> None:
+    sizes = [{name: len(values) for name, values in sets.items()} for sets in (latent, tissue)]
+    if not sizes[0] or sizes[0] != sizes[1] or 0 in sizes[0].values():
+        raise InputError(
+            f"Numbers of pairs: {sizes[0]} in the latent and {sizes[1]} in tissue.",
+            "Both distances are needed for the same pairs, at least one.",
+            "Compute both from the same source and target spots.",
+        )
+
+
+def _draw(ax: Axes, tissue: NDArray, latent: NDArray, limit: float) -> None:
+    extent = (0, limit, 0, limit)
+    inside = (tissue <= limit) & (latent <= limit)
+    ax.hexbin(
+        tissue[inside], latent[inside], gridsize=36, extent=extent, cmap=_GREYS, mincnt=1, linewidths=0.1
+    )
+    ax.plot([0, limit], [0, limit], color="0.15", linestyle="--", linewidth=1, label=r"$d_Z = \lambda d_S$")
+    middle, (low, median, high) = _quantiles(tissue, latent, limit)
+    ax.fill_between(middle, low, high, color=_MEDIAN, alpha=0.14, linewidth=0.8, label="10–90 %")
+    ax.plot(middle, median, color=_MEDIAN, linewidth=1.8, label="median")
+    ax.set(xlim=(0, limit), ylim=(0, limit), aspect="equal", xlabel=r"tissue distance $\lambda d_S$")
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.yaxis.set_major_locator(MaxNLocator(5))
+    _canvas.plain(ax)
+
+
+def _quantiles(tissue: NDArray, latent: NDArray, limit: float) -> tuple[NDArray, NDArray]:
+    """Centres of bins of tissue distance, and the 10, 50 and 90 % quantiles (3, bins) of the latent's there."""
+    edges = np.linspace(0, limit, _BINS + 1)
+    which = np.clip(np.digitize(tissue, edges) - 1, 0, _BINS)  # beyond the limit: the bin that is left out
+    enough = [b for b in range(_BINS) if np.count_nonzero(which == b) >= _LEAST_PAIRS]
+    quantiles = [np.quantile(latent[which == b], [0.1, 0.5, 0.9]) for b in enough]
+    middle = (edges[:-1] + edges[1:])[enough] / 2
+    return middle, np.array(quantiles).reshape(-1, 3).T

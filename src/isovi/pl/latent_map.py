@@ -1,0 +1,116 @@
+"""The tissue beside its latents, in the same colours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import orthogonal_procrustes
+
+from isovi.errors import InputError
+from isovi.pl import _canvas, _palette, _spots
+from isovi.pl._canvas import AxesLike, PathLike
+
+
+def latent_map(
+    latents: Mapping[str, ArrayLike],
+    coordinates: ArrayLike,
+    *,
+    title: str = "tissue",
+    ax: AxesLike | None = None,
+    save: PathLike | None = None,
+) -> NDArray:
+    """Draw the tissue, coloured by position, and each latent with the same colours.
+
+    Each latent is projected to its first two principal components, and then only rotated, reflected, scaled as
+    a whole and moved onto the tissue: nothing that could make it look more like tissue than it is. R² is the
+    share of the positions' variance that this explains.
+
+    Parameters
+    ----------
+    latents
+        Latents by name, each of shape ``(n, n_latent)``, of the spots of one section.
+    coordinates
+        Positions, shape ``(n, 2)``; of three columns the first two are used.
+    title
+        Title of the tissue's panel.
+    ax
+        Axes to draw on, one more than there are latents; ``None`` makes a figure.
+    save
+        File to write, in the format that its name ends in.
+
+    Returns
+    -------
+    Array of Axes, the tissue's first.
+
+    Raises
+    ------
+    InputError
+        If a latent does not have a row per position, or `ax` does not fit.
+    """
+    positions = np.asarray(coordinates, dtype=np.float64)[:, :2]
+    values = {name: np.asarray(latent, dtype=np.float64) for name, latent in latents.items()}
+    _require_rows(values, len(positions))
+    section = _spots.Section("", np.arange(len(positions)), positions)
+    width, height = section.panel_size
+    axes = _canvas.panels(
+        1 + len(values), ax, columns=1 + len(values), size=(0.9 * width, 0.9 * height + 0.35)
+    )
+    colors = _palette.position_colors(positions)
+    _spots.draw(axes[0], section, colors)
+    axes[0].set_title(title, fontsize="medium")
+    for panel, (name, latent) in zip(axes[1:], values.items(), strict=True):
+        _draw_latent(panel, section, latent, colors, name)
+    _canvas.write(axes, save)
+    return np.array(axes, dtype=object)
+
+
+def _require_rows(latents: Mapping[str, NDArray], n: int) -> None:
+    wrong = {name: latent.shape for name, latent in latents.items() if latent.ndim != 2 or len(latent) != n}
+    if wrong or not latents:
+        raise InputError(
+            f"Latents with the shapes {wrong} were given." if wrong else "No latent was given.",
+            f"There must be a latent with a row for each of the {n} positions.",
+            "Pass the latent of the same spots.",
+        )
+
+
+def _draw_latent(ax: Axes, section: _spots.Section, latent: NDArray, colors: NDArray, name: str) -> None:
+    placed, explained = onto_tissue(latent, section.positions)
+    ax.scatter(*placed.T, c=colors, s=_point_size(len(placed)), linewidths=0, rasterized=len(placed) > 5_000)
+    ax.set_title(f"{name}   R² = {explained:.2f}", fontsize="medium")
+    ax.set_axis_off()
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.invert_yaxis()
+
+
+def _point_size(n: int) -> float:
+    return float(np.clip(18_000 / n, 2, 40))
+
+
+def onto_tissue(latent: NDArray, positions: NDArray) -> tuple[NDArray[np.float64], float]:
+    """Latent in two principal components, brought onto the positions by similarity Procrustes.
+
+    Parameters
+    ----------
+    latent
+        Shape ``(n, n_latent)``.
+    positions
+        Shape ``(n, 2)``.
+
+    Returns
+    -------
+    Shape ``(n, 2)``, and R², the share of the positions' variance explained.
+    """
+    centre = positions.mean(axis=0)
+    target = positions - centre
+    centred = latent - latent.mean(axis=0)
+    axes = np.linalg.svd(centred, full_matrices=False)[2][:2]
+    plane = np.zeros_like(target)
+    plane[:, : len(axes)] = centred @ axes.T
+    rotation, overlap = orthogonal_procrustes(plane, target)
+    size = np.square(plane).sum() or 1.0
+    explained = overlap**2 / (size * np.square(target).sum() or 1.0)
+    return overlap / size * plane @ rotation + centre, float(explained)

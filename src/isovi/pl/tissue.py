@@ -1,0 +1,199 @@
+"""Domains and latent components in tissue."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import CenteredNorm, to_rgba_array
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from isovi.errors import InputError
+from isovi.pl import _canvas, _palette, _spots
+from isovi.pl._canvas import AxesLike, PathLike
+
+_LEGEND_ROWS = 14
+_PANEL_COLUMNS = 4
+_COMPONENT_COLUMNS = 5
+_COMPONENT_SIZE = 0.6  # of a full panel
+
+
+def domains(
+    adata: AnnData,
+    key: str = "isovi_domain",
+    *,
+    spatial_key: str = "spatial",
+    section_key: str | None = None,
+    ax: AxesLike | None = None,
+    save: PathLike | None = None,
+) -> Axes | NDArray:
+    """Draw domains, or any other categories, in tissue.
+
+    Parameters
+    ----------
+    adata
+        Annotated data; nothing in it is changed.
+    key
+        Column of ``obs`` with the categories. Missing values are grey. ``uns[f"{key}_colors"]``, where
+        present, gives the colours.
+    spatial_key
+        Key in ``obsm`` of the positions, shape ``(n_obs, 2)`` or ``(n_obs, 3)``; the first two are drawn, the
+        second pointing down as in images.
+    section_key
+        Column of ``obs`` with the tissue section; each gets a panel.
+    ax
+        Axes to draw on, one for each section; ``None`` makes a figure.
+    save
+        File to write, in the format that its name ends in.
+
+    Returns
+    -------
+    The Axes, or an array of them if there are several sections.
+
+    Raises
+    ------
+    InputError
+        If a key is missing, or `ax` does not fit the number of sections.
+    """
+    values = _categories(adata, key)
+    colors = _colors(adata, key, len(values.categories))
+    parts = _spots.sections(adata, spatial_key, section_key)
+    axes = _canvas.panels(len(parts), ax, columns=_PANEL_COLUMNS, size=parts[0].panel_size)
+    face = to_rgba_array([*colors, _palette.MISSING])  # code -1, missing, takes the last
+    for panel, part in zip(axes, parts, strict=True):
+        _spots.draw(panel, part, face[values.codes[part.members]])
+        panel.set_title(part.name, fontsize="medium")
+    _legend(axes, values, colors, key, own_figure=ax is None)
+    _canvas.write(axes, save)
+    return _canvas.result(axes)
+
+
+def _categories(adata: AnnData, key: str) -> pd.Categorical:
+    if key not in adata.obs:
+        raise InputError(
+            f'obs has no column "{key}" (it has: {", ".join(map(str, adata.obs)) or "none"}).',
+            "The domains to draw are read from obs.",
+            "Run isovi.tl.domains(adata) first, or pass another key.",
+        )
+    return pd.Categorical(adata.obs[key]).remove_unused_categories()
+
+
+def _colors(adata: AnnData, key: str, n: int) -> list[str]:
+    stored = adata.uns.get(f"{key}_colors", ())
+    return [str(color) for color in stored] if len(stored) == n else _palette.categorical(n)
+
+
+def _legend(
+    axes: list[Axes], values: pd.Categorical, colors: list[str], key: str, *, own_figure: bool
+) -> None:
+    names, marks = [str(name) for name in values.categories], list(colors)
+    if (values.codes < 0).any():
+        names, marks = [*names, "missing"], [*marks, _palette.MISSING]
+    handles = [Line2D([], [], marker="o", linestyle="", markersize=7, color=color) for color in marks]
+    style = {
+        "title": key,
+        "title_fontsize": "medium",
+        "fontsize": "small",
+        "frameon": False,
+        "handlelength": 1,
+        "handletextpad": 0.4,
+        "columnspacing": 1,
+        "ncols": -(-len(names) // _LEGEND_ROWS),
+    }
+    if own_figure:
+        axes[0].figure.legend(handles, names, loc="outside right center", **style)
+    else:
+        axes[-1].legend(handles, names, loc="center left", bbox_to_anchor=(1.02, 0.5), **style)
+
+
+def latent(
+    adata: AnnData,
+    use_rep: str = "X_isovi",
+    *,
+    spatial_key: str = "spatial",
+    section_key: str | None = None,
+    components: list[int] | None = None,
+    ax: AxesLike | None = None,
+    save: PathLike | None = None,
+) -> Axes | NDArray:
+    """Draw each latent component in tissue, one small panel each.
+
+    Colours run from the component's median to the 98th percentile of the distance from it, so that a few
+    extreme spots do not wash out the rest; all sections share a component's colours.
+
+    Parameters
+    ----------
+    adata
+        Annotated data; nothing in it is changed.
+    use_rep
+        Key in ``obsm`` of the latent, shape ``(n_obs, n_latent)``.
+    spatial_key, section_key
+        As in :func:`domains`; with several sections, each is a row of panels.
+    components
+        Components to draw, from 0; all by default.
+    ax
+        Axes to draw on, section by section; ``None`` makes a figure.
+    save
+        File to write, in the format that its name ends in.
+
+    Returns
+    -------
+    The Axes, or an array of shape ``(n_sections * n_components,)``.
+
+    Raises
+    ------
+    InputError
+        If a key or a component is missing, or `ax` does not fit the number of panels.
+    """
+    values = _latent(adata, use_rep, components)
+    parts = _spots.sections(adata, spatial_key, section_key)
+    n = values.shape[1]
+    columns = min(n, _COMPONENT_COLUMNS) if len(parts) == 1 else n
+    width, height = (_COMPONENT_SIZE * inches for inches in parts[0].panel_size)
+    axes = _canvas.panels(len(parts) * n, ax, columns=columns, size=(width, height + 0.2))
+    shades = mpl.colormaps["coolwarm"](_deviation(values))
+    for row, part in enumerate(parts):
+        for column, panel in enumerate(axes[row * n : (row + 1) * n]):
+            _spots.draw(panel, part, shades[part.members, column])
+            number = column if components is None else components[column]
+            panel.set_title(" · ".join(filter(None, [part.name, f"Z{number + 1}"])), fontsize="small")
+    if ax is None:
+        _low_to_high(axes)
+    _canvas.write(axes, save)
+    return _canvas.result(axes)
+
+
+def _latent(adata: AnnData, use_rep: str, components: list[int] | None) -> NDArray[np.float64]:
+    if use_rep not in adata.obsm:
+        raise InputError(
+            f'obsm has no key "{use_rep}" (it has: {", ".join(map(str, adata.obsm)) or "none"}).',
+            "The latent to draw is read from obsm.",
+            f'Store model.get_latent_representation() in adata.obsm["{use_rep}"] or pass another use_rep.',
+        )
+    values = np.asarray(adata.obsm[use_rep], dtype=np.float64)
+    chosen = range(values.shape[1]) if components is None else components
+    if not chosen or not all(0 <= number < values.shape[1] for number in chosen):
+        raise InputError(
+            f"components={components} of {values.shape[1]}.",
+            "Components are counted from 0.",
+            f"Pass numbers from 0 to {values.shape[1] - 1}.",
+        )
+    return values[:, list(chosen)]
+
+
+def _deviation(values: NDArray) -> NDArray[np.float64]:
+    """Place of each value between its column's robust limits, 0 to 1, the median in the middle."""
+    centred = values - np.nanmedian(values, axis=0)
+    limit = np.nanpercentile(np.abs(centred), 98, axis=0)
+    return np.clip(0.5 + 0.5 * centred / np.where(limit > 0, limit, 1), 0, 1)
+
+
+def _low_to_high(axes: list[Axes]) -> None:
+    scale = ScalarMappable(CenteredNorm(halfrange=1), "coolwarm")
+    bar = axes[0].figure.colorbar(scale, ax=axes, shrink=0.5, aspect=25, pad=0.02, ticks=[-1, 0, 1])
+    bar.ax.set_yticklabels(["low", "median", "high"], fontsize="small")
+    bar.outline.set_visible(False)

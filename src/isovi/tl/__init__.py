@@ -1,0 +1,37 @@
+"""Tools on a fitted model's latent: measures of quality and spatial domains."""
+
+from __future__ import annotations
+
+from isovi.tl.domains import choose_n_domains, domains, ring_means
+from isovi.tl.metrics import (
+    clustering_agreement,
+    coordinate_error,
+    gearys_c,
+    gearys_c_per_dimension,
+    is_labelled,
+    lognorm_squared_error,
+    morans_i,
+    morans_i_per_dimension,
+    mse_lognorm,
+    pair_distances,
+    spatial_neighbors,
+    spearman_distance,
+)
+
+__all__ = [
+    "choose_n_domains",
+    "clustering_agreement",
+    "coordinate_error",
+    "domains",
+    "gearys_c",
+    "gearys_c_per_dimension",
+    "is_labelled",
+    "lognorm_squared_error",
+    "morans_i",
+    "morans_i_per_dimension",
+    "mse_lognorm",
+    "pair_distances",
+    "ring_means",
+    "spatial_neighbors",
+    "spearman_distance",
+]

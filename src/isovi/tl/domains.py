@@ -1,0 +1,290 @@
+"""Spatial domains: a Gaussian mixture on the latent joined with its averages over rings of neighbours."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+
+from isovi.data import check
+from isovi.errors import InputError, IsoviWarning
+from isovi.tl.metrics import Graph, spatial_neighbors
+
+MAX_DOMAINS = 20
+"""Largest number of domains tried when none is given."""
+
+_FIT_SPOTS = 20_000  # the mixture is fitted on no more spots than this, and applied to all
+_CHOICE_SPOTS = 3_000  # the same for the fits that choose the number of domains
+_SPOTS_PER_DOMAIN = 10  # on average, at least, when the number of domains is chosen
+_RIDGE = 1e-3  # added to the covariance of features of variance one: never singular
+_MAX_SEED = 2**32 - 1
+
+
+def domains(
+    adata: AnnData,
+    *,
+    use_rep: str = "X_isovi",
+    spatial_key: str = "spatial",
+    section_key: str | None = None,
+    n_domains: int | None = None,
+    n_rings: int = 3,
+    n_neighbors: int = 6,
+    key_added: str = "isovi_domain",
+    seed: int = 0,
+) -> None:
+    """Find spatial domains: spots whose own latent and surroundings are alike.
+
+    Each spot is described by its latent position and the mean latent over each ring of spatial neighbours
+    (ring l: the spots exactly l steps away on the graph of nearest neighbours of its section). Each feature
+    is brought to variance one, and a Gaussian mixture whose components share one covariance is fitted.
+
+    Parameters
+    ----------
+    adata
+        Annotated data; only ``obs[key_added]`` and ``uns[key_added]`` are written.
+    use_rep
+        Key in ``obsm`` of the latent, shape ``(n_obs, n_latent)``.
+    spatial_key
+        Key in ``obsm`` of the positions, shape ``(n_obs, 2)`` or ``(n_obs, 3)``.
+    section_key
+        Column of ``obs`` with the tissue section; ``None`` if there is only one. Neighbours are sought within
+        sections, domains are shared by all of them.
+    n_domains
+        Number of domains. ``None`` chooses one between 2 and 20 from the latent and its first ring: the knee
+        of the Bayesian information criterion, see :func:`choose_n_domains`.
+    n_rings
+        Number of rings; 0 clusters the latent alone.
+    n_neighbors
+        Neighbours of each spot on the spatial graph.
+    key_added
+        Name of the column of domains, categories ``"0"`` (most spots), ``"1"``, ... The same key in ``uns``
+        gets the parameters and, where the number was chosen, the criterion of each candidate.
+    seed
+        Seed of the mixture's initialisation.
+
+    Raises
+    ------
+    InputError
+        If a key is missing, the latent or the positions are not finite, or a number is out of range.
+
+    Warns
+    -----
+    IsoviWarning
+        If fewer domains were found than asked for, because too few spots differ.
+    """
+    latent = _latent(adata, use_rep)
+    positions = check.coordinates(adata, spatial_key)
+    sections = _sections(adata, section_key)
+    _require_counts(n_domains, n_rings, seed, adata.n_obs)
+    features = standardize(ring_means(latent, spatial_neighbors(positions, sections, n_neighbors), n_rings))
+    near = features[
+        :, : 2 * latent.shape[1]
+    ]  # further rings tell edges of domains apart, and would count them
+    found = {"n_domains": n_domains} if n_domains else choose_n_domains(near, seed)
+    adata.obs[key_added] = _categorical(cluster(features, found["n_domains"], seed))
+    parameters = {
+        "use_rep": use_rep,
+        "spatial_key": spatial_key,
+        "n_rings": n_rings,
+        "n_neighbors": n_neighbors,
+    }
+    section = {} if section_key is None else {"section_key": section_key}
+    adata.uns[key_added] = parameters | section | {"seed": seed} | found
+
+
+def ring_means(values: ArrayLike, graph: Graph, n_rings: int) -> NDArray[np.float64]:
+    """Join values with their means over rings of neighbours.
+
+    Parameters
+    ----------
+    values
+        Shape ``(n, d)``.
+    graph
+        Connectivities, shape ``(n, n)``; directions and weights are ignored.
+    n_rings
+        Ring l holds the spots at graph distance exactly l.
+
+    Returns
+    -------
+    Shape ``(n, (1 + n_rings) * d)``: own values, mean over ring 1, over ring 2, ... A spot whose ring is
+    empty repeats the ring before.
+
+    Examples
+    --------
+    >>> path = sparse.diags([1.0, 1.0], [-1, 1], shape=(3, 3)).tocsr()
+    >>> ring_means([[0.0], [2.0], [6.0]], path, n_rings=2)
+    array([[0., 2., 6.],
+           [2., 3., 3.],
+           [6., 2., 0.]])
+    """
+    blocks = [np.asarray(values, dtype=np.float64)]
+    for ring in _rings(graph, n_rings):
+        size = np.diff(ring.indptr)[:, None]
+        blocks.append(np.where(size > 0, ring @ blocks[0] / np.maximum(size, 1), blocks[-1]))
+    return np.hstack(blocks)
+
+
+def _rings(graph: Graph, n_rings: int) -> list[sparse.csr_matrix]:
+    """Binary matrices (n, n) of the spots at distance 1, 2, ... of each spot."""
+    adjacency = _binary(graph + graph.T)
+    ring = reached = sparse.identity(graph.shape[0], dtype=np.float32, format="csr")
+    rings = []
+    for _ in range(n_rings):
+        further = _binary(ring @ adjacency)
+        ring = _binary(further - further.multiply(reached))
+        reached = _binary(reached + ring)
+        rings.append(ring)
+    return rings
+
+
+def _binary(matrix: sparse.spmatrix | sparse.sparray) -> sparse.csr_matrix:
+    result = sparse.csr_matrix(matrix, dtype=np.float32)
+    result.eliminate_zeros()
+    result.data[:] = 1
+    return result
+
+
+def standardize(features: ArrayLike) -> NDArray[np.float64]:
+    """Bring each column of ``(n, d)`` to mean zero and variance one; a constant column becomes zero."""
+    centred = np.asarray(features, dtype=np.float64)
+    centred = centred - centred.mean(axis=0)
+    spread = centred.std(axis=0)
+    constant = spread <= 1e-12 * np.abs(features).max(initial=0.0)
+    return np.where(constant, 0.0, centred / np.where(constant, 1.0, spread))
+
+
+def choose_n_domains(features: ArrayLike, seed: int = 0) -> dict[str, Any]:
+    """Choose a number of domains by the knee of the Bayesian information criterion (BIC).
+
+    Features of neighbouring spots are not independent, so the BIC itself keeps falling far beyond any useful
+    number. With candidates and BIC both scaled to [0, 1], the knee is the candidate with the least sum of
+    both: few domains and low BIC (the kneedle rule of Satopää et al. 2011).
+
+    Parameters
+    ----------
+    features
+        Shape ``(n, d)``, of variance one; 3000 rows are drawn where there are more.
+    seed
+        Seed of the draw and of the mixtures.
+
+    Returns
+    -------
+    ``n_domains``, and the arrays ``candidates`` (2 to 20, with 10 spots a domain on average at least) and
+    ``bic``.
+    """
+    chosen = _subset(np.asarray(features, dtype=np.float64), _CHOICE_SPOTS, seed)
+    candidates = np.arange(2, max(2, min(MAX_DOMAINS, len(chosen) // _SPOTS_PER_DOMAIN)) + 1)
+    bic = np.array([_fit(chosen, int(n), seed, n_init=2).bic(chosen) for n in candidates])
+    knee = candidates[np.argmin(_unit(candidates) + _unit(bic))]
+    return {"n_domains": int(knee), "candidates": candidates, "bic": bic}
+
+
+def _unit(values: NDArray) -> NDArray[np.float64]:
+    return (values - values.min()) / max(np.ptp(values), np.finfo(float).tiny)
+
+
+def cluster(features: ArrayLike, n_domains: int, seed: int = 0) -> NDArray[np.int64]:
+    """Cluster by a Gaussian mixture with one shared covariance, the best of five initialisations.
+
+    Parameters
+    ----------
+    features
+        Shape ``(n, d)``, of variance one; the mixture is fitted on 20000 rows where there are more.
+    n_domains
+        Number of components, at most ``n``.
+    seed
+        Seed of the initialisation.
+
+    Returns
+    -------
+    Domain of each row, shape ``(n,)``: 0 has most rows, 1 the next, and so on.
+    """
+    values = np.asarray(features, dtype=np.float64)
+    mixture = _fit(_subset(values, _FIT_SPOTS, seed), n_domains, seed, n_init=5)
+    codes = _by_size(mixture.predict(values))
+    if (found := int(codes.max()) + 1) < n_domains:
+        warnings.warn(
+            f"{n_domains} domains were asked for, but only {found} found: too few spots differ.",
+            IsoviWarning,
+            stacklevel=2,
+        )
+    return codes
+
+
+def _fit(features: NDArray, n_components: int, seed: int, n_init: int) -> GaussianMixture:
+    mixture = GaussianMixture(
+        n_components,
+        covariance_type="tied",
+        reg_covar=_RIDGE,
+        n_init=n_init,
+        max_iter=300,
+        random_state=seed,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer domains are reported by `cluster`
+        return mixture.fit(features)
+
+
+def _subset(features: NDArray, size: int, seed: int) -> NDArray:
+    if len(features) <= size:
+        return features
+    return features[np.sort(np.random.default_rng(seed).choice(len(features), size, replace=False))]
+
+
+def _by_size(codes: NDArray) -> NDArray[np.int64]:
+    _, first, inverse, counts = np.unique(codes, return_index=True, return_inverse=True, return_counts=True)
+    order = np.lexsort((first, -counts))
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    return rank[inverse.reshape(-1)]
+
+
+def _categorical(codes: NDArray) -> pd.Categorical:
+    return pd.Categorical.from_codes(codes, [str(code) for code in range(int(codes.max()) + 1)])
+
+
+def _latent(adata: AnnData, use_rep: str) -> NDArray[np.float64]:
+    if use_rep not in adata.obsm:
+        raise InputError(
+            f'obsm has no key "{use_rep}" (it has: {", ".join(map(str, adata.obsm)) or "none"}).',
+            "Domains are found on a latent representation in obsm.",
+            f'Store model.get_latent_representation() in adata.obsm["{use_rep}"] or pass another use_rep.',
+        )
+    stored = adata.obsm[use_rep]
+    latent = np.asarray(stored.toarray() if sparse.issparse(stored) else stored, dtype=np.float64)
+    if latent.ndim != 2 or not np.isfinite(latent).all():
+        wrong = int((~np.isfinite(latent)).sum())
+        raise InputError(
+            f'obsm["{use_rep}"] has shape {latent.shape} and {wrong} values not finite.',
+            "It must be a matrix of finite numbers.",
+            "Compute the latent again, or drop the spots concerned.",
+        )
+    return latent
+
+
+def _sections(adata: AnnData, section_key: str | None) -> NDArray[np.int64]:
+    if section_key is None:
+        return np.zeros(adata.n_obs, dtype=np.int64)
+    return check.categories(adata, section_key, role="section")
+
+
+def _require_counts(n_domains: int | None, n_rings: int, seed: int, n_obs: int) -> None:
+    if n_obs < 2 or not 1 <= (1 if n_domains is None else n_domains) <= n_obs:
+        raise InputError(
+            f"n_domains={n_domains} for {n_obs} spots.",
+            "There must be at least two spots, at least one domain, and no more domains than spots.",
+            "Pass a number in between, or None to have it chosen.",
+        )
+    if n_rings < 0 or not 0 <= seed <= _MAX_SEED:
+        raise InputError(
+            f"n_rings={n_rings} and seed={seed}.",
+            f"n_rings cannot be negative, and the seed lies between 0 and {_MAX_SEED}.",
+            "Pass n_rings=3 and seed=0, say.",
+        )

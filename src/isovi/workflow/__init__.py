@@ -1,0 +1,1 @@
+"""From a file to a finished run: prepare, fit, evaluate, write."""

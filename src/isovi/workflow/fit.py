@@ -1,0 +1,344 @@
+"""The main job: a file in, a folder with the latent, the model, the figures and the pictures out."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import shlex
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scvi
+from anndata import AnnData
+from rich.console import Console
+
+from isovi.data import check, io
+from isovi.data.fields import normalise
+from isovi.errors import InputError
+from isovi.graph import AllPairs, PairKind
+from isovi.model.model import IsoSCVI, IsoVAE
+from isovi.model.objective import Constraint, Distortion
+from isovi.tl import clustering_agreement, domains, is_labelled
+from isovi.workflow.evaluate import Placement, evaluate_fit, evaluate_geometry
+from isovi.workflow.pictures import draw
+from isovi.workflow.prepare import HELDOUT, TRAIN, VALIDATION, holdout_of, select_genes, split_spots
+from isovi.workflow.progress import EpochProgress
+
+BACKBONES = {"scvi": IsoSCVI, "vae": IsoVAE}
+LATENT_KEY = "X_isovi"
+DOMAIN_KEY = "isovi_domain"
+SPLIT_KEY = "isovi_split"
+GENE_KEY = "isovi_gene"
+PACKAGES = ("isovi", "scvi-tools", "torch", "lightning", "anndata", "scanpy", "numpy", "scipy", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What ``isovi fit`` was asked to do.
+
+    Attributes
+    ----------
+    input
+        ``.h5ad`` or AnnData ``.zarr`` file with raw counts and positions; it is never changed.
+    out
+        Folder to write; it appears whole or not at all.
+    backbone
+        ``"scvi"`` or ``"vae"``.
+    distortion
+        What is asked of distances. ``Penalty(0)`` is the same network and training without the term.
+    pairs
+        Pairs whose distances count.
+    spatial_key, section_key, batch_key, label_key, layer
+        Where positions, sections, batches, labels and counts stand in the file.
+    n_top_genes, n_latent, max_epochs
+        Size of the model and of the training; ``None`` epochs is scvi-tools' heuristic.
+    holdout
+        Share of spots to hold out, or ``section:NAME``.
+    seed
+        Of the split, the training and the figures.
+    force
+        Replace an earlier run in ``out``.
+    """
+
+    input: Path
+    out: Path
+    backbone: str = "scvi"
+    distortion: Distortion = field(default_factory=Constraint)
+    pairs: PairKind = field(default_factory=AllPairs)
+    spatial_key: str = "spatial"
+    section_key: str | None = None
+    batch_key: str | None = None
+    label_key: str | None = None
+    layer: str | None = None
+    n_top_genes: int = 2000
+    n_latent: int = 10
+    holdout: str = "0.1"
+    max_epochs: int | None = None
+    seed: int = 0
+    force: bool = False
+
+
+def fit(options: FitOptions, console: Console | None = None) -> dict[str, Any]:
+    """Fit a distance-preserving model to a file and write a folder of results.
+
+    Parameters
+    ----------
+    options
+        What to do.
+    console
+        Where progress goes; nowhere by default.
+
+    Returns
+    -------
+    What ``metrics.json`` holds.
+
+    Raises
+    ------
+    InputError
+        If the file or an option cannot be used; before any training.
+    OutputError
+        If the folder cannot be written; before any training.
+    """
+    console = console or Console(quiet=True)
+    started = time.perf_counter()
+    check_options(options)
+    with io.output_directory(options.out, options.force) as folder:
+        adata = read(options, console)
+        placement = place(adata, options)
+        genes = choose_genes(adata, placement, options, console)
+        used = adata[:, genes].copy()
+        model = train(used, placement, options, console)
+        latent = model.get_latent_representation(used)
+        metrics = {**describe(model, adata, placement, options), **measure(model, used, latent, placement, options)}
+        annotate(adata, latent, genes, placement, options)
+        metrics.update(domain_figures(adata, options))
+        tell(metrics, console)
+        metrics.update(seconds=round(time.perf_counter() - started, 2), peak_memory_mb=peak_memory())
+        draw(folder / "figures", model, adata, placement, options)
+        write(folder, model, adata, metrics, options)
+    console.print(f"Wrote {options.out}", highlight=False)
+    return metrics
+
+
+def check_options(options: FitOptions) -> None:
+    """Refuse impossible numbers before anything is read."""
+    for name, least in (("n_latent", 1), ("max_epochs", 1), ("seed", 0)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            flag = name.replace("_", "-")
+            raise InputError(f"--{flag} {value} was asked for.", f"It must be at least {least}.", "Give another number.")
+    if options.backbone not in BACKBONES:
+        raise InputError(
+            f"--backbone {options.backbone} was asked for.", f"The backbones are {', '.join(BACKBONES)}.", "Name one."
+        )
+
+
+def read(options: FitOptions, console: Console) -> AnnData:
+    """Read the file and check all that is used of it."""
+    adata = io.read(options.input)
+    check.dataset(
+        adata,
+        spatial_key=options.spatial_key,
+        section_key=options.section_key,
+        batch_key=options.batch_key,
+        label_key=options.label_key,
+        layer=options.layer,
+    )
+    console.print(f"Read {adata.n_obs} spots x {adata.n_vars} genes from {options.input}", highlight=False)
+    return adata
+
+
+def place(adata: AnnData, options: FitOptions) -> Placement:
+    """Where the spots are, and which are held out."""
+    raw = check.coordinates(adata, options.spatial_key)
+    codes, names = check.sections(adata, options.section_key)
+    coordinates, _ = normalise(raw, codes, names, {})
+    holdout = holdout_of(adata, options.holdout, options.section_key)
+    split = split_spots(adata.n_obs, holdout, rng=np.random.default_rng(options.seed))
+    check_split(adata, split, options)
+    return Placement(coordinates, codes, split)
+
+
+def check_split(adata: AnnData, split: np.ndarray, options: FitOptions) -> None:
+    """Refuse a split that leaves too little to train on, or a held-out batch that training never saw."""
+    if (split == TRAIN).sum() < 10:
+        raise InputError(
+            f"{(split == TRAIN).sum()} of {adata.n_obs} spots are left for training.",
+            "At least 10 are needed.",
+            "Hold out fewer spots.",
+        )
+    if options.batch_key is None:
+        return
+    batches = adata.obs[options.batch_key].astype(str).to_numpy()
+    unseen = sorted(set(batches) - set(batches[split == TRAIN]))
+    if unseen:
+        raise InputError(
+            f"No training spot is of batch {', '.join(unseen)} in obs[{options.batch_key!r}].",
+            "The decoder cannot predict a batch that it never saw.",
+            "Hold out a share of spots instead, or leave --batch-key out.",
+        )
+
+
+def choose_genes(adata: AnnData, placement: Placement, options: FitOptions, console: Console) -> np.ndarray:
+    """Genes chosen on training spots; every spot must have counts in them."""
+    train_spots = placement.split == TRAIN
+    genes = select_genes(adata, train_spots, n_top_genes=options.n_top_genes, layer=options.layer)
+    counts = adata.X if options.layer is None else adata.layers[options.layer]
+    empty = int((np.asarray(counts[:, np.flatnonzero(genes)].sum(axis=1)).ravel() == 0).sum())
+    if empty:
+        raise InputError(
+            f"{empty} spots have no count in the {int(genes.sum())} genes chosen.",
+            "Every spot needs a count.",
+            "Raise --n-top-genes, or drop spots of few counts: sc.pp.filter_cells(adata, min_counts=50).",
+        )
+    parts = ", ".join(f"{(placement.split == part).sum()} {part}" for part in (TRAIN, VALIDATION, HELDOUT))
+    console.print(f"Split into {parts} spots; {int(genes.sum())} genes chosen on training spots", highlight=False)
+    return genes
+
+
+def train(used: AnnData, placement: Placement, options: FitOptions, console: Console) -> Any:
+    """Train on the spots that are not held out."""
+    scvi.settings.seed = options.seed
+    scvi.settings.verbosity = logging.WARNING
+    backbone = BACKBONES[options.backbone]
+    kept = placement.split != HELDOUT
+    seen = used[kept].copy()
+    backbone.setup_anndata(
+        seen,
+        layer=options.layer,
+        batch_key=options.batch_key,
+        spatial_key=options.spatial_key,
+        section_key=options.section_key,
+    )
+    model = backbone(seen, distortion=options.distortion, pairs=options.pairs, n_latent=options.n_latent)
+    parts = [np.flatnonzero(placement.split[kept] == part) for part in (TRAIN, VALIDATION)]
+    model.train(
+        options.max_epochs,
+        early_stopping=len(parts[1]) > 0,
+        datasplitter_kwargs={"external_indexing": parts},
+        enable_progress_bar=False,
+        callbacks=[EpochProgress(console)],
+    )
+    console.print(model.training_summary_, highlight=False)
+    return model
+
+
+def describe(model: Any, adata: AnnData, placement: Placement, options: FitOptions) -> dict[str, Any]:
+    """What was run, as ``metrics.json`` says it."""
+    return {
+        "n_obs": adata.n_obs,
+        "n_train": int((placement.split == TRAIN).sum()),
+        "n_validation": int((placement.split == VALIDATION).sum()),
+        "n_heldout": int((placement.split == HELDOUT).sum()),
+        "n_genes": model.summary_stats.n_vars,
+        "backbone": options.backbone,
+        "distortion": str(options.distortion),
+        "seed": options.seed,
+        "epochs": len(model.history_["elbo_train"]),
+        "distance_scale": model.distance_scale,
+    }
+
+
+def measure(
+    model: Any, used: AnnData, latent: np.ndarray, placement: Placement, options: FitOptions
+) -> dict[str, Any]:
+    """Figures of quality on training, held-out and all spots."""
+    geometry = evaluate_geometry(latent, placement, seed=options.seed)
+    fits = evaluate_fit(model, used, placement, layer=options.layer, seed=options.seed)
+    return {name: {**fits[name], **geometry[name]} for name in geometry}
+
+
+def annotate(
+    adata: AnnData, latent: np.ndarray, genes: np.ndarray, placement: Placement, options: FitOptions
+) -> None:
+    """Write latent, domains, split and parameters to the data."""
+    adata.obsm[LATENT_KEY] = latent
+    adata.obs[SPLIT_KEY] = np.asarray(placement.split, dtype=object)
+    adata.obs[SPLIT_KEY] = adata.obs[SPLIT_KEY].astype("category")
+    adata.var[GENE_KEY] = genes
+    adata.uns["isovi"] = {key: value for key, value in plain(options).items() if value is not None}
+    domains(
+        adata,
+        use_rep=LATENT_KEY,
+        spatial_key=options.spatial_key,
+        section_key=options.section_key,
+        n_domains=_n_labels(adata, options.label_key),
+        key_added=DOMAIN_KEY,
+        seed=options.seed,
+    )
+
+
+def _n_labels(adata: AnnData, label_key: str | None) -> int | None:
+    if label_key is None:
+        return None
+    labels = adata.obs[label_key]
+    return int(labels[is_labelled(labels)].astype(str).nunique()) or None
+
+
+def domain_figures(adata: AnnData, options: FitOptions) -> dict[str, Any]:
+    """Number of domains, and their agreement with labels where there are any."""
+    found: dict[str, Any] = {"n_domains": int(adata.obs[DOMAIN_KEY].nunique())}
+    if options.label_key is not None:
+        found.update(clustering_agreement(adata.obs[DOMAIN_KEY], adata.obs[options.label_key]))
+    return found
+
+
+def tell(metrics: dict[str, Any], console: Console) -> None:
+    """One line of figures, held out where there are such spots."""
+    part = "heldout" if "heldout" in metrics else "all"
+    figures = metrics[part]
+    line = (
+        f"{'Held-out' if part == 'heldout' else 'All'} spots: relative distortion "
+        f"{figures['relative_distortion']:.3f}, Spearman of distances {figures['spearman_distance']:.3f}, "
+        f"reconstruction {figures['reconstruction']:.2f} nats"
+    )
+    if "coordinate_error" in figures:
+        line += f", coordinate error {figures['coordinate_error']:.2f} spacings"
+    console.print(f"{line}; {metrics['n_domains']} domains", highlight=False)
+
+
+def write(folder: Path, model: Any, adata: AnnData, metrics: dict[str, Any], options: FitOptions) -> None:
+    """Write model, data, figures and the record of the run."""
+    model.save(str(folder / "model"), save_anndata=False)
+    io.write_atomic(adata, folder / "adata.h5ad")
+    io.write_json(folder / "metrics.json", metrics)
+    record = {
+        "command": shlex.join(sys.argv),
+        "arguments": plain(options),
+        "seed": options.seed,
+        "input_sha256": io.sha256(options.input),
+        "seconds": metrics["seconds"],
+        "peak_memory_mb": metrics["peak_memory_mb"],
+        "summary": model.training_summary_,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "platform": platform.platform(),
+    }
+    io.write_json(folder / "run.json", record)
+
+
+def plain(options: FitOptions) -> dict[str, Any]:
+    """Options as text and numbers."""
+    return {
+        name: value if isinstance(value, int | float | str | None) else str(value)
+        for name, value in asdict_shallow(options).items()
+    }
+
+
+def asdict_shallow(options: FitOptions) -> dict[str, Any]:
+    """Fields of the options, records left whole."""
+    return {name: getattr(options, name) for name in asdict(options)}
+
+
+def peak_memory() -> float | None:
+    """Largest resident memory of this process in megabytes, where the system tells it."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)

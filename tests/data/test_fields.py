@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from anndata import AnnData
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+from scipy.spatial.distance import pdist
+from scvi.data import AnnDataManager
+from scvi.data.fields import LayerField
+
+from isovi import AllPairs, InputError, Neighbors, Obsp, SameDomain
+from isovi.data.fields import CELL, COORDINATES, SECTION, normalise, spacing, spatial_fields, tissue_of
+
+
+def manager_of(
+    adata: AnnData, section_key: str | None = "slice", source: AnnDataManager | None = None, **transfer: bool
+) -> AnnDataManager:
+    """A manager with a layer and the spatial fields, as the models' ``setup_anndata`` makes it."""
+    registry = None if source is None else source.registry
+    fields = spatial_fields("spatial", section_key, registry)
+    manager = AnnDataManager([LayerField("X", None)], setup_method_args={})
+    manager.register_fields(adata, registry, **transfer)
+    manager.register_new_fields(fields)
+    return manager
+
+
+def positions(manager: AnnDataManager) -> np.ndarray:
+    return np.asarray(manager.get_from_registry(COORDINATES))
+
+
+def units(manager: AnnDataManager) -> dict[str, float]:
+    return manager.get_state_registry(COORDINATES)["units"]
+
+
+# ------------------------------------------------------------------ units
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), factor=st.floats(1e-3, 1e4), n_axes=st.sampled_from([2, 3]))
+def test_normalising_is_a_similarity_within_each_section(seed: int, factor: float, n_axes: int) -> None:
+    rng = np.random.default_rng(seed)
+    raw, codes = factor * rng.normal(size=(30, n_axes)) + 50 * factor, np.arange(30) % 2
+    found, unit = normalise(raw, codes, ["a", "b"], {})
+    for code, name in enumerate("ab"):
+        of = codes == code
+        np.testing.assert_allclose(pdist(found[of]) * unit[name], pdist(raw[of]), rtol=1e-3, atol=1e-4 * factor)
+        np.testing.assert_allclose(found[of].mean(axis=0), 0, atol=1e-4)
+        assert spacing(found[of].astype(float)) == pytest.approx(1, rel=1e-3)
+
+
+def test_positions_far_from_the_origin_keep_their_digits() -> None:
+    raw = np.random.default_rng(0).uniform(0, 10, (20, 2))
+    near, far = (normalise(raw + shift, np.zeros(20, dtype=np.int64), ["a"], {})[0] for shift in (0, 1e8))
+    np.testing.assert_allclose(near, far, atol=1e-5)
+
+
+def test_spacing_is_the_median_distance_to_the_nearest_other_place() -> None:
+    line = np.array([[0.0, 0], [2, 0], [5, 0], [5, 0], [9, 0]])
+    assert spacing(line) == np.median([2, 2, 3, 4])
+    assert np.isnan(spacing(np.ones((3, 2))))
+
+
+def test_the_units_are_told_in_the_units_of_the_input(adata: AnnData) -> None:
+    adata.obsm["spatial"][adata.obs["slice"] == "s2"] *= 7
+    found = units(manager_of(adata))
+    for name, unit in found.items():
+        assert unit == pytest.approx(spacing(adata.obsm["spatial"][adata.obs["slice"] == name]))
+    assert list(found) == ["s1", "s2"]
+
+
+# ------------------------------------------------------------------ registration
+
+
+def test_registering_adds_documented_keys_only(adata: AnnData) -> None:
+    before = adata.copy()
+    manager = manager_of(adata)
+    assert set(adata.obsm) - set(before.obsm) == {"_isovi_coordinates"}
+    assert set(adata.obs) - set(before.obs) == {"_isovi_cell", "_scvi_isovi_section"}
+    assert np.array_equal(adata.obsm["spatial"], before.obsm["spatial"])
+    assert positions(manager).dtype == np.float32
+    assert manager.get_from_registry(CELL).ravel().tolist() == list(range(adata.n_obs))
+    assert manager.get_from_registry(SECTION).ravel().tolist() == [0] * 20 + [1] * 20
+    assert manager.summary_stats[f"n_{SECTION}"] == 2
+
+
+def test_without_a_section_key_there_is_one_section(adata: AnnData) -> None:
+    manager = manager_of(adata, None)
+    assert not manager.get_from_registry(SECTION).any()
+    assert list(units(manager)) == ["all"]
+
+
+@pytest.mark.parametrize(
+    ("section_key", "spoil", "message"),
+    [
+        ("nowhere", lambda adata: None, r'no column "nowhere"; it has:.*"slice".*section'),
+        ("label", lambda adata: None, r'"label".*8 missing values'),
+        ("slice", lambda adata: adata.obsm.pop("spatial"), r'no "spatial"'),
+        ("slice", lambda adata: adata.obsm.update(spatial=np.ones((40, 1))), r"\(40, 1\)"),
+        ("slice", lambda adata: adata.obsm.update(spatial=np.ones((40, 2))), "at one place"),
+        ("slice", lambda adata: adata.obsm["spatial"].fill(np.nan), "NaN"),
+        ("slice", lambda adata: adata.obs.update({"slice": ["s1"] * 38 + ["s2"] * 2}), r"s2 \(2\)"),
+    ],
+)
+def test_bad_positions_and_sections_are_refused(
+    adata: AnnData, section_key: str, spoil: object, message: str
+) -> None:
+    spoil(adata)
+    with pytest.raises(InputError, match=message):
+        manager_of(adata, section_key)
+
+
+# ------------------------------------------------------------------ transfer
+
+
+def test_known_sections_keep_their_unit_and_new_ones_get_their_own(adata: AnnData) -> None:
+    reference = manager_of(adata)
+    query = adata[10:].copy()
+    query.obs["slice"] = query.obs["slice"].astype(str).replace("s1", "new")
+    query.obsm["spatial"] = 3 * query.obsm["spatial"]
+    found = units(manager_of(query, source=reference))
+    assert found["s2"] == units(reference)["s2"]
+    assert found["new"] == pytest.approx(spacing(query.obsm["spatial"][:10]))
+
+
+def test_new_sections_are_added_after_the_known_ones(adata: AnnData) -> None:
+    reference = manager_of(adata)
+    query = adata.copy()
+    query.obs["slice"] = ["a"] * 20 + ["s2"] * 20
+    manager = manager_of(query, source=reference)
+    assert manager.get_state_registry(SECTION).categorical_mapping.tolist() == ["s1", "s2", "a"]
+    assert manager.get_from_registry(SECTION).ravel().tolist() == [2] * 20 + [1] * 20
+
+
+@pytest.mark.parametrize("through", ["setup", "transfer_fields"])
+def test_data_without_positions_has_no_coordinates(adata: AnnData, through: str) -> None:
+    reference = manager_of(adata)
+    query = adata[5:15].copy()
+    del query.obsm["spatial"]
+    if through == "setup":
+        manager = manager_of(query, source=reference)
+    else:
+        manager = reference.transfer_fields(query)
+    assert np.isnan(positions(manager)).all()
+    assert positions(manager).shape == (10, 2)
+    assert units(manager) == units(reference)
+
+
+@pytest.mark.parametrize("rows", [[0], [0, 39], [3, 25, 26]])
+@pytest.mark.parametrize("section_key", ["slice", None])
+def test_a_few_spots_of_known_sections_can_be_transferred(
+    adata: AnnData, rows: list[int], section_key: str | None
+) -> None:
+    reference = manager_of(adata, section_key)
+    found = positions(reference.transfer_fields(adata[rows].copy()))
+    assert np.isfinite(found).all()
+
+
+def test_a_new_section_of_one_spot_has_no_unit_and_no_coordinates(adata: AnnData) -> None:
+    reference = manager_of(adata)
+    query = adata[[0, 30, 31]].copy()
+    query.obs["slice"] = ["new", "s2", "s2"]
+    assert np.isfinite(positions(manager_of(query, source=reference))).all(axis=1).tolist() == [False, True, True]
+
+
+def test_other_axes_are_refused(adata: AnnData) -> None:
+    reference = manager_of(adata)
+    query = adata.copy()
+    query.obsm["spatial"] = np.random.default_rng(0).normal(size=(40, 3))
+    with pytest.raises(InputError, match=r"3 columns.*2-D"):
+        reference.transfer_fields(query)
+
+
+def test_a_query_without_its_section_column_is_refused_with_the_columns(adata: AnnData) -> None:
+    reference = manager_of(adata)
+    query = adata.copy()
+    del query.obs["slice"]
+    with pytest.raises(InputError, match=r'no column "slice"; it has:.*"donor"'):
+        reference.transfer_fields(query)
+
+
+def test_cells_of_a_query_are_numbered_anew(adata: AnnData) -> None:
+    manager = manager_of(adata).transfer_fields(adata[20:].copy())
+    assert manager.get_from_registry(CELL).ravel().tolist() == list(range(20))
+
+
+# ------------------------------------------------------------------ the tissue of a kind of pairs
+
+
+def test_the_tissue_has_what_the_kind_reads_and_no_more(adata: AnnData) -> None:
+    adata.obsp["links"] = sparse.identity(40, format="csr")
+    manager = manager_of(adata)
+    plain = tissue_of(manager, AllPairs() | Neighbors(2))
+    assert not plain.columns and not plain.matrices
+    assert np.array_equal(plain.coordinates, positions(manager))
+    assert plain.section.dtype == np.int64
+    full = tissue_of(manager, SameDomain("donor") | Obsp("links"))
+    assert full.columns["donor"].tolist() == [0, 1] * 20
+    assert full.matrices["links"].nnz == 40
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (Obsp("links"), r"no 'links'; it has nothing"),
+        (SameDomain("nowhere"), r'no column "nowhere"'),
+        (SameDomain("label"), "8 missing values"),
+    ],
+)
+def test_what_a_kind_lacks_is_named(adata: AnnData, kind: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        tissue_of(manager_of(adata), kind)

@@ -1,0 +1,464 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+from anndata import AnnData
+
+from isovi.data import io
+from isovi.errors import InputError, IsoviError, OutputError
+
+pytestmark = pytest.mark.filterwarnings("ignore:Writing zarr v2 data:UserWarning")
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file under a folder, hidden ones too."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def written(adata: AnnData, path: Path) -> Path:
+    io.write_atomic(adata, path)
+    return path
+
+
+# ------------------------------------------------------------------- reading
+
+
+@pytest.mark.parametrize("name", ["x.h5ad", "x.H5AD", "x.zarr"])
+def test_what_was_written_is_read_and_the_file_stays_as_it_is(
+    adata: AnnData, tmp_path: Path, name: str
+) -> None:
+    path = written(adata, tmp_path / name.lower()).rename(tmp_path / name)
+    before = tree(tmp_path)
+    found = io.read(str(path))
+    assert tree(tmp_path) == before
+    assert not found.isbacked
+    assert (found.X != adata.X).nnz == 0
+    pd.testing.assert_frame_equal(found.obs.astype(str), adata.obs.astype(str))
+    np.testing.assert_array_equal(found.obsm["spatial"], adata.obsm["spatial"])
+
+
+def truncated(adata: AnnData, folder: Path) -> Path:
+    path = written(adata, folder / "cut.h5ad")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return path
+
+
+def text(_: AnnData, folder: Path) -> Path:
+    path = folder / "text.h5ad"
+    path.write_text("gene,spot\n")
+    return path
+
+
+def empty(_: AnnData, folder: Path) -> Path:
+    (folder / "empty.h5ad").touch()
+    return folder / "empty.h5ad"
+
+
+def other_hdf5(_: AnnData, folder: Path) -> Path:
+    with h5py.File(folder / "other.h5ad", "w") as file:
+        file["something"] = 1
+    return folder / "other.h5ad"
+
+
+def csv(_: AnnData, folder: Path) -> Path:
+    (folder / "counts.csv").write_text("a,b\n")
+    return folder / "counts.csv"
+
+
+def plain_directory(_: AnnData, folder: Path) -> Path:
+    (folder / "plain.zarr").mkdir()
+    return folder / "plain.zarr"
+
+
+def other_zarr(_: AnnData, folder: Path) -> Path:
+    zarr.open_group(str(folder / "other.zarr"), mode="w")
+    return folder / "other.zarr"
+
+
+def chunks_of(array: Path) -> list[Path]:
+    return [file for file in sorted(array.rglob("*")) if file.is_file() and file.name[0] not in ".z"]
+
+
+def zarr_with_lost_indices(adata: AnnData, folder: Path) -> Path:
+    path = written(adata, folder / "indices.zarr")
+    for chunk in chunks_of(path / "X" / "indices"):
+        chunk.unlink()
+    return path
+
+
+def zarr_with_lost_counts(adata: AnnData, folder: Path) -> Path:
+    path = written(adata, folder / "counts.zarr")
+    for chunk in chunks_of(path / "layers" / "counts" / "data"):
+        chunk.unlink()
+    return path
+
+
+def zarr_with_lost_rows(adata: AnnData, folder: Path) -> Path:
+    path = written(adata, folder / "rows.zarr")
+    for chunk in chunks_of(path / "X" / "indptr"):
+        chunk.unlink()
+    return path
+
+
+def zarr_with_cut_chunk(adata: AnnData, folder: Path) -> Path:
+    path = written(adata, folder / "chunk.zarr")
+    chunks_of(path / "X" / "data")[0].write_bytes(b"xx")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda _, folder: folder / "absent.h5ad", ["There is no", "absent.h5ad", "Check the path"]),
+        (truncated, ["cut.h5ad", "truncated", "Copy or download it again"]),
+        (text, ["text.h5ad", "not an HDF5 file", "write_h5ad"]),
+        (empty, ["empty.h5ad", "not an HDF5 file"]),
+        (other_hdf5, ["other.h5ad", "damaged or not AnnData", "write it anew"]),
+        (csv, ['suffix ".csv"', ".h5ad or .zarr", "scanpy"]),
+        (plain_directory, ["plain.zarr", "not a zarr store", "AnnData .zarr directory"]),
+        (other_zarr, ["other.zarr", "damaged or not AnnData"]),
+        (
+            zarr_with_lost_indices,
+            ["indices.zarr", "damaged", "X lacks some of its chunks", "Copy or download"],
+        ),
+        (zarr_with_lost_counts, ["counts.zarr", "damaged", "layers/counts lacks some"]),
+        (zarr_with_lost_rows, ["rows.zarr", "damaged"]),
+        (zarr_with_cut_chunk, ["chunk.zarr", "damaged"]),
+    ],
+)
+def test_what_cannot_be_read_is_refused_in_plain_words(
+    adata: AnnData, tmp_path: Path, spoil: Callable[[AnnData, Path], Path], words: list[str]
+) -> None:
+    path = spoil(adata, tmp_path)
+    before = tree(tmp_path)
+    with pytest.raises(InputError) as caught:
+        io.read(path)
+    message = str(caught.value)
+    assert [word for word in words if word not in message] == [], message
+    assert all(caught.value.args)
+    assert tree(tmp_path) == before
+
+
+def test_one_gene_is_no_damage(adata: AnnData, tmp_path: Path) -> None:
+    path = written(adata[:, :1].copy(), tmp_path / "one.zarr")
+    assert not chunks_of(path / "X" / "indices"), "all are zero, so zarr does not store them"
+    assert (adata.X[:, :1] != io.read(path).X).nnz == 0
+
+
+def test_the_librarys_own_error_is_chained(adata: AnnData, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        io.read(truncated(adata, tmp_path))
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_permission_is_told_from_damage(
+    adata: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(path: Path) -> AnnData:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    path = written(adata, tmp_path / "x.h5ad")
+    monkeypatch.setattr(anndata.io, "read_h5ad", denied)
+    with pytest.raises(InputError, match="permission denied"):
+        io.read(path)
+
+
+# ------------------------------------------------------------------- output_directory
+
+
+def result(path: Path, force: bool = False, word: str = "new") -> None:
+    with io.output_directory(path, force) as folder:
+        (folder / "figures").mkdir()
+        (folder / "figures" / "a.txt").write_text(word)
+        (folder / "run.json").write_text("{}")
+
+
+def test_a_directory_appears_whole_at_the_end(tmp_path: Path) -> None:
+    final = tmp_path / "deep" / "out"
+    with io.output_directory(final) as folder:
+        assert folder.parent == final.parent
+        assert os.stat(folder).st_dev == os.stat(tmp_path).st_dev
+        (folder / "a.txt").write_text("a")
+        assert not final.exists()
+    assert tree(tmp_path) == {"deep/out/a.txt": b"a"}
+
+
+def test_the_new_directory_has_usual_permissions(tmp_path: Path) -> None:
+    result(tmp_path / "out")
+    (tmp_path / "usual").mkdir()
+    assert (tmp_path / "out").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def fail_halfway(path: Path, force: bool, error: type[BaseException]) -> None:
+    with io.output_directory(path, force) as folder:
+        (folder / "half.txt").write_text("half")
+        raise error
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("existing", [False, True])
+def test_failure_leaves_everything_as_it_was(
+    tmp_path: Path, error: type[BaseException], existing: bool
+) -> None:
+    final = tmp_path / "out"
+    if existing:
+        result(final, word="old")
+    before = tree(tmp_path)
+    with pytest.raises(error):
+        fail_halfway(final, existing, error)
+    assert tree(tmp_path) == before
+    assert final.exists() == existing
+
+
+def test_an_existing_directory_needs_force(tmp_path: Path) -> None:
+    result(tmp_path / "out", word="old")
+    before, entered = tree(tmp_path), False
+    with pytest.raises(OutputError) as caught, io.output_directory(tmp_path / "out"):
+        entered = True
+    assert not entered, "refused before the work starts"
+    assert f'"{tmp_path / "out"}" exists' in caught.value.received
+    assert "--force" in caught.value.remedy
+    assert tree(tmp_path) == before
+
+
+def test_force_replaces_a_run_and_an_empty_directory(tmp_path: Path) -> None:
+    result(tmp_path / "out", word="old")
+    (tmp_path / "out" / "extra.txt").touch()
+    (tmp_path / "empty").mkdir()
+    for name in ("out", "empty"):
+        result(tmp_path / name, force=True)
+    files = {"figures/a.txt": b"new", "run.json": b"{}"}
+    assert tree(tmp_path) == {
+        f"{name}/{file}": text for name in ("out", "empty") for file, text in files.items()
+    }
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_is_not_a_run_is_never_replaced(tmp_path: Path, force: bool) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.txt").write_text("years")
+    (tmp_path / "file").write_text("mine")
+    before = tree(tmp_path)
+    for name in ("home", "file"):
+        with pytest.raises(OutputError, match=name):
+            result(tmp_path / name, force=force)
+    assert tree(tmp_path) == before
+
+
+def test_force_on_the_users_files_names_the_missing_mark(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(OutputError, match=r"no run\.json.*remove this one yourself"):
+        result(tmp_path, force=True)
+
+
+def test_a_parent_that_is_a_file_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"cannot be written: .*Choose another place"):
+        result(tmp_path / "file" / "out")
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() == 0, reason="root may write anywhere")
+def test_a_parent_that_is_not_writable_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(OutputError, match="Permission denied"):
+        result(tmp_path / "locked" / "out")
+
+
+def write_while_another_does(path: Path) -> None:
+    with io.output_directory(path) as folder:
+        (folder / "a.txt").write_text("ours")
+        path.mkdir()
+        (path / "b.txt").write_text("theirs")
+
+
+def test_a_place_taken_meanwhile_loses_neither_side(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="The result is whole, in") as caught:
+        write_while_another_does(tmp_path / "out")
+    assert (tmp_path / "out" / "b.txt").read_text() == "theirs"
+    kept = Path(caught.value.remedy.split('"')[1])
+    assert (kept / "a.txt").read_text() == "ours"
+
+
+def test_the_old_run_comes_back_if_the_last_step_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    result(tmp_path / "out", word="old")
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(OutputError, match="No space left"):
+        result(tmp_path / "out", force=True)
+    assert (tmp_path / "out" / "figures" / "a.txt").read_text() == "old"
+
+
+def test_a_link_to_a_directory_stays_a_link(tmp_path: Path) -> None:
+    result(tmp_path / "real", word="old")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    result(tmp_path / "link", force=True)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "figures" / "a.txt").read_text() == "new"
+
+
+# ------------------------------------------------------------------- write_atomic
+
+
+@pytest.mark.parametrize("name", ["x.h5ad", "x.zarr"])
+def test_writing_replaces_what_was_there_and_leaves_nothing_else(
+    adata: AnnData, tmp_path: Path, name: str
+) -> None:
+    path = written(adata[:5].copy(), tmp_path / "new" / name)
+    written(adata, path)
+    assert io.read(path).n_obs == adata.n_obs
+    assert [p.name for p in path.parent.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["x.h5ad", "x.zarr"])
+def test_writing_does_not_change_the_callers_data(adata: AnnData, tmp_path: Path, name: str) -> None:
+    adata.obs["donor"] = adata.obs["donor"].astype(object)
+    adata.obs.loc["spot3", "donor"] = np.nan
+    adata.raw = adata.copy()
+    before = adata.obs.copy()
+    found = io.read(written(adata, tmp_path / name))
+    pd.testing.assert_frame_equal(adata.obs, before)
+    assert adata.obs["donor"].dtype == object
+    assert found.obs["donor"].isna().sum() == 1
+    assert found.raw.shape == adata.shape
+
+
+def test_views_and_backed_data_can_be_written(adata: AnnData, tmp_path: Path) -> None:
+    path = written(adata, tmp_path / "whole.h5ad")
+    backed = anndata.read_h5ad(path, backed="r")
+    assert io.read(written(backed, tmp_path / "again.h5ad")).shape == adata.shape
+    assert Path(backed.filename) == path
+    backed.file.close()
+    view = adata[::2]
+    assert io.read(written(view, tmp_path / "view.zarr")).n_obs == 20
+    assert view.is_view
+
+
+@pytest.mark.parametrize("name", ["x.h5ad", "x.zarr"])
+def test_a_failed_write_keeps_the_old_file_and_says_why(adata: AnnData, tmp_path: Path, name: str) -> None:
+    path = written(adata, tmp_path / name)
+    before = tree(tmp_path)
+    adata.uns["thing"] = object()
+    with pytest.raises(OutputError) as caught:
+        io.write_atomic(adata, path)
+    assert "thing" in caught.value.received
+    assert "remove that value" in caught.value.remedy
+    assert tree(tmp_path) == before
+
+
+def test_interrupting_a_write_leaves_nothing(
+    adata: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(path: Path, *_: object, **__: object) -> None:
+        path.write_text("half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(anndata.io, "write_h5ad", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        io.write_atomic(adata, tmp_path / "x.h5ad")
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_suffix_and_unasked_overwriting_are_refused(adata: AnnData, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"\.h5ad and \.zarr"):
+        io.write_atomic(adata, tmp_path / "x.loom")
+    path = written(adata, tmp_path / "x.h5ad")
+    with pytest.raises(OutputError, match="exists"):
+        io.write_atomic(adata, path, force=False)
+
+
+@pytest.mark.parametrize("name", ["x.h5ad", "x.zarr"])
+def test_a_directory_of_the_users_is_not_replaced(adata: AnnData, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "mine.txt").write_text("mine")
+    with pytest.raises(OutputError, match="exists but is not"):
+        io.write_atomic(adata, tmp_path / name)
+    assert tree(tmp_path) == {f"{name}/mine.txt": b"mine"}
+
+
+# ------------------------------------------------------------------- JSON and digests
+
+
+def test_json_holds_numbers_as_numbers_and_nan_as_null(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "metrics.json"
+    given = {
+        "float": np.float32(0.5),
+        "int": np.int64(3),
+        "bool": np.bool_(True),
+        "python": [True, 1, 2.5, None, "λ"],
+        "nan": float("nan"),
+        "inf": np.inf,
+        "array": np.array([[1.0, np.nan]]),
+        "scalar": np.array(2),
+        "path": Path("a"),
+        "set": {"b", "a"},
+        "keys": pd.Index(["x"]),
+        3: (np.str_("s"),),
+    }
+    io.write_json(path, given)
+    assert json.loads(path.read_text(encoding="utf-8")) == {
+        "float": 0.5,
+        "int": 3,
+        "bool": True,
+        "python": [True, 1, 2.5, None, "λ"],
+        "nan": None,
+        "inf": None,
+        "array": [[1.0, None]],
+        "scalar": 2,
+        "path": "a",
+        "set": ["a", "b"],
+        "keys": ["x"],
+        "3": ["s"],
+    }
+    assert "λ" in path.read_text(encoding="utf-8")
+    assert [p.name for p in path.parent.iterdir()] == ["metrics.json"]
+
+
+def test_json_that_cannot_be_written_keeps_the_old_file(tmp_path: Path) -> None:
+    io.write_json(tmp_path / "x.json", [1])
+    with pytest.raises(TypeError, match="object"):
+        io.write_json(tmp_path / "x.json", [object()])
+    assert tree(tmp_path) == {"x.json": b"[\n  1\n]\n"}
+    with pytest.raises(OutputError, match="cannot be written"):
+        io.write_json(tmp_path / "x.json" / "y.json", [1])
+
+
+def test_the_digest_of_a_file_is_the_usual_one(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert io.sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_the_digest_of_a_store_depends_on_names_and_contents_only(adata: AnnData, tmp_path: Path) -> None:
+    store = written(adata, tmp_path / "x.zarr")
+    first = io.sha256(store)
+    copy = shutil.copytree(store, tmp_path / "elsewhere.zarr")
+    for file in copy.rglob("*"):
+        os.utime(file, (0, 0))
+    assert io.sha256(str(copy)) == first
+    changed = next(file for file in sorted(copy.rglob("*")) if file.is_file() and file.stat().st_size)
+    old = changed.read_bytes()
+    changed.write_bytes(old + b" ")
+    assert io.sha256(copy) != first
+    changed.write_bytes(old)
+    assert io.sha256(copy) == first
+    changed.rename(changed.with_name("renamed"))
+    assert io.sha256(copy) != first
+
+
+def test_errors_are_the_packages_and_the_systems_own() -> None:
+    assert issubclass(OutputError, OSError)
+    assert issubclass(OutputError, IsoviError)
+    assert issubclass(InputError, ValueError)

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+
+from isovi.geometry.pairs import PairSet, sample_pairs, tissue_distance
+
+SECTIONS = st.lists(st.integers(0, 3), min_size=0, max_size=14).map(np.array)
+
+
+def possible_pairs(section: np.ndarray) -> set[tuple[int, int]]:
+    return {(i, j) for i, j in combinations(range(len(section)), 2) if section[i] == section[j]}
+
+
+def unordered(source: np.ndarray, target: np.ndarray) -> list[tuple[int, int]]:
+    return [(min(pair), max(pair)) for pair in zip(source.tolist(), target.tolist(), strict=True)]
+
+
+@given(section=SECTIONS)
+def test_few_pairs_come_each_exactly_once(section: np.ndarray) -> None:
+    section = section.astype(np.int64)
+    expected = possible_pairs(section)
+    found = unordered(*sample_pairs(section, len(expected), np.random.default_rng(0)))
+    assert sorted(found) == sorted(expected)
+
+
+@given(section=SECTIONS, n_pairs=st.integers(0, 30), seed=st.integers(0, 2**32 - 1))
+def test_pairs_are_of_different_spots_of_one_section(section: np.ndarray, n_pairs: int, seed: int) -> None:
+    section = section.astype(np.int64)
+    source, target = sample_pairs(section, n_pairs, np.random.default_rng(seed))
+    assert len(source) == len(target) == min(n_pairs, len(possible_pairs(section)))
+    assert (source != target).all()
+    assert (section[source] == section[target]).all()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_many_pairs_are_drawn_uniformly(seed: int) -> None:
+    section = np.array([0, 2, 0, 1, 2, 0, 2, 2])
+    expected = sorted(possible_pairs(section))
+    rng = np.random.default_rng(seed)
+    drawn = [pair for _ in range(500) for pair in unordered(*sample_pairs(section, 8, rng))]
+    counts = [drawn.count(pair) for pair in expected]
+    assert sum(counts) == 4000
+    assert chisquare(counts).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("section", [[], [5], [0, 1, 2]])
+def test_no_two_spots_of_a_section_give_no_pairs(section: list[int]) -> None:
+    source, target = sample_pairs(np.array(section, dtype=np.int64), 10, np.random.default_rng(0))
+    assert source.shape == target.shape == (0,)
+    assert source.dtype == target.dtype == np.int64
+
+
+def test_the_caller_owns_the_generator() -> None:
+    section = np.zeros(50, dtype=np.int64)
+    rng = np.random.default_rng(3)
+    first, second = sample_pairs(section, 20, rng), sample_pairs(section, 20, rng)
+    again = sample_pairs(section, 20, np.random.default_rng(3))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("n_axes", [2, 3])
+def test_tissue_distance_is_euclidean(n_axes: int) -> None:
+    coordinates = torch.as_tensor(np.random.default_rng(0).normal(size=(6, n_axes)))
+    source, target = torch.triu_indices(6, 6, 1)
+    expected = torch.pdist(coordinates)
+    torch.testing.assert_close(tissue_distance(coordinates, source, target), expected)
+
+
+def test_a_pair_set_knows_its_length_and_does_not_change() -> None:
+    ends, values = torch.arange(3), torch.ones(3)
+    pairs = PairSet(ends, ends + 1, values, values)
+    assert len(pairs) == 3
+    with pytest.raises(AttributeError):
+        pairs.weight = values * 2
