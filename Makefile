@@ -10,12 +10,16 @@ RECENT := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.12 python3.13 python3.11 python3.14; do \
 	$$python -c '$(RECENT)' >/dev/null 2>&1 && echo $$python && break; done)
 
+DEMO := --label-key domain --holdout 0.25 --max-epochs 80 --force
+
 .PHONY: demo test lint bench docs clean
 
 demo: $(STAMP)-run
 	mkdir -p demo
-	$(BIN)/isovi simulate --kind layers --n-obs 900 --n-genes 300 --seed 0 --out demo/tissue.h5ad
-	$(BIN)/isovi fit demo/tissue.h5ad --out demo/run --compare-plain --max-epochs 60 --force
+	$(BIN)/isovi simulate --kind layers --n-obs 900 --n-genes 300 --seed 0 --out demo/tissue.h5ad --force
+	$(BIN)/isovi fit demo/tissue.h5ad --out demo/run $(DEMO)
+	$(BIN)/isovi fit demo/tissue.h5ad --out demo/plain $(DEMO) --plain
+	$(BIN)/isovi compare demo/run demo/plain
 
 test: $(STAMP)-test
 	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90

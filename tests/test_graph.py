@@ -102,9 +102,9 @@ def test_drawn_pairs_add_up_to_the_sum_over_all_pairs(name: str, tissue: Tissue)
         assert (source != target).all()
         return float((weight * values[source, target]).sum())
 
-    draws = np.array([estimate(5) for _ in range(1500)])
+    draws = np.array([estimate(5) for _ in range(400)])
     error = draws.std() / np.sqrt(len(draws))
-    assert error < 0.05 * total
+    assert error < 0.1 * total
     assert abs(draws.mean() - total) < 4 * error + 1e-4
     assert estimate(10_000) == pytest.approx(total, rel=1e-5)
 

@@ -1,7 +1,7 @@
 """Shape names for annotations, in one place.
 
-``pair`` pairs of spots, ``cell`` spots or cells, ``latent`` latent dimensions, ``axis`` tissue
-axes (2 or 3), ``gene`` genes, ``section`` tissue sections.
+``pair`` pairs of spots, ``cell`` spots or cells, ``latent`` latent dimensions, ``dimension`` those of any
+space, ``axis`` tissue axes (2 or 3), ``gene`` genes, ``section`` tissue sections.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ PairIndices = Int[Tensor, "pair"]
 CellIndices = Int[Tensor, "cell"]
 Coordinates = Float[Tensor, "cell axis"]
 Latent = Float[Tensor, "cell latent"]
+Points = Float[Tensor, "cell dimension"]
 Scalar = Float[Tensor, ""]
 SectionFloats = Float[Tensor, "section"]
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from isovi.errors import IsoviError
 
@@ -38,36 +40,58 @@ class Kind(StrEnum):
     ring = "ring"
 
 
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", hidden=False)]
+DEFAULT = "[dim]\\[default: {}][/dim]"  # of an option whose default is worked out later
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 @app.command()
 def fit(
-    input: Annotated[Path, typer.Argument(help="Spatial AnnData with raw counts: .h5ad or .zarr. Never changed.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the results; appears whole or not at all.")],
-    backbone: Annotated[Backbone, typer.Option(help="scvi: counts. vae: Gaussian on log-normalised counts.")] = Backbone.scvi,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="INPUT", help="Spatial AnnData with raw counts: .h5ad or .zarr. Never changed."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the results; appears whole or not at all.")],
+    backbone: Annotated[
+        Backbone, typer.Option(help="scvi: counts. vae: Gaussian on log-normalised counts.")
+    ] = Backbone.scvi,
     distortion_target: Annotated[
         float | None,
-        typer.Option(help="Tolerated relative distortion, 0-1. [dim]\\[default: 0.25][/dim]", show_default=False),
+        typer.Option(help=f"Tolerated relative distortion, 0-1. {DEFAULT.format('0.2')}", show_default=False),
     ] = None,
     penalty: Annotated[
-        float | None, typer.Option(help="A fixed weight in nats per unit of relative distortion, instead of a target.")
+        float | None,
+        typer.Option(help="A fixed weight in nats per unit of relative distortion, instead of a target."),
     ] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="Same network and training without the distortion term.")] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Same network and training without the distortion term.")
+    ] = False,
     pairs: Annotated[
         str,
-        typer.Option(help="all, knn:6, radius:2.5, delaunay, gaussian:2, domain:KEY, obsp:KEY, or joined by +."),
+        typer.Option(
+            help="all, knn:6, radius:2.5, delaunay, gaussian:2, domain:KEY, obsp:KEY, or joined by +."
+        ),
     ] = "all",
     spatial_key: Annotated[str, typer.Option(help="Positions in obsm.")] = "spatial",
-    section_key: Annotated[str | None, typer.Option(help="Tissue section in obs; pairs stay within sections.")] = None,
+    section_key: Annotated[
+        str | None, typer.Option(help="Tissue section in obs; pairs stay within sections.")
+    ] = None,
     batch_key: Annotated[str | None, typer.Option(help="Batch in obs, corrected for as scVI does.")] = None,
-    label_key: Annotated[str | None, typer.Option(help="Labels in obs to compare domains with; not trained on.")] = None,
-    layer: Annotated[str | None, typer.Option(help="Layer of the raw counts. [dim]\\[default: X][/dim]", show_default=False)] = None,
-    n_top_genes: Annotated[int, typer.Option(help="Highly variable genes, chosen on training spots; 0 for all.")] = 2000,
+    label_key: Annotated[
+        str | None, typer.Option(help="Labels in obs to compare domains with; not trained on.")
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option(help=f"Layer of the raw counts. {DEFAULT.format('X')}", show_default=False)
+    ] = None,
+    n_top_genes: Annotated[
+        int, typer.Option(help="Highly variable genes, chosen on training spots; 0 for all.")
+    ] = 2000,
     n_latent: Annotated[int, typer.Option(help="Latent dimensions.")] = 10,
     holdout: Annotated[str, typer.Option(help="Share of spots to hold out, or section:NAME.")] = "0.1",
     max_epochs: Annotated[
-        int | None, typer.Option(help="Epochs at most. [dim]\\[default: scvi-tools' heuristic][/dim]", show_default=False)
+        int | None,
+        typer.Option(help=f"Epochs at most. {DEFAULT.format('by number of spots')}", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of split, training and figures.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier run in the folder.")] = False,
@@ -78,16 +102,17 @@ def fit(
     Example: [bold]isovi fit section.h5ad --out run --holdout 0.25[/bold]
     """
     from isovi.graph import parse_pairs
-    from isovi.workflow.fit import FitOptions
+    from isovi.workflow.fit import FitOptions, distortion_of
     from isovi.workflow.fit import fit as run
 
-    quiet()
-    options = FitOptions(
-        input, out, backbone.value, asked(distortion_target, penalty, plain), parse_pairs(pairs),
-        spatial_key, section_key, batch_key, label_key, layer, n_top_genes, n_latent, holdout, max_epochs,
-        seed, force,
-    )  # fmt: skip
-    run(options, Console())
+    with reported(debug):
+        quiet()
+        distortion = distortion_of(distortion_target, penalty, plain)
+        options = FitOptions(
+            file, out, backbone.value, distortion, parse_pairs(pairs), spatial_key, section_key, batch_key,
+            label_key, layer, n_top_genes, n_latent, holdout, max_epochs, seed, force,
+        )  # fmt: skip
+        run(options, Console())
 
 
 @app.command()
@@ -95,21 +120,26 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(help="Folders written by isovi fit.")],
     debug: Debug = False,
 ) -> None:
-    """Print the figures of several runs side by side.
+    """Print the figures of several runs side by side, and where their pictures are.
 
     Example: [bold]isovi compare run plain_run[/bold]
     """
-    from isovi.workflow.compare import table
+    from isovi.workflow.compare import pictures, table
 
-    console = Console()
-    console.print(table(runs))
+    with reported(debug):
+        console = Console()
+        console.print(table(runs))
+        for picture in pictures(runs):
+            console.print(picture, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
 def simulate(
-    out: Annotated[Path, typer.Option("--out", help="File to write: .h5ad or .zarr.")],
-    kind: Annotated[Kind, typer.Option(help="Layers of a cortex, blobs of a tumour, or a ring.")] = Kind.layers,
-    n_obs: Annotated[int, typer.Option(help="Spots of each section.")] = 1000,
+    out: Annotated[Path, typer.Option(help="File to write: .h5ad or .zarr.")],
+    kind: Annotated[
+        Kind, typer.Option(help="Layers of a cortex, blobs of a tumour, or a ring.")
+    ] = Kind.layers,
+    n_obs: Annotated[int, typer.Option(help="Spots in all, shared evenly among the sections.")] = 1000,
     n_genes: Annotated[int, typer.Option(help="Genes.")] = 500,
     n_sections: Annotated[int, typer.Option(help="Sections.")] = 1,
     seed: Annotated[int, typer.Option(help="Of positions and counts.")] = 0,
@@ -123,25 +153,11 @@ def simulate(
     from isovi.data.io import write_atomic
     from isovi.simulate import simulate as draw
 
-    adata = draw(kind.value, n_obs, n_genes, n_sections, seed=seed)
-    write_atomic(adata, out, force=force)
-    Console().print(f"Wrote {adata.n_obs} spots x {adata.n_vars} genes to {out}", highlight=False)
-
-
-def asked(target: float | None, penalty: float | None, plain: bool) -> object:
-    """What is asked of distances, from three options of which one may be given."""
-    from isovi.errors import InputError
-    from isovi.model.objective import Constraint, Penalty
-
-    if (target is not None) + (penalty is not None) + plain > 1:
-        raise InputError(
-            "More than one of --distortion-target, --penalty and --plain was given.",
-            "They exclude each other.",
-            "Give one of them, or none for a target of 0.25.",
-        )
-    if plain or penalty is not None:
-        return Penalty(0.0 if plain else penalty)
-    return Constraint() if target is None else Constraint(target)
+    with reported(debug):
+        adata = draw(kind.value, n_obs, n_genes, n_sections, seed=seed)
+        write_atomic(adata, out, force=force)
+        wrote = f"Wrote {adata.n_obs} spots x {adata.n_vars} genes to {out}"
+        Console().print(wrote, markup=False, highlight=False, soft_wrap=True)
 
 
 def quiet() -> None:
@@ -152,20 +168,30 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     warnings.simplefilter("always", IsoviWarning)
-    warnings.showwarning = lambda message, *_, **__: Console(stderr=True).print(
-        f"[yellow]Note:[/yellow] {message}", highlight=False
-    )
+    warnings.showwarning = note
+
+
+def note(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Show a warning as one line."""
+    text = f"[yellow]Note:[/yellow] {escape(str(message))}"
+    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def reported(debug: bool) -> Iterator[None]:
+    """Bad input ends with exit code 2 and one paragraph; with its traceback when debugging."""
+    try:
+        yield
+    except IsoviError as error:
+        if debug:
+            raise
+        Console(stderr=True).print(f"[red]Error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from None
 
 
 def main() -> None:
-    """Run the command line: exit code 2 and one paragraph on bad input."""
-    try:
-        app()
-    except IsoviError as error:
-        if "--debug" in sys.argv:
-            raise
-        Console(stderr=True).print(f"[red]Error:[/red] {error}", highlight=False, soft_wrap=True)
-        sys.exit(2)
+    """Run the command line."""
+    app()
 
 
 if __name__ == "__main__":

@@ -88,7 +88,9 @@ class Stored(PairWeights):
     matrix: sp.csr_matrix
 
     def __call__(self, source: PairIndices, target: PairIndices) -> PairFloats:
-        rows, columns = (np.array(end.cpu()) for end in (source, target))
+        if not len(source):  # scipy returns no array then
+            return torch.empty(0, device=source.device)
+        rows, columns = (end.cpu().numpy().copy() for end in (source, target))  # scipy wants to own them
         found = self.matrix[rows, columns]
         return torch.as_tensor(np.asarray(found).ravel(), dtype=torch.float32, device=source.device)
 
@@ -237,6 +239,8 @@ class Delaunay(SparseKind):
     """Edges of the Delaunay triangulation of each section, with weight one."""
 
     def section_weights(self, coordinates: CoordinateArray) -> sp.spmatrix:
+        if not len(coordinates):
+            return sp.csr_matrix((0, 0), dtype=np.float32)
         try:
             simplices = _Triangulation(coordinates).simplices
         except QhullError as error:

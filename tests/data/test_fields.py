@@ -34,6 +34,10 @@ def units(manager: AnnDataManager) -> dict[str, float]:
     return manager.get_state_registry(COORDINATES)["units"]
 
 
+def label(adata: AnnData, sections: list[str]) -> None:
+    adata.obs["slice"] = sections
+
+
 # ------------------------------------------------------------------ units
 
 
@@ -100,7 +104,7 @@ def test_without_a_section_key_there_is_one_section(adata: AnnData) -> None:
         ("slice", lambda adata: adata.obsm.update(spatial=np.ones((40, 1))), r"\(40, 1\)"),
         ("slice", lambda adata: adata.obsm.update(spatial=np.ones((40, 2))), "at one place"),
         ("slice", lambda adata: adata.obsm["spatial"].fill(np.nan), "NaN"),
-        ("slice", lambda adata: adata.obs.update({"slice": ["s1"] * 38 + ["s2"] * 2}), r"s2 \(2\)"),
+        ("slice", lambda adata: label(adata, ["s1"] * 38 + ["s2"] * 2), r"s2 \(2\)"),
     ],
 )
 def test_bad_positions_and_sections_are_refused(

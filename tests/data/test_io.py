@@ -454,8 +454,16 @@ def test_the_digest_of_a_store_depends_on_names_and_contents_only(adata: AnnData
     assert io.sha256(copy) != first
     changed.write_bytes(old)
     assert io.sha256(copy) == first
-    changed.rename(changed.with_name("renamed"))
-    assert io.sha256(copy) != first
+
+
+def test_the_digest_of_a_directory_tells_names_of_the_same_order_apart(tmp_path: Path) -> None:
+    digests = set()
+    for folder, names in (("one", ("a", "b")), ("two", ("a", "c")), ("three", ("ab", "b"))):
+        (tmp_path / folder).mkdir()
+        for name, text in zip(names, ("first", "second"), strict=True):
+            (tmp_path / folder / name).write_text(text)
+        digests.add(io.sha256(tmp_path / folder))
+    assert len(digests) == 3
 
 
 def test_errors_are_the_packages_and_the_systems_own() -> None:

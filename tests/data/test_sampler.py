@@ -174,6 +174,6 @@ def test_corrected_sums_over_minibatches_are_unbiased(kind: str, sizes: tuple[in
     sampler = sampler_of(tissue, cells=cells, meeting=meeting)
     corrected, bare = epoch_sums(sampler, values, meeting, n_epochs=200)
     error = corrected.std(ddof=1) / np.sqrt(len(corrected))
-    assert error < 0.02 * total
+    assert error < 0.03 * total
     assert abs(corrected.mean() - total) < 4 * error
-    assert abs(bare.mean() - total) > 20 * error, "without the correction the test fails"
+    assert abs(bare.mean() - total) > 8 * error, "without the correction the test fails"

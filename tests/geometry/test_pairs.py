@@ -5,12 +5,13 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from isovi.geometry.pairs import PairSet, sample_pairs, tissue_distance
 
+UNTIMED = settings(deadline=None)  # times on a busy machine say nothing
 SECTIONS = st.lists(st.integers(0, 3), min_size=0, max_size=14).map(np.array)
 
 
@@ -22,6 +23,7 @@ def unordered(source: np.ndarray, target: np.ndarray) -> list[tuple[int, int]]:
     return [(min(pair), max(pair)) for pair in zip(source.tolist(), target.tolist(), strict=True)]
 
 
+@UNTIMED
 @given(section=SECTIONS)
 def test_few_pairs_come_each_exactly_once(section: np.ndarray) -> None:
     section = section.astype(np.int64)
@@ -30,6 +32,7 @@ def test_few_pairs_come_each_exactly_once(section: np.ndarray) -> None:
     assert sorted(found) == sorted(expected)
 
 
+@UNTIMED
 @given(section=SECTIONS, n_pairs=st.integers(0, 30), seed=st.integers(0, 2**32 - 1))
 def test_pairs_are_of_different_spots_of_one_section(section: np.ndarray, n_pairs: int, seed: int) -> None:
     section = section.astype(np.int64)

@@ -193,7 +193,8 @@ def test_a_learned_or_profiled_scale_starts_at_the_minimiser(kind: str) -> None:
 def similar(factors: tuple[float, ...], n: int = 12) -> dict[str, torch.Tensor]:
     """A latent that is each section's tissue times its factor."""
     batch = minibatch(n, len(factors))
-    batch["loc"] = torch.as_tensor(factors)[batch["section"]][:, None] * batch["coordinates"]
+    flat = torch.as_tensor(factors)[batch["section"]][:, None] * batch["coordinates"]
+    batch["loc"] = torch.nn.functional.pad(flat, (0, 1))
     return batch
 
 
@@ -217,6 +218,17 @@ def test_a_section_starts_at_its_minimiser_whenever_it_comes_first(kind: str) ->
         part = {key: value if value.dim() == 0 else value[of] for key, value in batch.items()}
         assert float(measured(objective, part).relative) == pytest.approx(0, abs=1e-6)
         torch.testing.assert_close(objective.scale, torch.tensor(known).double(), equal_nan=True)
+
+
+@pytest.mark.parametrize("kind", ["profiled", "learned"])
+@pytest.mark.parametrize("n_sections", [1, 2])
+def test_sections_unseen_in_training_are_measured_by_their_own_scale(kind: str, n_sections: int) -> None:
+    objective = objective_of(Penalty(1.0, per_section=True, scale=kind), n_sections)
+    measured(objective, similar((0.5, 2.0)[:n_sections]))
+    before = objective.scale.clone()
+    batch = similar((0.5, 2.0, 8.0))
+    assert float(measured(objective.eval(), batch).relative) == pytest.approx(0, abs=1e-6)
+    assert torch.equal(objective.scale, before)
 
 
 def test_the_profiled_scale_is_averaged_over_minibatches() -> None:

@@ -20,6 +20,7 @@ COORDINATES = "isovi_coordinates"
 SECTION = "isovi_section"
 CELL = "isovi_cell"
 CELL_COLUMN = "_isovi_cell"
+MINIFIED = "_scvi_adata_minify_type"  # scvi-tools' mark in uns of data whose counts were dropped
 
 
 class CoordinatesField(ObsmField):

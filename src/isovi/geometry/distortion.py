@@ -11,34 +11,34 @@ from typing import Literal
 
 import torch
 
-from isovi._shapes import Latent, PairFloats, PairIndices, Scalar
+from isovi._shapes import Latent, PairFloats, PairIndices, Points, Scalar
 
 LatentDistance = Literal["mean", "sample", "wasserstein"]
 
 _TINY = 1e-12  # keeps the gradient of a distance finite where two latents coincide
 
 
-def euclidean(points: Latent, source: PairIndices, target: PairIndices) -> PairFloats:
+def euclidean(points: Points, source: PairIndices, target: PairIndices) -> PairFloats:
     """Euclidean distance of each pair, with a finite gradient at zero.
 
     Parameters
     ----------
     points
-        Posterior means or samples, shape ``(cell, latent)``.
+        Posterior means or samples, shape ``(cell, dimension)``.
     source, target
         Indices of the two cells of each pair.
     """
     return ((points[source] - points[target]).square().sum(-1) + _TINY).sqrt()
 
 
-def all_distances(points: Latent) -> PairFloats:
+def all_distances(points: Points) -> PairFloats:
     """Euclidean distances of all unordered pairs of a minibatch, in the order of ``triu_indices``."""
     if points.device.type in ("cpu", "cuda"):
         return torch.pdist(points)
     return euclidean(points, *torch.triu_indices(len(points), len(points), 1, device=points.device))
 
 
-def wasserstein_points(loc: Latent, sd: Latent) -> Latent:
+def wasserstein_points(loc: Latent, sd: Latent) -> Points:
     """Points whose Euclidean distances are the 2-Wasserstein distances of diagonal Gaussians.
 
     ``W² = |μ - μ'|² + |σ - σ'|²``, since the covariances commute.

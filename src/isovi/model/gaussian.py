@@ -9,10 +9,11 @@ from scvi import REGISTRY_KEYS
 from scvi.distributions import Normal
 from scvi.model import SCVI
 from scvi.module import VAE
-from scvi.module._constants import MODULE_KEYS
 from scvi.module.base import LossOutput, auto_move_data
 from scvi.nn import FCLayers
 from torch import nn
+
+from isovi.model import keys
 
 TARGET_SUM = 1e4  # scanpy's usual library size after normalisation
 
@@ -64,7 +65,7 @@ class GaussianVAE(VAE):
     def _regular_inference(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
         outputs = super()._regular_inference(log_normalise(x), *args, **kwargs)
         library = x.sum(1, keepdim=True).log()
-        outputs[MODULE_KEYS.LIBRARY_KEY] = library.expand_as(outputs[MODULE_KEYS.LIBRARY_KEY])
+        outputs[keys.LIBRARY] = library.expand_as(outputs[keys.LIBRARY])
         return outputs
 
     @auto_move_data
@@ -89,9 +90,9 @@ class GaussianVAE(VAE):
         expected = torch.expm1(mean.clamp(min=0, max=torch.log1p(torch.tensor(TARGET_SUM)).item()))
         shares = expected / expected.sum(-1, keepdim=True).clamp(min=1e-8)
         return {
-            MODULE_KEYS.PX_KEY: Normal(mean, (0.5 * self.px_r).exp(), normal_mu=shares),
-            MODULE_KEYS.PL_KEY: None,
-            MODULE_KEYS.PZ_KEY: prior,
+            keys.PX: Normal(mean, (0.5 * self.px_r).exp(), normal_mu=shares),
+            keys.PL: None,
+            keys.PZ: prior,
         }
 
     def loss(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from lightning.pytorch.callbacks import Callback
 from scvi.dataloaders import DataSplitter
 from scvi.model import SCVI
 
-from isovi.data.fields import COORDINATES, SECTION, spatial_fields, tissue_of
+from isovi.data import check
+from isovi.data.fields import COORDINATES, MINIFIED, SECTION, spatial_fields, tissue_of
 from isovi.data.splitter import PatchSplitter
 from isovi.errors import InputError
 from isovi.geometry.distortion import euclidean
@@ -50,8 +51,9 @@ class DistancePreservingMixin:
         All that the backbone takes.
     """
 
-    network_defaults: dict[str, Any] = {}
-    training_defaults: dict[str, Any] = {}
+    reads_counts: ClassVar[bool] = False
+    network_defaults: ClassVar[dict[str, Any]] = {}
+    training_defaults: ClassVar[dict[str, Any]] = {}
 
     def __init__(
         self,
@@ -63,10 +65,10 @@ class DistancePreservingMixin:
         **kwargs: Any,
     ) -> None:
         _check_distortion(distortion)
-        given = dict(kwargs) if distortion is None else {**self.network_defaults, **kwargs}
-        if "registry" in inspect.signature(super().__init__).parameters:
-            given["registry"] = registry
-        super().__init__(adata, **given)
+        if distortion is not None:  # kept in init_params_, so that a saved model knows its network
+            kwargs = {**self.network_defaults, **kwargs}
+        takes_registry = "registry" in inspect.signature(super().__init__).parameters
+        super().__init__(adata, **kwargs, **({"registry": registry} if takes_registry else {}))
         self.distortion, self.pairs = distortion, pairs
         if distortion is not None:
             self.module.objective = Objective(distortion, self.summary_stats[f"n_{SECTION}"])
@@ -98,8 +100,10 @@ class DistancePreservingMixin:
         Raises
         ------
         InputError
-            If positions or sections are missing or cannot be used.
+            If positions, sections or counts are missing or cannot be used.
         """
+        if cls.reads_counts and MINIFIED not in adata.uns:
+            check.counts(adata, args[0] if args else kwargs.get("layer"), allow_empty_genes=True)
         fields = spatial_fields(spatial_key, section_key, kwargs.get("source_registry"))
         super().setup_anndata(adata, *args, **kwargs)
         manager = cls._get_most_recent_anndata_manager(adata, required=True)
@@ -270,7 +274,7 @@ def _check_distortion(distortion: Any) -> None:
         raise InputError(
             f"distortion={distortion!r} was given.",
             "It is a Constraint, a Penalty, or None.",
-            "Give for example Constraint(0.25).",
+            "Give for example Constraint(0.2).",
         )
 
 
@@ -300,8 +304,9 @@ class IsoSCVI(preserve_distances(SCVI)):  # type: ignore[misc]  # a class made a
     (60, 4)
     """
 
-    network_defaults = {"n_layers": 2, "dropout_rate": 0.2}
-    training_defaults = {"early_stopping": True}
+    reads_counts = True
+    network_defaults: ClassVar[dict[str, Any]] = {"n_layers": 2, "dropout_rate": 0.2}
+    training_defaults: ClassVar[dict[str, Any]] = {"early_stopping": True}
 
 
 class IsoVAE(preserve_distances(GaussianSCVI)):  # type: ignore[misc]  # likewise
@@ -310,5 +315,6 @@ class IsoVAE(preserve_distances(GaussianSCVI)):  # type: ignore[misc]  # likewis
     Takes raw counts and what :class:`IsoSCVI` takes, but for the likelihood.
     """
 
-    network_defaults = {"n_layers": 2, "dropout_rate": 0.2}
-    training_defaults = {"early_stopping": True}
+    reads_counts = True
+    network_defaults: ClassVar[dict[str, Any]] = {"n_layers": 2, "dropout_rate": 0.2}
+    training_defaults: ClassVar[dict[str, Any]] = {"early_stopping": True}

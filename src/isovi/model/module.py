@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from scvi import REGISTRY_KEYS
 from scvi.module import VAE
-from scvi.module._constants import MODULE_KEYS
 from scvi.module.base import LossOutput
 
 from isovi.data.fields import CELL, COORDINATES, SECTION
 from isovi.errors import InputError
+from isovi.model import keys
 from isovi.model.likelihood import sparse_likelihood
 from isovi.model.objective import DistortionTerm, Objective
 
@@ -49,20 +49,20 @@ class DistancePreservingModule:
         return self.training and self.thinning is not None
 
     def _around_inference_input(self, inputs: dict[str, Any], *_: Any) -> dict[str, Any]:
-        if self._thins() and MODULE_KEYS.X_KEY in inputs:
-            inputs[MODULE_KEYS.X_KEY] = thin(inputs[MODULE_KEYS.X_KEY], *self.thinning)
+        if self._thins() and keys.X in inputs:
+            inputs[keys.X] = thin(inputs[keys.X], *self.thinning)
         return inputs
 
     def _around_generative_input(
         self, inputs: dict[str, Any], tensors: dict[str, torch.Tensor], *_: Any
     ) -> dict[str, Any]:
         if self._thins():
-            inputs[MODULE_KEYS.LIBRARY_KEY] = tensors[REGISTRY_KEYS.X_KEY].sum(1, keepdim=True).log()
+            inputs[keys.LIBRARY] = tensors[REGISTRY_KEYS.X_KEY].sum(1, keepdim=True).log()
         return inputs
 
     def _around_generative(self, outputs: dict[str, Any], *_: Any) -> dict[str, Any]:
-        if self.objective is not None and MODULE_KEYS.PX_KEY in outputs:
-            outputs[MODULE_KEYS.PX_KEY] = sparse_likelihood(outputs[MODULE_KEYS.PX_KEY])
+        if self.objective is not None and keys.PX in outputs:
+            outputs[keys.PX] = sparse_likelihood(outputs[keys.PX])
         return outputs
 
     def _around_loss(
@@ -82,7 +82,7 @@ class DistancePreservingModule:
     def _distortion(
         self, tensors: dict[str, torch.Tensor], inferred: dict[str, Any], backbone_loss: torch.Tensor
     ) -> DistortionTerm | None:
-        posterior, sample = inferred[MODULE_KEYS.QZ_KEY], inferred[MODULE_KEYS.Z_KEY]
+        posterior, sample = inferred[keys.QZ], inferred[keys.Z]
         encoder = getattr(self, "z_encoder", None)
         transform = getattr(encoder, "z_transformation", lambda z: z)
         return self.objective(

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import nn
 
-from isovi._shapes import CellIndices, Coordinates, Latent, PairFloats, SectionFloats
+from isovi._shapes import CellIndices, Coordinates, Latent, PairFloats, Points, SectionFloats
 from isovi.errors import InputError
 from isovi.geometry.distortion import (
     LatentDistance,
@@ -106,11 +106,11 @@ class Constraint(Distortion):
     Parameters
     ----------
     target
-        Tolerated relative distortion, between 0 and 1: 0.25 asks for latent distances that follow
-        tissue distances within 25 % on average.
+        Tolerated relative distortion, between 0 and 1: 0.2 asks for latent distances that follow
+        tissue distances within 20 % on average.
     """
 
-    target: float = 0.25
+    target: float = 0.2
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -118,7 +118,7 @@ class Constraint(Distortion):
             raise InputError(
                 f"Constraint(target={self.target}) was asked for.",
                 "The target is a relative distortion between 0 and 1.",
-                "Give for example 0.25, or distortion=None for the plain backbone.",
+                "Give for example 0.2, or distortion=None for the plain backbone.",
             )
 
     def __str__(self) -> str:
@@ -199,7 +199,7 @@ class Objective(nn.Module):
 
         Returns
         -------
-        None if no two cells of the minibatch form a pair of positive weight.
+        None if no two cells of the minibatch form a pair of positive weight and length.
         """
         pairs, kept, share = self._pairs(coordinates, section, cells)
         if not bool((pairs.weight * pairs.length > 0).any()):
@@ -207,6 +207,8 @@ class Objective(nn.Module):
         latent = all_distances(self._points(loc, sd, sample))[kept]
         scale = self._scale(latent, pairs, section[pairs.source])
         relative = relative_distortion(latent, pairs.length, pairs.weight, scale)
+        if not bool(torch.isfinite(relative)):  # all latents at one point, before any λ is known
+            return None
         if self.training:
             self._remember(relative.detach(), backbone_loss, self._spread(loc, sd))
         return DistortionTerm(
@@ -230,7 +232,7 @@ class Objective(nn.Module):
             weight = weight * correction
         return PairSet(source, target, length, weight), kept, share
 
-    def _points(self, loc: Latent, sd: Latent, sample: Latent) -> Latent:
+    def _points(self, loc: Latent, sd: Latent, sample: Latent) -> Points:
         if self.distortion.distance == "wasserstein":
             return wasserstein_points(loc, sd)
         return loc if self.distortion.distance == "mean" else sample
@@ -246,11 +248,15 @@ class Objective(nn.Module):
             self._initialise(profiled)
             learned = (SCALE_LEARNING_RATE * self.scale_parameter.detach()).exp()
             self.scale = torch.where(torch.isfinite(profiled), learned, self.scale)  # the sections seen
-        return (SCALE_LEARNING_RATE * self.scale_parameter).exp()[code]
+        learned = (SCALE_LEARNING_RATE * self.scale_parameter).exp()
+        return torch.cat([learned, profiled[len(learned) :]])[code]  # learned for the sections of training
 
     def _profile(self, latent: PairFloats, pairs: PairSet, code: CellIndices) -> SectionFloats:
         relative = not isinstance(self.distortion, Penalty) or self.distortion.relative
         profiled = self.scale.clone()
+        if self.distortion.per_section and not self.training and len(code):  # there may be new sections
+            n_new = int(code.max()) + 1 - len(profiled)
+            profiled = torch.cat([profiled, profiled.new_full((max(n_new, 0),), math.nan)])
         for one in torch.unique(code) if len(profiled) > 1 else (0,):
             of = code == one if len(profiled) > 1 else slice(None)
             fitted = profile_scale(latent[of], pairs.length[of], pairs.weight[of], relative=relative)
@@ -333,7 +339,7 @@ class Objective(nn.Module):
         current = float(self.log_multiplier)
         if math.isinf(current):
             current = math.log(max(START_SHARE * loss, 1e-3))
-        violation = (self.running_distortion - self.distortion.target) / self.distortion.target
+        violation = self.running_distortion / self.distortion.target - 1
         highest = min(math.log(max(LIMIT_SHARE * loss, 1e-3)), float(self.log_limit))
         self.log_multiplier.fill_(min(current + ASCENT_RATE * violation, highest))
 

@@ -164,21 +164,20 @@ def summarise(
             + ", ".join(f"{value:.3f} on {part.replace('train', 'training')} spots" for part, value in reached.items())
             + "."
         )
+    stalled = next((c for c in callbacks if isinstance(c, DualAscent) and c.stalled_at is not None), None)
     if isinstance(distortion, Constraint) and reached:
-        said.append(_verdict(distortion, reached["train"]))
-    stalled = [c for c in callbacks if isinstance(c, DualAscent) and c.stalled_at is not None]
-    if stalled:
+        said.append(_verdict(distortion.target, reached["train"], stalled is not None))
+    if stalled is not None:
         said.append(
-            f"From epoch {stalled[0].stalled_at + 1} on the multiplier was held: distortion of validation spots "
-            f"no longer fell (lowest {stalled[0].best:.3f}), so pressing harder would buy memorised geometry."
+            f"From epoch {stalled.stalled_at + 1} on the multiplier rose no more: distortion of validation spots "
+            f"no longer fell (lowest {stalled.best:.3f}), and pressing harder would buy memorised geometry."
         )
     return " ".join(said)
 
 
-def _verdict(constraint: Constraint, reached: float) -> str:
-    if reached <= constraint.target * (1 + TOLERANCE):
-        return f"The constraint of {constraint.target:g} holds on training spots."
-    return (
-        f"The constraint of {constraint.target:g} was not reached: these genes do not tell positions that well at "
-        f"a bearable cost in likelihood."
-    )
+def _verdict(target: float, reached: float, stalled: bool) -> str:
+    if reached <= target * (1 + TOLERANCE):
+        return f"The constraint of {target:g} holds on training spots."
+    if stalled:
+        return f"The constraint of {target:g} was not reached: these genes do not tell positions that well."
+    return f"The constraint of {target:g} was not reached in so many epochs: train longer, or loosen the target."

@@ -23,9 +23,8 @@ def panels(n: int, ax: AxesLike | None, *, columns: int, size: tuple[float, floa
     if ax is not None:
         given = [ax] if isinstance(ax, Axes) else list(np.ravel(np.asarray(ax, dtype=object)))
         if len(given) != n:
-            raise InputError(
-                f"{len(given)} Axes were given for {n} panels.", "Each panel needs one.", "Leave ax out."
-            )
+            received = f"{len(given)} Axes were given for {n} panels."
+            raise InputError(received, "Each panel needs one.", "Pass as many, or leave ax out.")
         return given
     columns = min(columns, n)
     rows = -(-n // columns)
@@ -45,7 +44,7 @@ def result(axes: Sequence[Axes]) -> Axes | NDArray:
 def write(axes: Sequence[Axes], save: PathLike | None) -> None:
     """Write the figure that holds the axes, in the format that the file's name ends in."""
     if save is not None:
-        axes[0].get_figure(root=True).savefig(save, dpi=DPI, bbox_inches="tight")
+        axes[0].figure.figure.savefig(save, dpi=DPI, bbox_inches="tight")
 
 
 def plain(ax: Axes) -> None:

@@ -16,10 +16,8 @@ CATEGORICAL = (
 )
 MISSING = "#D0D0D0"
 
-_HUES = (
-    75.0,
-    -105.0,
-)  # degrees in Oklab, amber over pink and violet to blue: amber and blue differ for everyone
+# Degrees in Oklab, from amber over pink and violet to blue: ends that everyone can tell apart.
+_HUES = (75.0, -105.0)
 _LIGHTNESS = (0.86, 0.48)
 _CHROMA = 0.125
 # Oklab to linear sRGB (Ottosson 2020): to cube roots of cone responses, then from their cubes.
@@ -41,7 +39,7 @@ def categorical(n: int) -> list[str]:
 
 
 def position_colors(positions: NDArray) -> NDArray[np.float64]:
-    """Smooth colour of each position, shape ``(n, 3)``: hue by the first coordinate, lightness by the second."""
+    """Smooth colours, shape ``(n, 3)``: hue by the first coordinate, lightness by the second."""
     low, high = positions[:, :2].min(axis=0), positions[:, :2].max(axis=0)
     share = (positions[:, :2] - low) / np.where(high > low, high - low, 1)
     hue = np.deg2rad(_HUES[0] + (_HUES[1] - _HUES[0]) * share[:, 0])

@@ -16,9 +16,7 @@ from isovi.data import check
 
 _RASTER_ABOVE = 5_000  # spots; beyond that vector files would be huge
 _FILL = 0.97  # diameter of a spot as a share of the spacing
-_LEAST_FILL = (
-    0.65  # the same of the spacing that a grid over the whole panel would have: clustered cells stay visible
-)
+_LEAST_FILL = 0.65  # the same, if the spots filled the panel evenly: cells in clusters stay visible
 _WIDTH, _HEIGHTS = 3.6, (1.8, 5.4)  # inches of a panel
 
 
@@ -42,14 +40,13 @@ class Section:
 
     @property
     def diameter(self) -> float:
-        """Size at which neighbouring spots nearly touch: from the mean distance of the four nearest."""
+        """Size at which neighbouring spots nearly touch: from the distances of the four nearest."""
         n = len(self.positions)
         if n < 2:
             return 1.0
         near = cKDTree(self.positions).query(self.positions, min(5, n))[0][:, 1:]
-        spacing = np.median(near.mean(axis=1))
-        grid = np.sqrt(np.ptp(self.positions, axis=0).prod() / n)
-        return float(max(_FILL * spacing, _LEAST_FILL * grid)) or 1.0
+        even = np.sqrt(np.ptp(self.positions, axis=0).prod() / n)
+        return float(max(_FILL * np.median(near), _LEAST_FILL * even)) or 1.0
 
     @property
     def panel_size(self) -> tuple[float, float]:
@@ -70,7 +67,7 @@ def sections(adata: AnnData, spatial_key: str, section_key: str | None) -> list[
 
 
 def draw(ax: Axes, section: Section, colors: NDArray) -> None:
-    """Draw the spots of a section as circles in data units; `colors` has a row for each, shape ``(n, 3 or 4)``."""
+    """Draw the spots of a section as circles in data units, in colours of shape ``(n, 3 or 4)``."""
     size, n = section.diameter, len(section.positions)
     spots = EllipseCollection(
         np.full(n, size),

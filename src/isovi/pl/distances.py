@@ -102,7 +102,7 @@ def _draw(ax: Axes, tissue: NDArray, latent: NDArray, limit: float) -> None:
 
 
 def _quantiles(tissue: NDArray, latent: NDArray, limit: float) -> tuple[NDArray, NDArray]:
-    """Centres of bins of tissue distance, and the 10, 50 and 90 % quantiles (3, bins) of the latent's there."""
+    """Centres of bins of tissue distance, and the 10, 50 and 90 % quantiles (3, bins) of latent distance."""
     edges = np.linspace(0, limit, _BINS + 1)
     which = np.clip(np.digitize(tissue, edges) - 1, 0, _BINS)  # beyond the limit: the bin that is left out
     enough = [b for b in range(_BINS) if np.count_nonzero(which == b) >= _LEAST_PAIRS]

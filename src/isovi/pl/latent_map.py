@@ -24,9 +24,9 @@ def latent_map(
 ) -> NDArray:
     """Draw the tissue, coloured by position, and each latent with the same colours.
 
-    Each latent is projected to its first two principal components, and then only rotated, reflected, scaled as
-    a whole and moved onto the tissue: nothing that could make it look more like tissue than it is. R² is the
-    share of the positions' variance that this explains.
+    Each latent is projected to its first two principal components, and then only rotated, reflected, scaled
+    as a whole and moved onto the tissue: nothing that could make it look more like tissue than it is. R² is
+    the share of the positions' variance that this explains.
 
     Parameters
     ----------
@@ -55,9 +55,8 @@ def latent_map(
     _require_rows(values, len(positions))
     section = _spots.Section("", np.arange(len(positions)), positions)
     width, height = section.panel_size
-    axes = _canvas.panels(
-        1 + len(values), ax, columns=1 + len(values), size=(0.9 * width, 0.9 * height + 0.35)
-    )
+    n = 1 + len(values)
+    axes = _canvas.panels(n, ax, columns=n, size=(0.9 * width, 0.9 * height + 0.35))
     colors = _palette.position_colors(positions)
     _spots.draw(axes[0], section, colors)
     axes[0].set_title(title, fontsize="medium")
@@ -79,15 +78,13 @@ def _require_rows(latents: Mapping[str, NDArray], n: int) -> None:
 
 def _draw_latent(ax: Axes, section: _spots.Section, latent: NDArray, colors: NDArray, name: str) -> None:
     placed, explained = onto_tissue(latent, section.positions)
-    ax.scatter(*placed.T, c=colors, s=_point_size(len(placed)), linewidths=0, rasterized=len(placed) > 5_000)
+    n = len(placed)
+    size = float(np.clip(18_000 / n, 2, 40))
+    ax.scatter(placed[:, 0], placed[:, 1], c=colors, s=size, linewidths=0, rasterized=n > 5_000)
     ax.set_title(f"{name}   R² = {explained:.2f}", fontsize="medium")
     ax.set_axis_off()
     ax.set_aspect("equal", adjustable="datalim")
     ax.invert_yaxis()
-
-
-def _point_size(n: int) -> float:
-    return float(np.clip(18_000 / n, 2, 40))
 
 
 def onto_tissue(latent: NDArray, positions: NDArray) -> tuple[NDArray[np.float64], float]:

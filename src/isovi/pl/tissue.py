@@ -188,7 +188,7 @@ def _latent(adata: AnnData, use_rep: str, components: list[int] | None) -> NDArr
 def _deviation(values: NDArray) -> NDArray[np.float64]:
     """Place of each value between its column's robust limits, 0 to 1, the median in the middle."""
     centred = values - np.nanmedian(values, axis=0)
-    limit = np.nanpercentile(np.abs(centred), 98, axis=0)
+    limit = np.nanpercentile(np.abs(centred), 98, axis=0, method="lower")
     return np.clip(0.5 + 0.5 * centred / np.where(limit > 0, limit, 1), 0, 1)
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from isovi.errors import InputError
@@ -40,11 +41,16 @@ def table(runs: list[Path]) -> Table:
     shown = Table(title="Held-out spots" if held_out else "All spots")
     shown.add_column("")
     for run, metrics in zip(runs, found, strict=True):
-        shown.add_column(f"{run}\n{metrics['distortion']}", justify="right")
+        shown.add_column(escape(f"{run}\n{metrics['distortion']}"), justify="right")
     for key, name in FIGURES.items():
         if all(key in metrics[part] for metrics in found):
             shown.add_row(name, *(_number(metrics[part][key]) for metrics in found))
     return shown
+
+
+def pictures(runs: list[Path]) -> list[str]:
+    """Paths of the pictures of each run."""
+    return [str(picture) for run in runs for picture in sorted((Path(run) / "figures").glob("*.png"))]
 
 
 def read(run: Path) -> dict[str, Any]:
@@ -52,7 +58,9 @@ def read(run: Path) -> dict[str, Any]:
     file = Path(run) / "metrics.json"
     if not file.is_file():
         raise InputError(
-            f"{run} holds no metrics.json.", "It must be a folder written by isovi fit.", "Name such a folder."
+            f"{run} holds no metrics.json.",
+            "It must be a folder written by isovi fit.",
+            "Name such a folder.",
         )
     return json.loads(file.read_text())
 

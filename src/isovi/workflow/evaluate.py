@@ -83,7 +83,9 @@ class Placement:
         return {name: np.flatnonzero(mask) for name, mask in sets.items() if mask.any()}
 
 
-def evaluate_geometry(latent: np.ndarray, placement: Placement, *, seed: int = 0) -> dict[str, dict[str, float]]:
+def evaluate_geometry(
+    latent: np.ndarray, placement: Placement, *, seed: int = 0
+) -> dict[str, dict[str, float]]:
     """Geometry of a latent on each set of spots, and the error of held-out coordinates.
 
     Parameters
@@ -103,7 +105,9 @@ def evaluate_geometry(latent: np.ndarray, placement: Placement, *, seed: int = 0
     """
     subsets = placement.subsets()
     scale = _scale(latent, placement, subsets["train"], seed)
-    found = {name: asdict(_geometry(latent, placement, spots, scale, seed)) for name, spots in subsets.items()}
+    found = {
+        name: asdict(_geometry(latent, placement, spots, scale, seed)) for name, spots in subsets.items()
+    }
     if "heldout" in found:
         found["heldout"]["coordinate_error"] = metrics.coordinate_error(
             latent, placement.coordinates, placement.section, subsets["train"], subsets["heldout"]

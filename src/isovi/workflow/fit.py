@@ -1,4 +1,4 @@
-"""The main job: a file in, a folder with the latent, the model, the figures and the pictures out."""
+"""The main job: a file in, a folder with latent, model, figures and pictures out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import platform
 import shlex
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+import warnings
+from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,22 +20,32 @@ from rich.console import Console
 
 from isovi.data import check, io
 from isovi.data.fields import normalise
-from isovi.errors import InputError
+from isovi.errors import InputError, IsoviWarning
 from isovi.graph import AllPairs, PairKind
 from isovi.model.model import IsoSCVI, IsoVAE
-from isovi.model.objective import Constraint, Distortion
+from isovi.model.objective import Constraint, Distortion, Penalty
 from isovi.tl import clustering_agreement, domains, is_labelled
 from isovi.workflow.evaluate import Placement, evaluate_fit, evaluate_geometry
 from isovi.workflow.pictures import draw
 from isovi.workflow.prepare import HELDOUT, TRAIN, VALIDATION, holdout_of, select_genes, split_spots
 from isovi.workflow.progress import EpochProgress
 
-BACKBONES = {"scvi": IsoSCVI, "vae": IsoVAE}
+BACKBONES: dict[str, Any] = {"scvi": IsoSCVI, "vae": IsoVAE}
 LATENT_KEY = "X_isovi"
 DOMAIN_KEY = "isovi_domain"
 SPLIT_KEY = "isovi_split"
 GENE_KEY = "isovi_gene"
-PACKAGES = ("isovi", "scvi-tools", "torch", "lightning", "anndata", "scanpy", "numpy", "scipy", "scikit-learn")
+PACKAGES = (
+    "isovi",
+    "scvi-tools",
+    "torch",
+    "lightning",
+    "anndata",
+    "scanpy",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+)
 
 
 @dataclass(frozen=True)
@@ -114,15 +125,51 @@ def fit(options: FitOptions, console: Console | None = None) -> dict[str, Any]:
         used = adata[:, genes].copy()
         model = train(used, placement, options, console)
         latent = model.get_latent_representation(used)
-        metrics = {**describe(model, adata, placement, options), **measure(model, used, latent, placement, options)}
+        metrics = describe(model, adata, placement, options)
+        metrics.update(measure(model, used, latent, placement, options))
         annotate(adata, latent, genes, placement, options)
         metrics.update(domain_figures(adata, options))
         tell(metrics, console)
         metrics.update(seconds=round(time.perf_counter() - started, 2), peak_memory_mb=peak_memory())
         draw(folder / "figures", model, adata, placement, options)
         write(folder, model, adata, metrics, options)
-    console.print(f"Wrote {options.out}", highlight=False)
+    say(console, f"Wrote {options.out}")
     return metrics
+
+
+def say(console: Console, text: str) -> None:
+    """Print one line as it is: names and paths may hold what rich takes for markup."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def distortion_of(target: float | None, penalty: float | None, plain: bool) -> Distortion:
+    """What is asked of distances, from three options of which at most one may be given.
+
+    Parameters
+    ----------
+    target
+        Tolerated relative distortion of a constraint.
+    penalty
+        Weight of a penalty.
+    plain
+        The same network and training without the term.
+
+    Raises
+    ------
+    InputError
+        If more than one is given, or a number is out of range.
+    """
+    if (target is not None) + (penalty is not None) + plain > 1:
+        raise InputError(
+            "More than one of --distortion-target, --penalty and --plain was given.",
+            "They exclude each other.",
+            f"Give one of them, or none for a target of {Constraint().target:g}.",
+        )
+    if plain:
+        return Penalty(0.0)
+    if penalty is not None:
+        return Penalty(penalty)
+    return Constraint() if target is None else Constraint(target)
 
 
 def check_options(options: FitOptions) -> None:
@@ -131,10 +178,14 @@ def check_options(options: FitOptions) -> None:
         value = getattr(options, name)
         if value is not None and value < least:
             flag = name.replace("_", "-")
-            raise InputError(f"--{flag} {value} was asked for.", f"It must be at least {least}.", "Give another number.")
+            raise InputError(
+                f"--{flag} {value} was asked for.", f"It must be at least {least}.", "Give another number."
+            )
     if options.backbone not in BACKBONES:
         raise InputError(
-            f"--backbone {options.backbone} was asked for.", f"The backbones are {', '.join(BACKBONES)}.", "Name one."
+            f"--backbone {options.backbone} was asked for.",
+            f"The backbones are {', '.join(BACKBONES)}.",
+            "Name one.",
         )
 
 
@@ -148,8 +199,9 @@ def read(options: FitOptions, console: Console) -> AnnData:
         batch_key=options.batch_key,
         label_key=options.label_key,
         layer=options.layer,
+        allow_empty_genes=True,  # genes that training spots lack are dropped below
     )
-    console.print(f"Read {adata.n_obs} spots x {adata.n_vars} genes from {options.input}", highlight=False)
+    say(console, f"Read {adata.n_obs} spots x {adata.n_vars} genes from {options.input}")
     return adata
 
 
@@ -197,7 +249,7 @@ def choose_genes(adata: AnnData, placement: Placement, options: FitOptions, cons
             "Raise --n-top-genes, or drop spots of few counts: sc.pp.filter_cells(adata, min_counts=50).",
         )
     parts = ", ".join(f"{(placement.split == part).sum()} {part}" for part in (TRAIN, VALIDATION, HELDOUT))
-    console.print(f"Split into {parts} spots; {int(genes.sum())} genes chosen on training spots", highlight=False)
+    say(console, f"Split into {parts} spots; {int(genes.sum())} genes chosen on training spots")
     return genes
 
 
@@ -208,13 +260,15 @@ def train(used: AnnData, placement: Placement, options: FitOptions, console: Con
     backbone = BACKBONES[options.backbone]
     kept = placement.split != HELDOUT
     seen = used[kept].copy()
-    backbone.setup_anndata(
-        seen,
-        layer=options.layer,
-        batch_key=options.batch_key,
-        spatial_key=options.spatial_key,
-        section_key=options.section_key,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", IsoviWarning)  # said when the file was read
+        backbone.setup_anndata(
+            seen,
+            layer=options.layer,
+            batch_key=options.batch_key,
+            spatial_key=options.spatial_key,
+            section_key=options.section_key,
+        )
     model = backbone(seen, distortion=options.distortion, pairs=options.pairs, n_latent=options.n_latent)
     parts = [np.flatnonzero(placement.split[kept] == part) for part in (TRAIN, VALIDATION)]
     model.train(
@@ -224,7 +278,7 @@ def train(used: AnnData, placement: Placement, options: FitOptions, console: Con
         enable_progress_bar=False,
         callbacks=[EpochProgress(console)],
     )
-    console.print(model.training_summary_, highlight=False)
+    say(console, model.training_summary_)
     return model
 
 
@@ -299,7 +353,7 @@ def tell(metrics: dict[str, Any], console: Console) -> None:
     )
     if "coordinate_error" in figures:
         line += f", coordinate error {figures['coordinate_error']:.2f} spacings"
-    console.print(f"{line}; {metrics['n_domains']} domains", highlight=False)
+    say(console, f"{line}; {metrics['n_domains']} domains")
 
 
 def write(folder: Path, model: Any, adata: AnnData, metrics: dict[str, Any], options: FitOptions) -> None:
@@ -323,15 +377,11 @@ def write(folder: Path, model: Any, adata: AnnData, metrics: dict[str, Any], opt
 
 def plain(options: FitOptions) -> dict[str, Any]:
     """Options as text and numbers."""
+    found = {option.name: getattr(options, option.name) for option in fields(options)}
     return {
         name: value if isinstance(value, int | float | str | None) else str(value)
-        for name, value in asdict_shallow(options).items()
+        for name, value in found.items()
     }
-
-
-def asdict_shallow(options: FitOptions) -> dict[str, Any]:
-    """Fields of the options, records left whole."""
-    return {name: getattr(options, name) for name in asdict(options)}
 
 
 def peak_memory() -> float | None:

@@ -15,6 +15,7 @@ from isovi.tl.metrics import pair_distances
 from isovi.workflow.evaluate import Placement
 
 N_PAIRS = 50_000  # pairs of a Shepard plot
+NAMES = {"train": "training", "heldout": "held out"}
 
 
 def draw(folder: Path, model: Any, adata: AnnData, placement: Placement, options: Any) -> None:
@@ -40,28 +41,28 @@ def draw(folder: Path, model: Any, adata: AnnData, placement: Placement, options
     asked = options.distortion
     target = asked.target if isinstance(asked, Constraint) else None
     pl.history(model.history_, target=target, save=folder / "history.png")
-    pl.shepard(*shepard_sets(adata, model, placement), save=folder / "shepard.png")
+    in_latent, in_tissue = shepard_sets(adata, spot_scale(adata, model, options.section_key), placement)
+    pl.shepard(in_latent, in_tissue, save=folder / "shepard.png")
 
 
-def shepard_sets(adata: AnnData, model: Any, placement: Placement) -> tuple[dict[str, Any], ...]:
-    """Latent and tissue distances of sampled pairs of training and of held-out spots."""
-    latent = adata.obsm["X_isovi"]
-    subsets = {name: spots for name, spots in placement.subsets().items() if name != "all"}
-    return tuple(
-        shepard_set(name, latent[spots], placement.coordinates[spots], placement.section[spots], model)
-        for name, spots in subsets.items()
-    )
+def spot_scale(adata: AnnData, model: Any, section_key: str | None) -> np.ndarray:
+    """λ of each spot's section; the mean of the others for a section that training never saw."""
+    scale = model.distance_scale
+    if not isinstance(scale, dict):
+        return np.full(adata.n_obs, scale)
+    mean = float(np.mean(list(scale.values())))
+    return np.array([scale.get(name, mean) for name in adata.obs[section_key].astype(str)])
 
 
-def shepard_set(
-    name: str, latent: np.ndarray, coordinates: np.ndarray, section: np.ndarray, model: Any
-) -> dict[str, Any]:
-    """Distances of one set of spots, with λ of each pair."""
-    source, target = sample_pairs(section, N_PAIRS, np.random.default_rng(0))
-    scale = model.module.objective.scale.cpu().numpy()
-    return {
-        "name": name,
-        "latent_distance": pair_distances(latent, source, target),
-        "tissue_distance": pair_distances(coordinates, source, target),
-        "scale": float(np.mean(scale)),
-    }
+def shepard_sets(
+    adata: AnnData, scale: np.ndarray, placement: Placement
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """d_Z and λ d_S of sampled pairs of training and of held-out spots, by name; λ is given per spot."""
+    in_latent, in_tissue = {}, {}
+    for name, spots in placement.subsets().items():
+        if name in NAMES:
+            source, target = sample_pairs(placement.section[spots], N_PAIRS, np.random.default_rng(0))
+            apart = pair_distances(placement.coordinates[spots], source, target)
+            in_latent[NAMES[name]] = pair_distances(adata.obsm["X_isovi"][spots], source, target)
+            in_tissue[NAMES[name]] = scale[spots][source] * apart
+    return in_latent, in_tissue

@@ -18,9 +18,7 @@ MIN_SPOTS = 5  # training spots in which a gene must be seen
 CHUNK_ENTRIES = 20_000_000  # entries of a dense chunk of genes
 
 
-def split_spots(
-    n_obs: int, holdout: float | np.ndarray, *, rng: np.random.Generator
-) -> np.ndarray:
+def split_spots(n_obs: int, holdout: float | np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
     """Deal spots to training, validation and held-out.
 
     Parameters
@@ -101,7 +99,9 @@ def _section_mask(adata: AnnData, name: str, section_key: str | None) -> np.ndar
     return mask
 
 
-def select_genes(adata: AnnData, train: np.ndarray, *, n_top_genes: int, layer: str | None = None) -> np.ndarray:
+def select_genes(
+    adata: AnnData, train: np.ndarray, *, n_top_genes: int, layer: str | None = None
+) -> np.ndarray:
     """Highly variable genes, chosen on the training spots only.
 
     Genes seen in fewer than five training spots are dropped; of the rest those with the largest

@@ -30,7 +30,9 @@ class EpochProgress(Callback):
         self.every = max((trainer.max_epochs or 1) // LINES, 1)
         if self.console.is_terminal:
             columns = (TextColumn("Training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self.bar = Progress(*columns, TextColumn("{task.description}"), console=self.console, transient=True)
+            self.bar = Progress(
+                *columns, TextColumn("{task.description}"), console=self.console, transient=True
+            )
             self.bar.start()
             self.task = self.bar.add_task("", total=trainer.max_epochs)
 
@@ -40,7 +42,9 @@ class EpochProgress(Callback):
         if self.bar is not None:
             self.bar.update(self.task, completed=epoch, description=self._figures(trainer))
         elif epoch % self.every == 0:
-            self.console.print(f"  epoch {epoch}/{trainer.max_epochs}  {self._figures(trainer)}", highlight=False)
+            self.console.print(
+                f"  epoch {epoch}/{trainer.max_epochs}  {self._figures(trainer)}", highlight=False
+            )
 
     def on_train_end(self, *_: Any) -> None:
         """Close the bar."""

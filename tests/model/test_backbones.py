@@ -1,0 +1,107 @@
+"""Any backbone becomes distance-preserving: one test body over several of scvi-tools' models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scvi
+from anndata import AnnData
+from scvi.model import AUTOZI, PEAKVI, SCANVI, TOTALVI, LinearSCVI
+
+from isovi import Constraint, InputError, IsoSCVI, Neighbors, Penalty, preserve_distances
+
+LABELS = {"labels_key": "label", "unlabeled_category": "unknown"}
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """How a backbone is set up, made and trained here."""
+
+    model: type
+    setup: dict[str, Any] = field(default_factory=dict)
+    init: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
+    local: bool = True
+
+
+BACKBONES = {
+    "scanvi": Backbone(SCANVI, LABELS, {"n_hidden": 32}, {"n_samples_per_label": 10}, local=False),
+    "totalvi": Backbone(
+        TOTALVI, {"protein_expression_obsm_key": "protein"}, {"empirical_protein_background_prior": False}
+    ),
+    "peakvi": Backbone(PEAKVI, init={"n_hidden": 32}),
+    "linear": Backbone(LinearSCVI, init={"n_hidden": 32}),
+    "autozi": Backbone(AUTOZI, init={"n_hidden": 32}),
+}
+SLOW = {"totalvi", "scanvi", "peakvi"}
+EVERY = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in BACKBONES]
+
+
+def made(name: str, adata: AnnData, **kwargs: Any) -> Any:
+    backbone = BACKBONES[name]
+    adata.obsm["protein"] = np.random.default_rng(0).poisson(5, (adata.n_obs, 4))
+    cls = preserve_distances(backbone.model)
+    cls.setup_anndata(adata, section_key="section", **backbone.setup)
+    return cls(adata, n_latent=5, **backbone.init, **kwargs)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_backbone_learns_distances(make_tissue: Callable, quickly: Callable, name: str, tmp_path: Path) -> None:
+    final, train = {}, {"max_epochs": 25, "plan_kwargs": {"lr": 4e-3}, **BACKBONES[name].train}
+    for asked in (Penalty(0), Constraint(0.2)):
+        scvi.settings.seed = 2
+        model = quickly(made(name, make_tissue(), distortion=asked), **train)
+        final[str(asked)] = float(model.history_["relative_distortion_train"].to_numpy(float)[-1, 0])
+        assert np.isfinite(model.distance_scale) and model.distance_scale > 0
+    assert final["constraint 0.2"] < 0.85 * final["none"]
+    latent = model.get_latent_representation()
+    assert latent.shape == (150, 5)
+    model.save(tmp_path / name, save_anndata=True)
+    loaded = type(model).load(tmp_path / name)
+    np.testing.assert_array_equal(loaded.get_latent_representation(), latent)
+    assert loaded.distance_scale == model.distance_scale
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_near_pairs_train_where_the_backbones_batches_can_be_drawn(tissue: AnnData, quickly: Callable, name: str) -> None:
+    model = made(name, tissue, pairs=Neighbors(4))
+    if not BACKBONES[name].local:
+        with pytest.raises(InputError, match=r"Neighbors\(k=4\).*IsoSCANVI.*AllPairs"):
+            quickly(model)
+        assert model.module.objective.weights is None
+        return
+    quickly(model, max_epochs=1)
+    assert np.isfinite(model.history_["relative_distortion_train"].to_numpy(float)).all()
+
+
+def test_scanvi_starts_from_a_distance_preserving_scvi(tissue: AnnData, quickly: Callable) -> None:
+    IsoSCVI.setup_anndata(tissue, section_key="section")
+    reference = quickly(IsoSCVI(tissue, n_latent=4, n_hidden=16, distortion=Constraint(0.3)))
+    model = preserve_distances(SCANVI).from_scvi_model(reference, "unknown", labels_key="label")
+    assert model.distortion == Constraint(0.3)
+    np.testing.assert_allclose(model.get_latent_representation(), reference.get_latent_representation(), atol=1e-5)
+    quickly(model, max_epochs=2)
+    assert "relative_distortion_train" in model.history_
+    assert model.predict().shape == (150,)
+
+
+def test_the_plain_backbone_is_exact_for_others_too(make_tissue: Callable, quickly: Callable) -> None:
+    latents = []
+    for cls, extra in ((LinearSCVI, {}), (preserve_distances(LinearSCVI), {"distortion": None})):
+        adata = make_tissue()
+        scvi.settings.seed = 2
+        cls.setup_anndata(adata)
+        latents.append(quickly(cls(adata, n_latent=4, **extra)).get_latent_representation())
+    assert np.array_equal(*latents)
+
+
+def test_the_classes_are_named_and_documented_after_the_backbone() -> None:
+    made_class = preserve_distances(SCANVI)
+    assert made_class.__name__ == "IsoSCANVI"
+    assert made_class.__doc__ == SCANVI.__doc__
+    assert made_class is preserve_distances(SCANVI)

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+from unittest.mock import Mock
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from isovi import Constraint, IsoviWarning, Penalty
+from isovi.model.objective import Distortion, Objective
+from isovi.model.training import NOTICEABLE, PATIENCE, WARM_UP, BestEpoch, CollapseWatch, DualAscent
+
+
+def trainer_at(epoch: int = 0, step: int = 0, **metrics: float) -> Any:
+    trainer = Mock(spec=pl.Trainer)
+    trainer.current_epoch, trainer.global_step, trainer.estimated_stepping_batches = epoch, step, 1000
+    trainer.callback_metrics = {name: torch.tensor(value) for name, value in metrics.items()}
+    return trainer
+
+
+def objective_of(asked: Distortion = Constraint(0.25), distortion: float = 0.6, spread: float = 3.0) -> Objective:
+    objective = Objective(asked, 1)
+    objective.running.copy_(torch.tensor([distortion, 200.0, spread]))
+    objective.scale.fill_(0.5)
+    return objective
+
+
+# ------------------------------------------------------------------ dual ascent
+
+
+def test_the_constraint_waits_for_the_warm_up() -> None:
+    objective = objective_of()
+    ascent = DualAscent(objective)
+    ascent.on_train_batch_end(trainer_at(step=int(WARM_UP * 1000) - 1))
+    assert float(objective.multiplier) == 0
+    ascent.on_train_batch_end(trainer_at(step=int(WARM_UP * 1000)))
+    assert float(objective.multiplier) > 0
+
+
+def pressed(asked: Distortion = Constraint(0.25)) -> tuple[Objective, DualAscent]:
+    """An objective whose multiplier has risen for some steps."""
+    objective = objective_of(asked)
+    ascent = DualAscent(objective)
+    for step in range(100, 140):
+        ascent.on_train_batch_end(trainer_at(step=step))
+    return objective, ascent
+
+
+def validated(ascent: DualAscent, values: list[float]) -> None:
+    for epoch, value in enumerate(values):
+        ascent.on_validation_epoch_end(trainer_at(epoch, relative_distortion_validation=value))
+
+
+def test_the_multiplier_is_frozen_where_held_out_distortion_stalls_above_the_target() -> None:
+    objective, ascent = pressed()
+    validated(ascent, [0.5] * (1 + PATIENCE))
+    assert ascent.stalled_at == PATIENCE
+    assert ascent.best == 0.5
+    frozen = float(objective.multiplier)
+    ascent.on_train_batch_end(trainer_at(step=200))
+    assert float(objective.multiplier) == pytest.approx(frozen)
+    objective.running[0] = 0.1
+    ascent.on_train_batch_end(trainer_at(step=201))
+    assert float(objective.multiplier) < frozen, "it may still fall"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.5] * PATIENCE,
+        [0.5 * (1 - 2 * NOTICEABLE) ** epoch for epoch in range(30)] + [0.3] * (PATIENCE - 1),
+        [0.24] * (2 * PATIENCE),
+    ],
+    ids=["patient", "falling", "met"],
+)
+def test_the_multiplier_is_free_while_there_is_hope(values: list[float]) -> None:
+    objective, ascent = pressed()
+    validated(ascent, values)
+    assert ascent.stalled_at is None
+    assert math.isinf(float(objective.log_limit))
+
+
+def test_changes_too_small_to_notice_are_none() -> None:
+    _, ascent = pressed()
+    validated(ascent, [0.5 - 1e-5 * epoch for epoch in range(1 + PATIENCE)])
+    assert ascent.stalled_at == PATIENCE
+
+
+def test_the_epoch_of_the_stall_is_the_first() -> None:
+    _, ascent = pressed()
+    validated(ascent, [0.5] * (3 * PATIENCE))
+    assert ascent.stalled_at == PATIENCE
+
+
+def test_no_wait_is_counted_before_the_constraint_acts_or_without_validation() -> None:
+    ascent = DualAscent(objective_of())
+    validated(ascent, [0.5] * (2 * PATIENCE))
+    assert ascent.waited == 0 and ascent.stalled_at is None
+    _, ascent = pressed()
+    for _ in range(2 * PATIENCE):
+        ascent.on_validation_epoch_end(trainer_at())
+    assert ascent.waited == 0 and ascent.stalled_at is None
+
+
+def test_a_penalty_has_nothing_to_freeze() -> None:
+    objective, ascent = pressed(Penalty(2.0))
+    validated(ascent, [0.5] * (2 * PATIENCE))
+    assert ascent.stalled_at is None
+    assert float(objective.multiplier) == pytest.approx(2.0)
+
+
+# ------------------------------------------------------------------ the best epoch
+
+
+class Plan(pl.LightningModule):
+    """A training plan around one number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.module = torch.nn.Linear(1, 1, bias=False)
+
+    def at(self, value: float) -> Plan:
+        self.module.weight.data.fill_(value)
+        return self
+
+
+@pytest.mark.parametrize(("mode", "best"), [("min", 2), ("max", 1)])
+def test_the_best_epoch_is_put_back(mode: str, best: int) -> None:
+    plan, keeper = Plan(), BestEpoch("elbo_validation", mode)
+    for epoch, value in enumerate([5.0, 9.0, 3.0, 4.0]):
+        keeper.on_validation_end(trainer_at(epoch, elbo_validation=value), plan.at(epoch))
+    keeper.on_train_end(trainer_at(), plan.at(99.0))
+    assert keeper.epoch == best
+    assert float(plan.module.weight) == best
+
+
+def test_without_validation_the_last_epoch_stays() -> None:
+    plan, keeper = Plan(), BestEpoch("elbo_validation")
+    keeper.on_validation_end(trainer_at(reconstruction=1.0), plan.at(1.0))
+    keeper.on_validation_end(trainer_at(elbo_validation=math.nan), plan.at(2.0))
+    keeper.on_train_end(trainer_at(), plan.at(3.0))
+    assert float(plan.module.weight) == 3.0
+
+
+# ------------------------------------------------------------------ collapse
+
+
+def watched(objective: Objective, later_scale: float = 0.5) -> list[str]:
+    watch = CollapseWatch(objective)
+    watch.on_train_epoch_end()
+    objective.scale.fill_(later_scale)
+    watch.on_train_epoch_end()
+    return watch.findings()
+
+
+def test_a_healthy_latent_gives_no_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        watch = CollapseWatch(objective_of())
+        watch.on_train_epoch_end()
+        watch.on_train_end()
+    assert watched(objective_of(), later_scale=0.01) == []
+
+
+def test_a_latent_without_spread_is_named() -> None:
+    (finding,) = watched(objective_of(spread=0.02))
+    assert "latent has collapsed" in finding and "0.02 posterior standard deviations" in finding
+
+
+def test_a_shrunken_scale_is_named_with_both_values() -> None:
+    (finding,) = watched(objective_of(), later_scale=1e-4)
+    assert "scale λ has collapsed from 0.5 to 0.0001" in finding
+
+
+@pytest.mark.parametrize(
+    ("asked", "remedy"),
+    [
+        (Penalty(50.0, relative=False), "Use the relative distortion"),
+        (Penalty(50.0), "Use a smaller weight"),
+        (Constraint(0.2), "Use a looser target than 0.2"),
+    ],
+)
+def test_the_remedy_fits_what_was_asked(asked: Distortion, remedy: str) -> None:
+    findings = watched(objective_of(asked, spread=0.01), later_scale=1e-5)
+    assert len(findings) == 2
+    assert all(remedy in finding for finding in findings)
+
+
+def test_the_warning_comes_at_the_end_of_training() -> None:
+    watch = CollapseWatch(objective_of(spread=0.02))
+    with pytest.warns(IsoviWarning, match="latent has collapsed"):
+        watch.on_train_end()
+
+
+def test_without_any_pair_there_is_nothing_to_find() -> None:
+    fresh = CollapseWatch(Objective(Constraint(), 1))
+    fresh.on_train_epoch_end()
+    assert fresh.first_scale is None
+    assert fresh.findings() == []

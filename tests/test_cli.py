@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pytest
+from anndata import AnnData
+from scipy import sparse
+from typer.testing import CliRunner, Result
+
+from isovi import Constraint, Delaunay, Neighbors, Penalty, cli
+from isovi.errors import IsoviError
+from isovi.simulate import simulate
+from isovi.workflow import fit as workflow
+
+
+def isovi(*arguments: object) -> Result:
+    """Run the command line in this process."""
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def tissue() -> AnnData:
+    return simulate("layers", n_obs=60, n_genes=20, seed=0)
+
+
+@pytest.fixture
+def file(tissue: AnnData, tmp_path: Path) -> Path:
+    tissue.write_h5ad(tmp_path / "tissue.h5ad")
+    return tmp_path / "tissue.h5ad"
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[workflow.FitOptions]:
+    """What a fit was asked to do, instead of doing it."""
+    options: list[workflow.FitOptions] = []
+    monkeypatch.setattr(workflow, "fit", lambda given, _: options.append(given))
+    return options
+
+
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workflow, "train", lambda *_: pytest.fail("training was reached"))
+
+
+# ---------------------------------------------------------------------------- help
+
+
+@pytest.mark.parametrize("verb", ["fit", "compare", "simulate"])
+def test_help_names_every_verb_and_says_what_it_does(verb: str) -> None:
+    assert verb in isovi("--help").stdout
+    result = isovi(verb, "--help")
+    assert result.exit_code == 0
+    assert "--debug" in result.stdout and "Example" in result.stdout
+
+
+def test_help_tells_the_default_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = re.sub(r"\s+", " ", isovi("fit", "--help").stdout)
+    assert f"0-1. [default: {Constraint().target:g}]" in shown
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["fit"], ["fit", "x.h5ad"], ["fit", "x.h5ad", "--out", "o", "--backbone", "gan"], ["paint"]]
+)
+def test_wrong_usage_ends_with_two(arguments: list[str]) -> None:
+    assert isovi(*arguments).exit_code == 2
+
+
+# ---------------------------------------------------------------------------- what fit is asked
+
+
+def test_defaults_are_those_of_the_function(asked: list[workflow.FitOptions]) -> None:
+    assert isovi("fit", "x.h5ad", "--out", "run").exit_code == 0
+    assert asked == [workflow.FitOptions(Path("x.h5ad"), Path("run"))]
+
+
+def test_every_option_arrives(asked: list[workflow.FitOptions]) -> None:
+    text = (
+        "fit x.zarr --out run --backbone vae --distortion-target 0.3 --pairs knn:6 --spatial-key xy "
+        "--section-key slide --batch-key donor --label-key layer --layer raw --n-top-genes 7 --n-latent 3 "
+        "--holdout section:A --max-epochs 5 --seed 9 --force"
+    )
+    assert isovi(*text.split()).exit_code == 0
+    assert asked == [
+        workflow.FitOptions(
+            input=Path("x.zarr"),
+            out=Path("run"),
+            backbone="vae",
+            distortion=Constraint(0.3),
+            pairs=Neighbors(6),
+            spatial_key="xy",
+            section_key="slide",
+            batch_key="donor",
+            label_key="layer",
+            layer="raw",
+            n_top_genes=7,
+            n_latent=3,
+            holdout="section:A",
+            max_epochs=5,
+            seed=9,
+            force=True,
+        )
+    ]
+
+
+def test_penalty_plain_and_pairs_are_read(asked: list[workflow.FitOptions]) -> None:
+    assert isovi("fit", "x.h5ad", "--out", "run", "--penalty", 3, "--pairs", "delaunay").exit_code == 0
+    assert isovi("fit", "x.h5ad", "--out", "run", "--plain").exit_code == 0
+    assert [options.distortion for options in asked] == [Penalty(3.0), Penalty(0.0)]
+    assert asked[0].pairs == Delaunay()
+
+
+# ---------------------------------------------------------------------------- bad input
+
+
+def without_positions(tissue: AnnData) -> None:
+    del tissue.obsm["spatial"]
+
+
+def with_a_nan_position(tissue: AnnData) -> None:
+    tissue.obsm["spatial"][3, 0] = np.nan
+
+
+def with_normalised_counts(tissue: AnnData) -> None:
+    tissue.X = sparse.csr_matrix(np.log1p(tissue.X.toarray()))
+
+
+def with_an_empty_spot(tissue: AnnData) -> None:
+    counts = tissue.X.toarray()
+    counts[2] = 0
+    tissue.X = sparse.csr_matrix(counts)
+
+
+def assert_one_paragraph(result: Result, words: str) -> None:
+    """Exit code 2, nothing on stdout, and one paragraph without traceback on stderr."""
+    assert result.exit_code == 2
+    assert isinstance(result.exception, SystemExit)
+    assert result.stdout == ""
+    assert re.fullmatch(r"Error: [^\n]+\n", result.stderr), result.stderr
+    assert words in result.stderr
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (without_positions, 'adata.obsm has no "spatial"; it has: "X_truth".'),
+        (with_a_nan_position, "adata = adata[np.isfinite("),
+        (with_normalised_counts, "Raw counts are whole numbers"),
+        (with_an_empty_spot, "1 spots without any count"),
+    ],
+)
+def test_data_that_cannot_be_used(
+    tissue: AnnData, tmp_path: Path, spoil: Callable[[AnnData], None], words: str
+) -> None:
+    spoil(tissue)
+    tissue.write_h5ad(tmp_path / "bad.h5ad")
+    assert_one_paragraph(isovi("fit", tmp_path / "bad.h5ad", "--out", tmp_path / "run"), words)
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.h5ad"]
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--pairs", "nearest:6"], "nearest"),
+        (["--plain", "--penalty", "1"], "They exclude each other."),
+        (["--distortion-target", "2"], "between 0 and 1"),
+        (["--penalty", "-1"], "zero or more"),
+        (["--holdout", "most"], "--holdout most was asked for."),
+        (["--holdout", "section:A"], "--section-key is missing"),
+        (["--n-latent", "0"], "--n-latent 0"),
+        (["--label-key", "truth"], 'no column "truth"'),
+    ],
+)
+def test_options_that_cannot_be_met(file: Path, tmp_path: Path, options: list[str], words: str) -> None:
+    assert_one_paragraph(isovi("fit", file, "--out", tmp_path / "run", *options), words)
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    result = isovi("fit", tmp_path / "nowhere[bold].h5ad", "--out", tmp_path / "run")
+    assert_one_paragraph(result, f'There is no "{tmp_path}/nowhere[bold].h5ad".')  # not read as markup
+
+
+def test_a_truncated_file(file: Path, tmp_path: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    assert_one_paragraph(isovi("fit", file, "--out", tmp_path / "run"), "truncated")
+
+
+def test_a_folder_that_exists(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    assert_one_paragraph(isovi("fit", file, "--out", tmp_path / "run"), "--force")
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    result = isovi("fit", tmp_path / "nowhere.h5ad", "--out", tmp_path / "run", "--debug")
+    assert isinstance(result.exception, IsoviError)
+    assert result.exit_code == 1
+
+
+def test_the_entry_point_ends_with_two(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["isovi", "compare", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+
+
+def test_warnings_are_notes_of_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.note(UserWarning("3 spots of adata[mask] share a position. " * 5))
+    shown = capsys.readouterr().err
+    assert shown.startswith("Note: 3 spots of adata[mask]")
+    assert shown.count("\n") == 1
+
+
+# ---------------------------------------------------------------------------- the other verbs
+
+
+@pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
+@pytest.mark.filterwarnings("ignore:Writing zarr v2 data:UserWarning")
+def test_simulate_writes_a_tissue(tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"ring{suffix}"
+    sizes = ["--n-obs", 50, "--n-genes", 9, "--n-sections", 2, "--seed", 4]
+    result = isovi("simulate", "--kind", "ring", *sizes, "--out", out)
+    assert result.exit_code == 0
+    assert result.stdout == f"Wrote 50 spots x 9 genes to {out}\n"
+    found = anndata.io.read_h5ad(out) if suffix == ".h5ad" else anndata.io.read_zarr(out)
+    expected = simulate("ring", 50, 9, 2, seed=4)
+    assert (found.X != expected.X).nnz == 0
+    np.testing.assert_array_equal(found.obsm["spatial"], expected.obsm["spatial"])
+
+
+def test_simulate_refuses_what_it_cannot_do(tmp_path: Path) -> None:
+    out = tmp_path / "x.h5ad"
+    assert_one_paragraph(isovi("simulate", "--n-obs", 3, "--out", out), "at least 10")
+    assert not out.exists()
+    out.write_text("mine")
+    assert_one_paragraph(isovi("simulate", "--n-obs", 20, "--n-genes", 5, "--out", out), "exists")
+    assert out.read_text() == "mine"
+
+
+def test_compare_prints_figures_and_pictures(tmp_path: Path) -> None:
+    for name, value in (("a", 1.5), ("b", 2.5)):
+        (tmp_path / name / "figures").mkdir(parents=True)
+        (tmp_path / name / "figures" / "domains.png").touch()
+        metrics: dict[str, Any] = {"distortion": "none", "all": {"reconstruction": value}}
+        (tmp_path / name / "metrics.json").write_text(json.dumps(metrics))
+    result = isovi("compare", tmp_path / "a", tmp_path / "b")
+    assert result.exit_code == 0
+    assert re.search(r"reconstruction \(nats\).*1\.5.*2\.5", result.stdout)
+    assert f"{tmp_path}/b/figures/domains.png\n" in result.stdout
+
+
+def test_compare_refuses_other_folders(tmp_path: Path) -> None:
+    assert_one_paragraph(isovi("compare", tmp_path), "holds no metrics.json")
+
+
+# ---------------------------------------------------------------------------- the same seed, in separate processes
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_latent_bit_for_bit(file: Path, tmp_path: Path) -> None:
+    latents = []
+    for name in ("first", "second"):
+        command = [sys.executable, "-m", "isovi.cli", "fit", str(file), "--out", str(tmp_path / name)]
+        options = ["--max-epochs", "3", "--holdout", "0.25", "--seed", "5"]
+        done = subprocess.run([*command, *options], capture_output=True, text=True, env=os.environ, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        latents.append(anndata.io.read_h5ad(tmp_path / name / "adata.h5ad").obsm["X_isovi"])
+    assert latents[0].tobytes() == latents[1].tobytes()

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from anndata import AnnData
+from scipy import stats
+
+from isovi import IsoSCVI
+from isovi.workflow.evaluate import Placement, evaluate_fit, evaluate_geometry
+
+GEOMETRY = {"morans_i", "gearys_c", "relative_distortion", "spearman_distance"}
+
+
+def grid(n: int = 12, sections: int = 1, heldout: float = 0.25) -> Placement:
+    """Square grids of unit spacing, of which every so many spots are held out."""
+    one = np.stack(np.meshgrid(np.arange(n), np.arange(n)), axis=-1).reshape(-1, 2).astype(float)
+    coordinates = np.tile(one, (sections, 1))
+    section = np.repeat(np.arange(sections), n * n)
+    rng = np.random.default_rng(0)
+    split = np.where(rng.uniform(size=len(section)) < heldout, "heldout", "train").astype("<U10")
+    split[split == "train"] = np.where(rng.uniform(size=(split == "train").sum()) < 0.1, "validation", "train")
+    return Placement(coordinates, section, split)
+
+
+def rotated(values: np.ndarray, seed: int = 0) -> np.ndarray:
+    """The points under an isometry into five dimensions."""
+    basis, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(5, 5)))
+    return values @ basis[: values.shape[1]] + 3.0
+
+
+def noise(placement: Placement) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(len(placement.section), 5))
+
+
+def test_each_set_has_its_figures_and_only_held_out_spots_a_coordinate_error() -> None:
+    found = evaluate_geometry(noise(grid()), grid())
+    assert {name: set(figures) for name, figures in found.items()} == {
+        "train": GEOMETRY,
+        "heldout": GEOMETRY | {"coordinate_error"},
+        "all": GEOMETRY,
+    }
+
+
+def test_without_held_out_spots_there_is_no_such_set() -> None:
+    assert set(evaluate_geometry(noise(grid(heldout=0)), grid(heldout=0))) == {"train", "all"}
+
+
+@pytest.mark.parametrize("sections", [1, 2])
+@pytest.mark.parametrize("scale", [0.01, 1.0, 40.0])
+def test_a_scaled_isometry_is_free_of_distortion(scale: float, sections: int) -> None:
+    placement = grid(sections=sections)
+    found = evaluate_geometry(scale * rotated(placement.coordinates), placement)
+    for figures in found.values():
+        assert figures["relative_distortion"] == pytest.approx(0, abs=1e-9)
+        assert figures["spearman_distance"] == pytest.approx(1, abs=1e-6)
+        assert figures["morans_i"] > 0.5 > figures["gearys_c"]
+    # the mean of the ten nearest training spots around: within one spacing inside the grid
+    assert found["heldout"]["coordinate_error"] < 1
+
+
+def test_a_latent_that_knows_no_tissue_says_so() -> None:
+    found = evaluate_geometry(noise(grid()), grid())
+    for figures in found.values():
+        assert figures["relative_distortion"] > 0.3
+        assert abs(figures["spearman_distance"]) < 0.15
+        assert abs(figures["morans_i"]) < 0.15
+        assert figures["gearys_c"] == pytest.approx(1, abs=0.15)
+    assert found["heldout"]["coordinate_error"] > 2
+
+
+def test_figures_do_not_change_with_the_units_of_either_space() -> None:
+    placement = grid()
+    latent = placement.coordinates @ np.array([[1.0, 0.3], [0.0, 0.5]]) + 0.2 * noise(placement)[:, :2]
+    expected = evaluate_geometry(latent, placement)
+    turn = np.array([[0.6, -0.8], [0.8, 0.6]])
+    moved = Placement(placement.coordinates @ turn + 7, placement.section, placement.split)
+    for other in (evaluate_geometry(5 * latent + 2, placement), evaluate_geometry(latent, moved)):
+        for name, figures in expected.items():
+            assert other[name] == pytest.approx(figures, rel=1e-6)
+
+
+def test_the_scale_is_fitted_to_training_spots_alone() -> None:
+    placement = grid()
+    latent = placement.coordinates.copy()
+    latent[placement.split == "heldout"] *= 2
+    found = evaluate_geometry(latent, placement)
+    assert found["train"]["relative_distortion"] == pytest.approx(0, abs=1e-9)
+    assert found["heldout"]["relative_distortion"] == pytest.approx(1)
+
+
+def test_other_sections_are_no_matter() -> None:
+    placement = grid(sections=2)
+    latent = rotated(placement.coordinates)
+    latent[placement.section == 1] += 1000
+    found = evaluate_geometry(latent, placement)
+    assert found["all"]["relative_distortion"] == pytest.approx(0, abs=1e-9)
+
+
+def test_spearman_is_that_of_all_pairs() -> None:
+    placement = grid(n=8, heldout=0)
+    latent = placement.coordinates + 2 * noise(placement)[:, :2]
+    rows, columns = np.triu_indices(64, 1)
+
+    def apart(values: np.ndarray) -> np.ndarray:
+        return np.linalg.norm(values[rows] - values[columns], axis=1)
+
+    expected = stats.spearmanr(apart(latent), apart(placement.coordinates)).statistic
+    found = evaluate_geometry(latent, placement)["all"]["spearman_distance"]
+    assert found == pytest.approx(expected, abs=0.01)  # 200,000 draws
+
+
+# ---------------------------------------------------------------------------- the fit
+
+
+@pytest.fixture
+def certain(tissue: AnnData) -> IsoSCVI:
+    """A model whose posterior has almost no spread, so that what it says does not depend on samples."""
+    IsoSCVI.setup_anndata(tissue)
+    torch.manual_seed(0)
+    model = IsoSCVI(tissue, n_latent=3, n_hidden=8, distortion=None)
+    model.is_trained_ = True
+    model.to_device("cpu")
+    with torch.no_grad():
+        model.module.z_encoder.var_encoder.weight.zero_()
+        model.module.z_encoder.var_encoder.bias.fill_(-30)
+    model.module.z_encoder.var_eps = 1e-12
+    model.module.eval()
+    return model
+
+
+def placed(tissue: AnnData) -> Placement:
+    split = np.where(np.arange(tissue.n_obs) % 4, "train", "heldout").astype("<U10")
+    return Placement(tissue.obsm["spatial"], np.zeros(tissue.n_obs, dtype=np.int64), split)
+
+
+@torch.no_grad()
+def by_hand(model: IsoSCVI, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Negative log likelihood of each spot at its posterior mean, and expected shares of genes."""
+    x, batch = torch.as_tensor(counts), torch.zeros(len(counts), 1)
+    library = torch.log(x.sum(1, keepdim=True))
+    z = model.module.z_encoder(torch.log1p(x), batch)[0].loc
+    shares, _, rate, dropout = model.module.decoder("gene", z, library, batch)
+    mean, theta = rate.double(), model.module.px_r.exp().double()
+    zero, x = torch.sigmoid(dropout.double()), x.double()
+    log_nb = (
+        torch.lgamma(x + theta) - torch.lgamma(theta) - torch.lgamma(x + 1)
+        + theta * torch.log(theta / (theta + mean)) + x * torch.log(mean / (theta + mean))
+    )  # fmt: skip
+    log_zinb = torch.log((1 - zero) * log_nb.exp() + zero * (x == 0))
+    return -log_zinb.sum(1).numpy(), shares.numpy()
+
+
+def test_reconstruction_is_the_negative_log_likelihood_of_the_counts(
+    tissue: AnnData, certain: IsoSCVI
+) -> None:
+    placement = placed(tissue)
+    found = evaluate_fit(certain, tissue, placement)
+    nll, shares = by_hand(certain, tissue.X.toarray())
+    counts = tissue.X.toarray().astype(float)
+    observed = np.log1p(1e4 * counts / counts.sum(axis=1, keepdims=True))
+    squared = (observed - np.log1p(1e4 * shares)) ** 2
+    for name, spots in placement.subsets().items():
+        assert found[name]["reconstruction"] == pytest.approx(nll[spots].mean(), rel=1e-4)
+        assert found[name]["mse_lognorm"] == pytest.approx(squared[spots].mean(), rel=1e-4)
+
+
+def test_the_bound_lies_below_the_likelihood(tissue: AnnData, certain: IsoSCVI) -> None:
+    found = evaluate_fit(certain, tissue, placed(tissue))
+    for figures in found.values():  # a certain posterior is far from the prior
+        assert figures["elbo"] > figures["reconstruction"] + 1
+
+
+def test_the_seed_draws_the_samples_and_the_callers_generator_stays(
+    tissue: AnnData, certain: IsoSCVI
+) -> None:
+    with torch.no_grad():
+        certain.module.z_encoder.var_encoder.bias.fill_(0.0)
+    state = torch.get_rng_state()
+    first, again, other = (evaluate_fit(certain, tissue, placed(tissue), seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert first == again
+    assert first["all"]["reconstruction"] != other["all"]["reconstruction"]
