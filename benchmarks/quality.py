@@ -58,7 +58,7 @@ def fit_scvi(adata: anndata.AnnData, split: np.ndarray, max_epochs: int | None) 
 
 
 def fit_iso(adata: anndata.AnnData, split: np.ndarray, max_epochs: int | None, **model_kwargs: Any) -> Any:
-    """isoVI at its defaults, but for ``model_kwargs``."""
+    """Fit isoVI at its defaults, but for ``model_kwargs``."""
     seen = adata[split != "heldout"].copy()
     isovi.IsoSCVI.setup_anndata(seen)
     model = isovi.IsoSCVI(seen, **model_kwargs)
@@ -94,19 +94,26 @@ def fit(method: str, adata: anndata.AnnData, placement: Placement, seed: int, ma
     return fit_iso(adata, placement.split, max_epochs, distortion=distortion)
 
 
+def principal_components(adata: anndata.AnnData, train: np.ndarray) -> np.ndarray:
+    """PCA-10 as scanpy users do it, fitted on training spots: log1p of counts at the median library size."""
+    totals = np.asarray(adata.X.sum(axis=1)).ravel()
+    expression = lognorm(adata.X, target_sum=float(np.median(totals[train])))
+    return PCA(10, random_state=0).fit(expression[train]).transform(expression)
+
+
 def run(path: Path, method: str, seed: int, holdout: float, max_epochs: int | None) -> dict[str, Any]:
     """One row of the results."""
     adata, placement = prepare(path, seed, holdout)
     started = time.perf_counter()
     if method == "pca":
-        expression = lognorm(adata.X)
-        latent = PCA(10, random_state=0).fit(expression[placement.split == "train"]).transform(expression)
+        latent = principal_components(adata, placement.split == "train")
         return {"seconds": time.perf_counter() - started, **evaluate_geometry(latent, placement)}
     model = fit(method, adata, placement, seed, max_epochs)
     seconds = time.perf_counter() - started
     found = evaluate_geometry(model.get_latent_representation(adata), placement)
     fits = evaluate_fit(model, adata, placement)
-    epochs = len(model.history_["train_loss_epoch"] if "train_loss_epoch" in model.history_ else model.history_["elbo_train"])
+    history = model.history_
+    epochs = len(history["train_loss_epoch"] if "train_loss_epoch" in history else history["elbo_train"])
     return {"seconds": seconds, "epochs": epochs, **{name: {**found[name], **fits[name]} for name in found}}
 
 

@@ -1,7 +1,8 @@
 """Time of a fit against plain scVI, side by side in one run, as a ratio.
 
-Run ``make bench``. Both models see the same spots, genes, batch size and number of epochs; fits alternate, and
-the ratio is that of the medians. Real data is used where it lies in ``../shared/data``, else a simulated tissue.
+Run ``make bench``. Both models see the same spots, genes, batch size and number of epochs; fits alternate,
+and the ratio is that of the medians. Real data is used where it lies in ``../shared/data``, else a simulated
+tissue.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ def main() -> None:
     given.out.write_text(json.dumps({**record, "seconds": times, "ratio": ratio}, indent=2))
     print(f"| data | spots | genes | epochs | scVI (s) | isoVI (s) | ratio |\n|{'---|' * 7}")
     medians = [f"{statistics.median(times[key]):.2f}" for key in ("scvi", "isovi")]
-    print(f"| {name} | {adata.n_obs} | {adata.n_vars} | {given.epochs} | {' | '.join(medians)} | {ratio:.3f} |")
+    cells = [name, str(adata.n_obs), str(adata.n_vars), str(given.epochs), *medians, f"{ratio:.3f}"]
+    print(f"| {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -68,11 +67,9 @@ def test_help_tells_the_default_target(monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"0-1. [default: {Constraint().target:g}]" in shown
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["fit"], ["fit", "x.h5ad"], ["fit", "x.h5ad", "--out", "o", "--backbone", "gan"], ["paint"]]
-)
-def test_wrong_usage_ends_with_two(arguments: list[str]) -> None:
-    assert isovi(*arguments).exit_code == 2
+@pytest.mark.parametrize("text", ["", "fit", "fit x.h5ad", "fit x.h5ad --out run --backbone gan", "paint"])
+def test_wrong_usage_ends_with_two(text: str) -> None:
+    assert isovi(*text.split()).exit_code == 2
 
 
 # ---------------------------------------------------------------------------- what fit is asked
@@ -141,10 +138,9 @@ def with_an_empty_spot(tissue: AnnData) -> None:
 
 
 def assert_one_paragraph(result: Result, words: str) -> None:
-    """Exit code 2, nothing on stdout, and one paragraph without traceback on stderr."""
+    """Exit code 2, and one paragraph without traceback on stderr."""
     assert result.exit_code == 2
     assert isinstance(result.exception, SystemExit)
-    assert result.stdout == ""
     assert re.fullmatch(r"Error: [^\n]+\n", result.stderr), result.stderr
     assert words in result.stderr
 
@@ -264,7 +260,7 @@ def test_compare_refuses_other_folders(tmp_path: Path) -> None:
     assert_one_paragraph(isovi("compare", tmp_path), "holds no metrics.json")
 
 
-# ---------------------------------------------------------------------------- the same seed, in separate processes
+# ---------------------------------------------------------------------------- separate processes
 
 
 @pytest.mark.slow
@@ -273,7 +269,7 @@ def test_the_same_seed_gives_the_same_latent_bit_for_bit(file: Path, tmp_path: P
     for name in ("first", "second"):
         command = [sys.executable, "-m", "isovi.cli", "fit", str(file), "--out", str(tmp_path / name)]
         options = ["--max-epochs", "3", "--holdout", "0.25", "--seed", "5"]
-        done = subprocess.run([*command, *options], capture_output=True, text=True, env=os.environ, check=False)
+        done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr
         latents.append(anndata.io.read_h5ad(tmp_path / name / "adata.h5ad").obsm["X_isovi"])

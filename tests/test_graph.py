@@ -139,7 +139,9 @@ def test_a_kind_says_what_it_reads_and_whether_it_is_local(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in KINDS if "domain" not in name and name != "all"])
 def test_a_tissue_without_positions_has_no_pairs_but_obsp_ones(name: str, tissue: Tissue) -> None:
-    unplaced = Tissue(np.full_like(tissue.coordinates, np.nan), tissue.section, tissue.columns, tissue.matrices)
+    unplaced = Tissue(
+        np.full_like(tissue.coordinates, np.nan), tissue.section, tissue.columns, tissue.matrices
+    )
     expected = dense(Obsp("links"), tissue) if "links" in name else np.zeros((28, 28))
     assert np.array_equal(dense(KINDS[name], unplaced), expected)
 

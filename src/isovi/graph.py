@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -36,13 +36,13 @@ class Tissue:
     columns
         Category codes of named ``obs`` columns.
     matrices
-        Named ``obsp`` matrices.
+        Named ``obsp`` matrices, sparse or dense.
     """
 
     coordinates: CoordinateArray
     section: CellIndexArray
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
-    matrices: Mapping[str, sp.csr_matrix] = field(default_factory=dict)
+    matrices: Mapping[str, Any] = field(default_factory=dict)
 
 
 class PairWeights(ABC):
@@ -100,8 +100,8 @@ class Stored(PairWeights):
         if upper.nnz > n_pairs:
             chosen = rng.choice(upper.nnz, size=n_pairs, replace=False)
         weight = upper.data[chosen] * (upper.nnz / max(len(chosen), 1))
-        ends = (torch.as_tensor(end[chosen], dtype=torch.int64) for end in (upper.row, upper.col))
-        return (*ends, torch.as_tensor(weight, dtype=torch.float32))
+        source, target = (torch.as_tensor(end[chosen], dtype=torch.int64) for end in (upper.row, upper.col))
+        return source, target, torch.as_tensor(weight, dtype=torch.float32)
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,8 @@ class Largest(PairWeights):
         source, target, weight = self.second.draw(n_pairs, rng)
         exceeds = self(source, target) - self.first(source, target)
         more = (source, target, weight * exceeds / self.second(source, target).clamp(min=1e-12))
-        return tuple(torch.cat(both) for both in zip(some, more, strict=True))  # type: ignore[return-value]
+        source, target, weight = (torch.cat(both) for both in zip(some, more, strict=True))
+        return source, target, weight
 
 
 class PairKind(ABC):

@@ -49,7 +49,9 @@ def test_normalising_is_a_similarity_within_each_section(seed: int, factor: floa
     found, unit = normalise(raw, codes, ["a", "b"], {})
     for code, name in enumerate("ab"):
         of = codes == code
-        np.testing.assert_allclose(pdist(found[of]) * unit[name], pdist(raw[of]), rtol=1e-3, atol=1e-4 * factor)
+        np.testing.assert_allclose(
+            pdist(found[of]) * unit[name], pdist(raw[of]), rtol=1e-3, atol=1e-4 * factor
+        )
         np.testing.assert_allclose(found[of].mean(axis=0), 0, atol=1e-4)
         assert spacing(found[of].astype(float)) == pytest.approx(1, rel=1e-3)
 
@@ -98,8 +100,8 @@ def test_without_a_section_key_there_is_one_section(adata: AnnData) -> None:
 @pytest.mark.parametrize(
     ("section_key", "spoil", "message"),
     [
-        ("nowhere", lambda adata: None, r'no column "nowhere"; it has:.*"slice".*section'),
-        ("label", lambda adata: None, r'"label".*8 missing values'),
+        ("nowhere", lambda _: None, r'no column "nowhere"; it has:.*"slice".*section'),
+        ("label", lambda _: None, r'"label".*8 missing values'),
         ("slice", lambda adata: adata.obsm.pop("spatial"), r'no "spatial"'),
         ("slice", lambda adata: adata.obsm.update(spatial=np.ones((40, 1))), r"\(40, 1\)"),
         ("slice", lambda adata: adata.obsm.update(spatial=np.ones((40, 2))), "at one place"),
@@ -142,10 +144,8 @@ def test_data_without_positions_has_no_coordinates(adata: AnnData, through: str)
     reference = manager_of(adata)
     query = adata[5:15].copy()
     del query.obsm["spatial"]
-    if through == "setup":
-        manager = manager_of(query, source=reference)
-    else:
-        manager = reference.transfer_fields(query)
+    fresh = through == "setup"
+    manager = manager_of(query, source=reference) if fresh else reference.transfer_fields(query)
     assert np.isnan(positions(manager)).all()
     assert positions(manager).shape == (10, 2)
     assert units(manager) == units(reference)
@@ -165,7 +165,11 @@ def test_a_new_section_of_one_spot_has_no_unit_and_no_coordinates(adata: AnnData
     reference = manager_of(adata)
     query = adata[[0, 30, 31]].copy()
     query.obs["slice"] = ["new", "s2", "s2"]
-    assert np.isfinite(positions(manager_of(query, source=reference))).all(axis=1).tolist() == [False, True, True]
+    assert np.isfinite(positions(manager_of(query, source=reference))).all(axis=1).tolist() == [
+        False,
+        True,
+        True,
+    ]
 
 
 def test_other_axes_are_refused(adata: AnnData) -> None:

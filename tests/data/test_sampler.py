@@ -34,7 +34,10 @@ def tissue_of(sizes: tuple[int, ...], n_axes: int = 2, seed: int = 0) -> Tissue:
     coordinates = rng.uniform(0, 1, (len(section), n_axes)) * sides[section][:, None]
     links = sp.random(len(section), len(section), 0.05, random_state=rng, format="csr", dtype=np.float32)
     return Tissue(
-        coordinates.astype(np.float32), section, {"region": section + rng.integers(0, 2, len(section))}, {"links": links}
+        coordinates.astype(np.float32),
+        section,
+        {"region": section + rng.integers(0, 2, len(section))},
+        {"links": links},
     )
 
 
@@ -88,7 +91,8 @@ def test_batches_are_as_large_as_asked_within_a_patch(batch_size: int, n_axes: i
     assert abs(np.array(sizes) - batch_size).max() <= 1.2 * patch
 
 
-def test_patches_are_of_one_section_and_recorded(sizes: tuple[int, ...] = (90, 50)) -> None:
+def test_patches_are_of_one_section_and_recorded() -> None:
+    sizes = (90, 50)
     tissue, meeting = tissue_of(sizes), Meeting(140)
     batches = list(sampler_of(tissue, meeting=meeting))
     patches = [np.flatnonzero(meeting.patch == patch) for patch in np.unique(meeting.patch)]

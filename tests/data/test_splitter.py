@@ -51,7 +51,9 @@ def test_minibatches_hold_the_rows_of_their_cells(manager: AnnDataManager) -> No
         cells = batch[CELL].ravel().long().numpy()
         assert np.array_equal(batch["X"].numpy(), adata.X[cells].toarray())
         assert np.array_equal(batch[COORDINATES].numpy(), adata.obsm["_isovi_coordinates"][cells])
-        assert batch[SECTION].ravel().tolist() == [int(name == "s2") for name in adata.obs["slice"].iloc[cells]]
+        assert batch[SECTION].ravel().tolist() == [
+            int(name == "s2") for name in adata.obs["slice"].iloc[cells]
+        ]
 
 
 def test_loaders_cover_their_split_once_in_as_many_batches_as_they_say(manager: AnnDataManager) -> None:
@@ -61,7 +63,7 @@ def test_loaders_cover_their_split_once_in_as_many_batches_as_they_say(manager: 
     for loader, split in zip(loaders, splits, strict=True):
         batches = cells_of(loader)
         assert len(batches) == len(loader)
-        assert sorted(sum(batches, [])) == sorted(split)
+        assert sorted(cell for batch in batches for cell in batch) == sorted(split)
 
 
 def test_training_deals_anew_and_validation_does_not(manager: AnnDataManager) -> None:
@@ -87,7 +89,9 @@ def test_the_seed_of_scvi_tools_decides(manager: AnnDataManager, seeded: Callabl
     found = []
     for seed in (1, 1, 2):
         seeded(seed)
-        found.append(cells_of(PatchLoader(manager, np.arange(40), meeting=Meeting(40), batch_size=8, shuffle=True)))
+        found.append(
+            cells_of(PatchLoader(manager, np.arange(40), meeting=Meeting(40), batch_size=8, shuffle=True))
+        )
     assert found[0] == found[1] != found[2]
 
 

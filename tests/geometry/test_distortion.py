@@ -94,7 +94,9 @@ def test_raw_distortion_shrinks_with_the_latent(
 ) -> None:
     pairs = all_distances(latent), all_distances(tissue), weight
     whole = raw_distortion(*pairs, torch.tensor(0.7, dtype=torch.float64))
-    shrunk = raw_distortion(factor * pairs[0], pairs[1], weight, torch.tensor(0.7 * factor, dtype=torch.float64))
+    shrunk = raw_distortion(
+        factor * pairs[0], pairs[1], weight, torch.tensor(0.7 * factor, dtype=torch.float64)
+    )
     assert float(shrunk) == pytest.approx(factor * float(whole), rel=1e-9)
 
 

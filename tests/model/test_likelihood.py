@@ -11,9 +11,18 @@ from isovi.model.likelihood import (
 )
 
 CELLS, GENES, SAMPLES = 6, 11, 3
-THETAS = {"gene": (GENES,), "gene-cell": (CELLS, GENES), "cell": (CELLS, 1), "sample": (SAMPLES, CELLS, GENES), "one": ()}
+THETAS = {
+    "gene": (GENES,),
+    "gene-cell": (CELLS, GENES),
+    "cell": (CELLS, 1),
+    "sample": (SAMPLES, CELLS, GENES),
+    "one": (),
+}
 LAYOUTS = [(mu, theta) for mu in ("2d", "3d") for theta in THETAS if (mu, theta) != ("2d", "sample")]
-CLASSES = {NegativeBinomial: SparseNegativeBinomial, ZeroInflatedNegativeBinomial: SparseZeroInflatedNegativeBinomial}
+CLASSES = {
+    NegativeBinomial: SparseNegativeBinomial,
+    ZeroInflatedNegativeBinomial: SparseZeroInflatedNegativeBinomial,
+}
 
 
 def parameters(layout: tuple[str, str], dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -23,7 +32,11 @@ def parameters(layout: tuple[str, str], dtype: torch.dtype) -> dict[str, torch.T
     def normal(size: tuple[int, ...]) -> torch.Tensor:
         return torch.randn(size, generator=generator, dtype=torch.float64).to(dtype)
 
-    drawn = {"mu": normal(shape).mul(3).exp(), "theta": normal(THETAS[layout[1]]).exp(), "zi_logits": normal(shape)}
+    drawn = {
+        "mu": normal(shape).mul(3).exp(),
+        "theta": normal(THETAS[layout[1]]).exp(),
+        "zi_logits": normal(shape),
+    }
     return {key: value.requires_grad_() for key, value in drawn.items()}
 
 
@@ -86,6 +99,8 @@ def test_the_distribution_is_the_same_but_for_its_class(theirs: type) -> None:
     assert torch.equal(found.get_normalized("scale"), px.get_normalized("scale"))
 
 
-@pytest.mark.parametrize("px", [Poisson(torch.ones(3)), SparseNegativeBinomial(mu=torch.ones(3), theta=torch.ones(3))])
+@pytest.mark.parametrize(
+    "px", [Poisson(torch.ones(3)), SparseNegativeBinomial(mu=torch.ones(3), theta=torch.ones(3))]
+)
 def test_other_distributions_pass_through(px: torch.distributions.Distribution) -> None:
     assert sparse_likelihood(px) is px

@@ -36,7 +36,9 @@ def test_thinned_counts_have_the_binomial_mean_and_variance(low: float, high: fl
         assert abs(float(gene.mean()) - n * mean_share) < 4 * np.sqrt(variance / cells)
         assert float(gene.var()) == pytest.approx(variance, rel=0.04)
     covariance = float(torch.cov(kept.T)[0, 1])
-    assert covariance == pytest.approx(n**2 * share_variance, abs=4 * variance / np.sqrt(cells)), "one share a cell"
+    assert covariance == pytest.approx(n**2 * share_variance, abs=4 * variance / np.sqrt(cells)), (
+        "one share a cell"
+    )
 
 
 def test_thinned_counts_are_whole_and_no_larger() -> None:
@@ -79,13 +81,16 @@ def test_only_the_encoder_in_training_sees_fewer_counts(model: IsoSCVI) -> None:
     torch.testing.assert_close(library, whole.sum(1, keepdim=True).log())
     assert torch.equal(module.eval()._get_inference_input(tensors)["x"], whole)
     inferred = module.inference(**module._get_inference_input(tensors))
-    torch.testing.assert_close(module._get_generative_input(tensors, inferred)["library"], inferred["library"])
+    torch.testing.assert_close(
+        module._get_generative_input(tensors, inferred)["library"], inferred["library"]
+    )
 
 
 def test_inference_and_validation_do_not_depend_on_thinning(model: IsoSCVI) -> None:
     found = []
     for thinning in (None, (0.3, 0.4)):
         model.module.thinning = thinning
+        model.module.eval()
         model.is_trained_ = True
         torch.manual_seed(0)
         found.append((model.get_latent_representation(), float(model.get_elbo())))
@@ -123,7 +128,9 @@ def setups(adata: AnnData) -> dict[type, dict[str, Any]]:
     }
 
 
-@pytest.mark.parametrize(("backbone", "can"), [(TOTALVI, False), (PEAKVI, False), (SCANVI, True), (AUTOZI, True)])
+@pytest.mark.parametrize(
+    ("backbone", "can"), [(TOTALVI, False), (PEAKVI, False), (SCANVI, True), (AUTOZI, True)]
+)
 def test_backbones_say_whether_they_can_be_thinned(tissue: AnnData, backbone: type, can: bool) -> None:
     made = preserve_distances(backbone)
     made.setup_anndata(tissue, **setups(tissue)[backbone])
@@ -206,7 +213,7 @@ def test_logistic_normal_latents_are_compared_as_they_are_reported(tissue: AnnDa
     cls.setup_anndata(tissue)
     model = cls(tissue, n_latent=3, latent_distribution="ln")
     seen = {}
-    model.module.objective.forward = lambda loc, sd, sample, *_: seen.update(loc=loc, sample=sample)
+    model.module.objective.forward = lambda loc, _sd, sample, *_: seen.update(loc=loc, sample=sample)
     model.module.eval()(tensors_of(model))
     for points in seen.values():
         torch.testing.assert_close(points.sum(1), torch.ones(32))

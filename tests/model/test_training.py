@@ -6,12 +6,24 @@ from typing import Any
 from unittest.mock import Mock
 
 import lightning.pytorch as pl
+import pandas as pd
 import pytest
 import torch
 
 from isovi import Constraint, IsoviWarning, Penalty
 from isovi.model.objective import Distortion, Objective
-from isovi.model.training import NOTICEABLE, PATIENCE, WARM_UP, BestEpoch, CollapseWatch, DualAscent
+from isovi.model.training import (
+    NOTICEABLE,
+    PATIENCE,
+    TOLERANCE,
+    WARM_UP,
+    BestEpoch,
+    CollapseWatch,
+    DualAscent,
+    summarise,
+)
+
+ASKED = Constraint(0.25)
 
 
 def trainer_at(epoch: int = 0, step: int = 0, **metrics: float) -> Any:
@@ -21,7 +33,7 @@ def trainer_at(epoch: int = 0, step: int = 0, **metrics: float) -> Any:
     return trainer
 
 
-def objective_of(asked: Distortion = Constraint(0.25), distortion: float = 0.6, spread: float = 3.0) -> Objective:
+def objective_of(asked: Distortion = ASKED, distortion: float = 0.6, spread: float = 3.0) -> Objective:
     objective = Objective(asked, 1)
     objective.running.copy_(torch.tensor([distortion, 200.0, spread]))
     objective.scale.fill_(0.5)
@@ -40,7 +52,7 @@ def test_the_constraint_waits_for_the_warm_up() -> None:
     assert float(objective.multiplier) > 0
 
 
-def pressed(asked: Distortion = Constraint(0.25)) -> tuple[Objective, DualAscent]:
+def pressed(asked: Distortion = ASKED) -> tuple[Objective, DualAscent]:
     """An objective whose multiplier has risen for some steps."""
     objective = objective_of(asked)
     ascent = DualAscent(objective)
@@ -200,3 +212,47 @@ def test_without_any_pair_there_is_nothing_to_find() -> None:
     fresh.on_train_epoch_end()
     assert fresh.first_scale is None
     assert fresh.findings() == []
+
+
+# ------------------------------------------------------------------ what was reached
+
+
+def history_of(**columns: list[float]) -> dict[str, pd.DataFrame]:
+    return {name: pd.DataFrame({name: values}) for name, values in columns.items()}
+
+
+REACHED = history_of(
+    elbo_train=[9.0, 8.0, 7.0],
+    relative_distortion_train=[0.5, 0.26, 0.2],
+    relative_distortion_validation=[0.6, 0.4, 0.5],
+)
+
+
+def test_the_figures_told_are_those_of_the_epoch_that_is_kept() -> None:
+    told = summarise([], Constraint(0.25), REACHED)
+    assert told.startswith("Trained 3 epochs; the state of epoch 3 is kept.")
+    assert "Relative distortion: 0.200 on training spots, 0.500 on validation spots." in told
+    best = BestEpoch("elbo_validation")
+    best.on_validation_end(trainer_at(1, elbo_validation=1.0), Plan())
+    told = summarise([best], Constraint(0.25), REACHED)
+    assert "the state of epoch 2 is kept" in told
+    assert "0.260 on training spots, 0.400 on validation spots." in told
+
+
+def test_the_verdict_on_a_constraint_names_its_target() -> None:
+    assert "The constraint of 0.2 holds on training spots." in summarise([], Constraint(0.2), REACHED)
+    assert "holds" in summarise([], Constraint(0.2 / (1 + 0.9 * TOLERANCE)), REACHED)
+    missed = summarise([], Constraint(0.1), REACHED)
+    assert "was not reached in so many epochs: train longer, or loosen the target." in missed
+    _, stalled = pressed()
+    validated(stalled, [0.5] * (1 + PATIENCE))
+    told = summarise([stalled], Constraint(0.1), REACHED)
+    assert "these genes do not tell positions that well" in told
+    assert f"From epoch {PATIENCE + 1} on the multiplier rose no more" in told
+    assert "lowest 0.500" in told
+
+
+def test_without_a_constraint_there_is_no_verdict() -> None:
+    assert "constraint" not in summarise([], Penalty(1.0), REACHED)
+    plain = summarise([], None, history_of(elbo_train=[3.0]))
+    assert plain == "Trained 1 epochs; the state of epoch 1 is kept."

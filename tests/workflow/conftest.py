@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from anndata import AnnData
 from rich.console import Console
+from scipy import sparse
 
 from isovi.simulate import simulate
 from isovi.workflow import fit as workflow
@@ -25,10 +26,10 @@ N_OBS, N_GENES = 120, 40
 def make_tissue() -> AnnData:
     """Two sections with batches, a layer of counts, links between spots, and a gene that no spot has."""
     adata = simulate("layers", n_obs=N_OBS, n_genes=N_GENES, n_sections=2, seed=0)
-    counts = adata.X.tolil()
+    counts = adata.X.toarray()
     counts[:, 0] = 0
     counts[:, 1] += 1  # no spot becomes empty
-    adata.X = counts.tocsr()
+    adata.X = sparse.csr_matrix(counts)
     adata.layers["counts"] = adata.X.copy()
     adata.obs["batch"] = np.where(np.arange(N_OBS) % 2, "a", "b")
     return adata
@@ -54,9 +55,9 @@ class Run:
         return anndata.io.read_h5ad(self.out / "adata.h5ad")
 
 
-def run_fit(input: Path, out: Path, *, pictures: bool = False, **options: Any) -> Run:
+def run_fit(file: Path, out: Path, *, pictures: bool = False, **options: Any) -> Run:
     """Fit for two epochs; the pictures, which cost more than that, only where they are asked for."""
-    asked = workflow.FitOptions(input, out, **{"max_epochs": 2, "n_latent": 4, "holdout": "0.25", **options})
+    asked = workflow.FitOptions(file, out, **{"max_epochs": 2, "n_latent": 4, "holdout": "0.25", **options})
     console, models = Console(file=StringIO(), width=80), []
     with pytest.MonkeyPatch.context() as patch:
         train = workflow.train

@@ -37,7 +37,8 @@ def row(text: str, name: str) -> list[str]:
 
 
 def test_held_out_figures_stand_side_by_side(tmp_path: Path) -> None:
-    runs = [write_run(tmp_path / "a", "constraint 0.2"), write_run(tmp_path / "b", "none", reconstruction=123.456)]
+    other = write_run(tmp_path / "b", "none", reconstruction=123.456)
+    runs = [write_run(tmp_path / "a", "constraint 0.2"), other]
     text = printed(runs)
     assert "Held-out spots" in text
     assert all(word in text for word in ("constraint 0.2", "none", str(runs[0]), str(runs[1])))
@@ -69,5 +70,5 @@ def test_pictures_are_listed_run_by_run(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_figures_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no metrics.json"):
+    with pytest.raises(InputError, match=r"holds no metrics\.json"):
         read(tmp_path)

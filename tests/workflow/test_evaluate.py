@@ -13,13 +13,13 @@ GEOMETRY = {"morans_i", "gearys_c", "relative_distortion", "spearman_distance"}
 
 
 def grid(n: int = 12, sections: int = 1, heldout: float = 0.25) -> Placement:
-    """Square grids of unit spacing, of which every so many spots are held out."""
-    one = np.stack(np.meshgrid(np.arange(n), np.arange(n)), axis=-1).reshape(-1, 2).astype(float)
-    coordinates = np.tile(one, (sections, 1))
-    section = np.repeat(np.arange(sections), n * n)
+    """Square grids of about unit spacing (no two distances alike: ranks are told apart)."""
     rng = np.random.default_rng(0)
-    split = np.where(rng.uniform(size=len(section)) < heldout, "heldout", "train").astype("<U10")
-    split[split == "train"] = np.where(rng.uniform(size=(split == "train").sum()) < 0.1, "validation", "train")
+    one = np.stack(np.meshgrid(np.arange(n), np.arange(n)), axis=-1).reshape(-1, 2)
+    coordinates = np.tile(one, (sections, 1)) + rng.uniform(-0.1, 0.1, (sections * n * n, 2))
+    section = np.repeat(np.arange(sections), n * n)
+    drawn = rng.uniform(size=len(section))
+    split = np.select([drawn < heldout, drawn > 0.92], ["heldout", "validation"], "train").astype("<U10")
     return Placement(coordinates, section, split)
 
 

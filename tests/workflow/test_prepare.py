@@ -58,7 +58,7 @@ def test_a_share_is_read(tissue: AnnData, text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "half", "-0.1", "0.95", "1", "nan", "inf", "section:", "batch:a"])
 def test_other_text_is_refused(tissue: AnnData, text: str) -> None:
-    with pytest.raises(InputError, match="between 0 and 0.9, or section:NAME") as raised:
+    with pytest.raises(InputError, match=r"between 0 and 0\.9, or section:NAME") as raised:
         holdout_of(tissue, text, "section")
     assert f"--holdout {text} " in str(raised.value)
 
@@ -75,7 +75,7 @@ def test_sections_named_by_numbers_are_found(tissue: AnnData) -> None:
 
 
 def test_an_unknown_section_is_refused_with_those_that_exist(tissue: AnnData) -> None:
-    with pytest.raises(InputError, match="section_0.*section_1"):
+    with pytest.raises(InputError, match=r"section_0.*section_1"):
         holdout_of(tissue, "section:section_9", "section")
 
 

@@ -408,7 +408,7 @@ def _matrix(adata: AnnData, layer: str | None) -> tuple[Any, str]:
     """The counts as stored, and what to call them."""
     if layer is not None and layer not in adata.layers:
         raise InputError(
-            f'adata.layers has no "{layer}"; it has: {_some(adata.layers.keys(), limit=20)}.',
+            f'adata.layers has no "{layer}"; it has: {_layers(adata)}.',
             "The raw counts are read from that layer.",
             "Pass layer (--layer) with the right name, or leave it out if adata.X holds the counts.",
         )
@@ -450,9 +450,14 @@ def _require_counts(block: _Block, adata: AnnData, where: str) -> None:
             raise InputError(f"{where} holds {values[position]:g} ({place}).", rule, _find_counts(adata))
 
 
+def _layers(adata: AnnData) -> str:
+    """Names of the layers; anndata 0.13 lists ``X`` among them, as ``None``."""
+    return _some((name for name in adata.layers.keys() if name is not None), limit=20)  # noqa: SIM118
+
+
 def _find_counts(adata: AnnData) -> str:
     raw = "; adata.raw may hold them too" if adata.raw is not None else ""
-    layers = _some(adata.layers.keys(), limit=20)
+    layers = _layers(adata)
     return f"Pass layer (--layer) with the layer that holds the raw counts; adata.layers has: {layers}{raw}."
 
 

@@ -30,7 +30,7 @@ class PatchLoader(AnnDataLoader):
     def __init__(
         self,
         adata_manager: AnnDataManager,
-        indices: Sequence[int],
+        indices: Sequence[int] | np.ndarray,
         *,
         meeting: Meeting,
         batch_size: int = 128,

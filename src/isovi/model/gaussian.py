@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from scvi import REGISTRY_KEYS
 from scvi.distributions import Normal
@@ -72,17 +73,17 @@ class GaussianVAE(VAE):
     def generative(
         self,
         z: torch.Tensor,
-        library: torch.Tensor,
+        library: torch.Tensor,  # noqa: ARG002  # as of any scvi-tools module; means need no library size
         batch_index: torch.Tensor,
         cont_covs: torch.Tensor | None = None,
         cat_covs: torch.Tensor | None = None,
-        transform_batch: torch.Tensor | None = None,
+        transform_batch: torch.Tensor | int | np.integer | None = None,
         **_: Any,
     ) -> dict[str, Any]:
         """Distribution of log-normalised expression, with normalised expression as its ``scale``."""
         prior = Normal(torch.zeros_like(z), torch.ones_like(z))
         if transform_batch is not None:
-            batch_index = torch.ones_like(batch_index) * transform_batch
+            batch_index = torch.ones_like(batch_index) * torch.as_tensor(transform_batch)
         if cont_covs is not None:
             z = torch.cat([z, cont_covs.expand(*z.shape[:-1], -1)], dim=-1)
         categories = () if cat_covs is None else torch.split(cat_covs, 1, dim=1)
@@ -100,7 +101,7 @@ class GaussianVAE(VAE):
         tensors: dict[str, torch.Tensor],
         inference_outputs: dict[str, Any],
         generative_outputs: dict[str, Any],
-        kl_weight: torch.Tensor | float = 1.0,
+        kl_weight: torch.Tensor | float | int = 1.0,  # scvi-tools passes the int 1 outside training
     ) -> LossOutput:
         """ELBO loss, with the reconstruction held against log-normalised counts."""
         counts = tensors[REGISTRY_KEYS.X_KEY]

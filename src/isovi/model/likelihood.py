@@ -6,6 +6,8 @@ The values are those of :mod:`scvi.distributions`; only the work differs.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from scvi.distributions import NegativeBinomial, ZeroInflatedNegativeBinomial
 from torch.nn.functional import softplus
@@ -34,7 +36,7 @@ class SparseZeroInflatedNegativeBinomial(ZeroInflatedNegativeBinomial):
         return inflated - softplus(-self.zi_logits)
 
 
-def sparse_likelihood(px: torch.distributions.Distribution) -> torch.distributions.Distribution:
+def sparse_likelihood(px: Any) -> Any:
     """The same distribution with the cheaper ``log_prob``, where there is one."""
     if type(px) is ZeroInflatedNegativeBinomial:
         return SparseZeroInflatedNegativeBinomial(
@@ -56,7 +58,9 @@ def _with_counts(
     """``zero``, with ``base`` plus the terms of a positive count put where the count is positive."""
     value = value.expand_as(zero)
     where = value.reshape(-1).nonzero().squeeze(1)
-    count, mean, total, start = (part.expand_as(zero).reshape(-1)[where] for part in (value, mu, log_sum, base))
+    count, mean, total, start = (
+        part.expand_as(zero).reshape(-1)[where] for part in (value, mu, log_sum, base)
+    )
     size = theta[where % theta.shape[0]] if theta.dim() == 1 else theta.expand_as(zero).reshape(-1)[where]
     gammas = torch.lgamma(count + size) - torch.lgamma(size) - torch.lgamma(count + 1)
     positive = start + count * ((mean + _EPS).log() - total) + gammas

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -67,8 +68,9 @@ class DistancePreservingMixin:
         _check_distortion(distortion)
         if distortion is not None:  # kept in init_params_, so that a saved model knows its network
             kwargs = {**self.network_defaults, **kwargs}
-        takes_registry = "registry" in inspect.signature(super().__init__).parameters
-        super().__init__(adata, **kwargs, **({"registry": registry} if takes_registry else {}))
+        backbone_init: Callable[..., None] = super().__init__
+        takes_registry = "registry" in inspect.signature(backbone_init).parameters
+        backbone_init(adata, **kwargs, **({"registry": registry} if takes_registry else {}))
         self.distortion, self.pairs = distortion, pairs
         if distortion is not None:
             self.module.objective = Objective(distortion, self.summary_stats[f"n_{SECTION}"])
@@ -135,12 +137,15 @@ class DistancePreservingMixin:
         """
         self.module.thinning = self._thinning(thinning)
         if self.distortion is None and self.module.thinning is None:
-            return super().train(max_epochs, **kwargs)
+            super().train(max_epochs, **kwargs)
+            return
         kwargs = {**self.training_defaults, **kwargs}
         callbacks = self._callbacks(kwargs)
-        self._bind_pairs(kwargs)
         try:
-            super().train(max_epochs, callbacks=[*(kwargs.pop("callbacks", None) or []), *callbacks], **kwargs)
+            self._bind_pairs(kwargs)
+            super().train(
+                max_epochs, callbacks=[*(kwargs.pop("callbacks", None) or []), *callbacks], **kwargs
+            )
         finally:
             self._unbind_pairs()
         self._fit_scale()
@@ -154,14 +159,15 @@ class DistancePreservingMixin:
         The coordinate unit is the section's median nearest-neighbour distance,
         :attr:`coordinate_units`.
         """
-        if self.module.objective is None:
+        objective = self.module.objective
+        if objective is None:
             raise InputError(
                 "This model was made with distortion=None.",
                 "The plain backbone has no distance scale.",
                 "Make the model with a Constraint or a Penalty; Penalty(0) measures without pressing.",
             )
-        scale = self.module.objective.scale.cpu().tolist()
-        if not self.distortion.per_section:
+        scale = objective.scale.cpu().tolist()
+        if not objective.distortion.per_section:
             return scale[0]
         names = self.adata_manager.get_state_registry(SECTION).categorical_mapping
         return dict(zip(map(str, names), scale, strict=True))
@@ -174,14 +180,14 @@ class DistancePreservingMixin:
     def _thinning(self, asked: tuple[float, float] | str | None) -> tuple[float, float] | None:
         if asked == "auto":
             return THINNING if self.distortion is not None and self.module.can_thin else None
-        check_thinning(asked)
-        if asked is not None and not self.module.can_thin:
+        given = check_thinning(asked)
+        if given is not None and not self.module.can_thin:
             raise InputError(
                 f"thinning={asked!r} was asked for with {type(self).__name__}.",
                 "Only backbones that encode counts with an observed library size can be thinned.",
                 "Leave thinning at its default.",
             )
-        return asked
+        return given
 
     def _callbacks(self, kwargs: dict[str, Any]) -> list[Callback]:
         callbacks: list[Callback] = []
@@ -223,7 +229,7 @@ class DistancePreservingMixin:
     def _fit_scale(self) -> None:
         """Fit λ to the trained latent, without dropout or thinning, over pairs of training spots."""
         objective = self.module.objective
-        if objective is None or self.distortion.scale == "learned":
+        if objective is None or objective.distortion.scale == "learned":
             return
         manager, weights = self.adata_manager, self.pairs.fit(tissue_of(self.adata_manager, self.pairs))
         coordinates = torch.as_tensor(np.asarray(manager.get_from_registry(COORDINATES)))
@@ -278,7 +284,7 @@ def _check_distortion(distortion: Any) -> None:
         )
 
 
-class IsoSCVI(preserve_distances(SCVI)):  # type: ignore[misc]  # a class made at run time
+class IsoSCVI(preserve_distances(SCVI)):  # a class made at run time
     """scVI whose latent distances follow tissue distances.
 
     Parameters
@@ -309,7 +315,7 @@ class IsoSCVI(preserve_distances(SCVI)):  # type: ignore[misc]  # a class made a
     training_defaults: ClassVar[dict[str, Any]] = {"early_stopping": True}
 
 
-class IsoVAE(preserve_distances(GaussianSCVI)):  # type: ignore[misc]  # likewise
+class IsoVAE(preserve_distances(GaussianSCVI)):  # likewise
     """The paper's VAE: Gaussian likelihood on log-normalised expression, with distances kept.
 
     Takes raw counts and what :class:`IsoSCVI` takes, but for the likelihood.

@@ -68,7 +68,9 @@ class DistancePreservingModule:
     def _around_loss(
         self, output: LossOutput, tensors: dict[str, torch.Tensor], inferred: dict[str, Any], *_: Any
     ) -> LossOutput:
-        term = None if self.objective is None else self._distortion(tensors, inferred, output.loss.detach())
+        if self.objective is None:
+            return output
+        term = self._distortion(tensors, inferred, output.loss.detach())
         if term is None:
             return output
         reported = {
@@ -113,8 +115,8 @@ def thin(counts: torch.Tensor, low: float, high: float) -> torch.Tensor:
     return torch.where(kept.sum(1, keepdim=True) > 0, kept, counts)
 
 
-def check_thinning(thinning: Any) -> None:
-    """Refuse a range of thinning that is none."""
+def check_thinning(thinning: Any) -> tuple[float, float] | None:
+    """The range of thinning, refused if it is none."""
     try:
         low, high = (1.0, 1.0) if thinning is None else thinning
         valid = bool(0 < low <= high <= 1)
@@ -126,6 +128,7 @@ def check_thinning(thinning: Any) -> None:
             "It is a pair (low, high) with 0 < low <= high <= 1, or None.",
             "Give for example (0.3, 1.0).",
         )
+    return thinning
 
 
 def _around(backbone: type, name: str, hook: str) -> Callable[..., Any]:

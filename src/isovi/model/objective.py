@@ -152,6 +152,12 @@ class Objective(nn.Module):
         How likely pairs meet in a minibatch.
     """
 
+    scale: torch.Tensor  # λ, shape (section,) or (1,)
+    running: torch.Tensor  # averages of distortion, backbone's loss and spread
+    log_multiplier: torch.Tensor
+    log_limit: torch.Tensor
+    scale_parameter: nn.Parameter  # of a learned λ only
+
     def __init__(self, distortion: Distortion, n_sections: int) -> None:
         super().__init__()
         self.distortion = distortion

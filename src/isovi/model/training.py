@@ -84,13 +84,15 @@ class BestEpoch(Callback):
         current = trainer.callback_metrics.get(self.monitor)
         if current is not None and self.sign * float(current) < self.best:
             self.best, self.epoch = self.sign * float(current), trainer.current_epoch
-            state = pl_module.module.state_dict()
+            module: Any = pl_module.module
+            state = module.state_dict()
             self._state = {key: value.detach().clone() for key, value in state.items()}
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, _: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put the best state back."""
         if self._state:
-            pl_module.module.load_state_dict(self._state)
+            module: Any = pl_module.module
+            module.load_state_dict(self._state)
             self._state = {}
 
 
@@ -123,17 +125,18 @@ class CollapseWatch(Callback):
         if self.first_scale is not None and bool((scale < COLLAPSED_SCALE * self.first_scale).any()):
             found.append(
                 f"The scale λ has collapsed from {float(self.first_scale.min()):.2g} to "
-                f"{float(scale.min()):.2g}: the distortion was lowered by shrinking the latent. {self._remedy()}"
+                f"{float(scale.min()):.2g}: the distortion was lowered by shrinking the latent. "
+                f"{self._remedy()}"
             )
         return found
 
     def _remedy(self) -> str:
         asked = self.objective.distortion
+        if isinstance(asked, Constraint):
+            return f"Use a looser target than {asked.target}."
         if isinstance(asked, Penalty) and not asked.relative:
             return "Use the relative distortion, Penalty(weight, relative=True), or a Constraint."
-        if isinstance(asked, Penalty):
-            return "Use a smaller weight, or a Constraint."
-        return f"Use a looser target than {asked.target}."
+        return "Use a smaller weight, or a Constraint."
 
 
 def summarise(
@@ -151,7 +154,9 @@ def summarise(
         Of the training, one table for each figure.
     """
     n_epochs = len(history["elbo_train"])
-    best = next((c.epoch for c in callbacks if isinstance(c, BestEpoch) and c.epoch is not None), n_epochs - 1)
+    best = next(
+        (c.epoch for c in callbacks if isinstance(c, BestEpoch) and c.epoch is not None), n_epochs - 1
+    )
     said = [f"Trained {n_epochs} epochs; the state of epoch {best + 1} is kept."]
     reached = {
         part: float(history[f"relative_distortion_{part}"].iloc[:, 0].get(best, math.nan))
@@ -161,16 +166,19 @@ def summarise(
     if reached:
         said.append(
             "Relative distortion: "
-            + ", ".join(f"{value:.3f} on {part.replace('train', 'training')} spots" for part, value in reached.items())
+            + ", ".join(
+                f"{value:.3f} on {part.replace('train', 'training')} spots" for part, value in reached.items()
+            )
             + "."
         )
     stalled = next((c for c in callbacks if isinstance(c, DualAscent) and c.stalled_at is not None), None)
     if isinstance(distortion, Constraint) and reached:
         said.append(_verdict(distortion.target, reached["train"], stalled is not None))
-    if stalled is not None:
+    if stalled is not None and stalled.stalled_at is not None:
         said.append(
-            f"From epoch {stalled.stalled_at + 1} on the multiplier rose no more: distortion of validation spots "
-            f"no longer fell (lowest {stalled.best:.3f}), and pressing harder would buy memorised geometry."
+            f"From epoch {stalled.stalled_at + 1} on the multiplier rose no more: distortion of validation "
+            f"spots no longer fell (lowest {stalled.best:.3f}), and pressing harder would buy memorised "
+            "geometry."
         )
     return " ".join(said)
 
@@ -180,4 +188,6 @@ def _verdict(target: float, reached: float, stalled: bool) -> str:
         return f"The constraint of {target:g} holds on training spots."
     if stalled:
         return f"The constraint of {target:g} was not reached: these genes do not tell positions that well."
-    return f"The constraint of {target:g} was not reached in so many epochs: train longer, or loosen the target."
+    return (
+        f"The constraint of {target:g} was not reached in so many epochs: train longer, or loosen the target."
+    )

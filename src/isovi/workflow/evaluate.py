@@ -119,10 +119,11 @@ def _pair_distances(
     latent: np.ndarray, placement: Placement, spots: np.ndarray, seed: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     source, target = sample_pairs(placement.section[spots], N_PAIRS, np.random.default_rng(seed))
-    return tuple(  # type: ignore[return-value]
+    in_latent, in_tissue = (
         torch.as_tensor(metrics.pair_distances(values[spots], source, target))
         for values in (latent, placement.coordinates)
     )
+    return in_latent, in_tissue
 
 
 def _scale(latent: np.ndarray, placement: Placement, spots: np.ndarray, seed: int) -> torch.Tensor:
