@@ -21,8 +21,9 @@ demo: $(STAMP)-run
 	$(BIN)/isovi fit demo/tissue.h5ad --out demo/plain $(DEMO) --plain
 	$(BIN)/isovi compare demo/run demo/plain
 
+# One thread: the models of the tests are so small that threads only wait for each other.
 test: $(STAMP)-test
-	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
 
 lint: $(STAMP)-dev
 	$(BIN)/ruff check .
