@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scvi
+import torch
 from anndata import AnnData
 from scvi.model import AUTOZI, PEAKVI, SCANVI, TOTALVI, LinearSCVI
 
@@ -34,7 +35,7 @@ BACKBONES = {
     "totalvi": Backbone(
         TOTALVI, {"protein_expression_obsm_key": "protein"}, {"empirical_protein_background_prior": False}
     ),
-    "peakvi": Backbone(PEAKVI, init={"n_hidden": 32}),
+    "peakvi": Backbone(PEAKVI, init={"n_hidden": 32}, train={"lr": 4e-3}),
     "linear": Backbone(LinearSCVI, init={"n_hidden": 32}),
     "autozi": Backbone(AUTOZI, init={"n_hidden": 32}),
 }
@@ -54,13 +55,14 @@ def made(name: str, adata: AnnData, **kwargs: Any) -> Any:
 def test_every_backbone_learns_distances(
     make_tissue: Callable, quickly: Callable, name: str, tmp_path: Path
 ) -> None:
-    final, train = {}, {"max_epochs": 25, "plan_kwargs": {"lr": 4e-3}, **BACKBONES[name].train}
-    for asked in (Penalty(0.0), Constraint(0.2)):
+    final, weight, train = [], 0.0, {"max_epochs": 40, "plan_kwargs": {"lr": 4e-3}, **BACKBONES[name].train}
+    for times_the_loss in (0, 10):
         scvi.settings.seed = 2
-        model = quickly(made(name, make_tissue(), distortion=asked), **train)
-        final[str(asked)] = float(model.history_["relative_distortion_train"].to_numpy(float)[-1, 0])
+        model = quickly(made(name, make_tissue(), distortion=Penalty(times_the_loss * weight)), **train)
+        final.append(model.history_["relative_distortion_train"].to_numpy(float)[-5:].mean())
         assert np.isfinite(model.distance_scale) and model.distance_scale > 0
-    assert final["constraint 0.2"] < 0.85 * final["none"]
+        weight = abs(model.module.objective.running_loss)  # the term is weighed in units of it
+    assert final[1] < 0.9 * final[0]
     latent = model.get_latent_representation()
     assert latent.shape == (150, 5)
     model.save(tmp_path / name, save_anndata=True)
@@ -88,9 +90,10 @@ def test_scanvi_starts_from_a_distance_preserving_scvi(tissue: AnnData, quickly:
     reference = quickly(IsoSCVI(tissue, n_latent=4, n_hidden=16, distortion=Constraint(0.3)))
     model = preserve_distances(SCANVI).from_scvi_model(reference, "unknown", labels_key="label")
     assert model.distortion == Constraint(0.3)
-    np.testing.assert_allclose(
-        model.get_latent_representation(), reference.get_latent_representation(), atol=1e-5
-    )
+    taken = model.module.state_dict()
+    for key, value in reference.module.state_dict().items():
+        if key.startswith("z_encoder."):
+            assert torch.equal(taken[key], value), key
     quickly(model, max_epochs=2)
     assert "relative_distortion_train" in model.history_
     assert model.predict().shape == (150,)

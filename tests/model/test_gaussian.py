@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scanpy as sc
 import torch
 from anndata import AnnData
 from scipy.stats import norm
@@ -21,13 +20,11 @@ def model(tissue: AnnData, quickly: Callable) -> IsoVAE:
 
 
 def lognorm(adata: AnnData) -> np.ndarray:
-    copy = AnnData(adata.X.copy())
-    sc.pp.normalize_total(copy, target_sum=1e4)
-    sc.pp.log1p(copy)
-    return copy.X.toarray()
+    counts = adata.X.toarray().astype(float)
+    return np.log1p(1e4 * counts / counts.sum(axis=1, keepdims=True))
 
 
-def test_normalisation_is_scanpys(tissue: AnnData) -> None:
+def test_normalisation_is_log1p_of_counts_per_ten_thousand(tissue: AnnData) -> None:
     found = log_normalise(torch.as_tensor(tissue.X.toarray())).numpy()
     np.testing.assert_allclose(found, lognorm(tissue), rtol=1e-5, atol=1e-6)
     assert not log_normalise(torch.zeros(2, 3)).any()

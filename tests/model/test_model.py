@@ -292,6 +292,13 @@ def test_what_was_reached_is_told_in_plain_words(
     assert f"{model.history_['relative_distortion_validation'].to_numpy(float).min():.3f}" in told
 
 
+def test_every_spot_can_be_used_for_training(tissue: AnnData, quickly: Callable) -> None:
+    IsoSCVI.setup_anndata(tissue)
+    model = quickly(IsoSCVI(tissue, **SMALL), train_size=1.0)
+    assert len(model.train_indices) == tissue.n_obs
+    assert model.distance_scale > 0
+
+
 def test_training_can_go_on(fitted: IsoSCVI, quickly: Callable, tmp_path: Path) -> None:
     fitted.save(tmp_path / "model", save_anndata=True)
     model = IsoSCVI.load(tmp_path / "model")

@@ -34,7 +34,7 @@ SCALE_LEARNING_RATE = 10.0  # λ = exp(10 p): Adam's steps, blind to units, move
 MOMENTUM = 0.1  # of the running averages that dual ascent reads, as in batch normalisation
 ASCENT_RATE = 0.05  # change of the log multiplier a step, for a violation as large as the target
 START_SHARE = 0.005  # first multiplier as a share of the backbone's loss
-LIMIT_SHARE = 1.0  # highest multiplier, likewise
+LIMIT_SHARE = 0.25  # highest multiplier, likewise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -341,13 +341,19 @@ class Objective(nn.Module):
         """One step of dual ascent on the log multiplier, up to its limit."""
         if not isinstance(self.distortion, Constraint) or not math.isfinite(self.running_distortion):
             return
-        loss = abs(self.running_loss)
-        current = float(self.log_multiplier)
-        if math.isinf(current):
-            current = math.log(max(START_SHARE * loss, 1e-3))
+        if math.isinf(float(self.log_multiplier)):
+            self._start_from(max(abs(self.running_loss), 1e-3))
         violation = self.running_distortion / self.distortion.target - 1
-        highest = min(math.log(max(LIMIT_SHARE * loss, 1e-3)), float(self.log_limit))
-        self.log_multiplier.fill_(min(current + ASCENT_RATE * violation, highest))
+        raised = float(self.log_multiplier) + ASCENT_RATE * violation
+        self.log_multiplier.fill_(min(raised, float(self.log_limit)))
+
+    def _start_from(self, loss: float) -> None:
+        """Take start and limit of the multiplier from the backbone's loss at the end of the warm-up.
+
+        Later on the loss of a Gaussian likelihood may pass zero and tell no scale any more.
+        """
+        self.log_multiplier.fill_(math.log(START_SHARE * loss))
+        self.log_limit.fill_(min(math.log(LIMIT_SHARE * loss), float(self.log_limit)))
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
