@@ -118,16 +118,20 @@ def fit(
 @app.command()
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Folders written by isovi fit.")],
+    save: Annotated[Path | None, typer.Option(help="Picture of the runs' latents to write.")] = None,
     debug: Debug = False,
 ) -> None:
     """Print the figures of several runs side by side, and where their pictures are.
 
-    Example: [bold]isovi compare run plain_run[/bold]
+    Example: [bold]isovi compare run plain_run --save latents.png[/bold]
     """
-    from isovi.workflow.compare import pictures, table
+    from isovi.workflow.compare import draw, pictures, table
 
     with reported(debug):
         console = Console()
+        if save is not None:
+            draw(runs, save)
+            console.print(str(save), markup=False, highlight=False, soft_wrap=True)
         console.print(table(runs))
         for picture in pictures(runs):
             console.print(picture, markup=False, highlight=False, soft_wrap=True)

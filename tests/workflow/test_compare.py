@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
+from isovi.data import io
 from isovi.errors import InputError
-from isovi.workflow.compare import FIGURES, pictures, read, table
+from isovi.workflow.compare import FIGURES, draw, pictures, read, table
 
 
 def write_run(folder: Path, distortion: str, *, heldout: bool = True, **changes: float | None) -> Path:
@@ -72,3 +75,16 @@ def test_pictures_are_listed_run_by_run(tmp_path: Path) -> None:
 def test_a_folder_without_figures_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no metrics\.json"):
         read(tmp_path)
+
+
+def test_a_picture_of_latents_is_drawn_of_the_same_spots_only(run: Any, tmp_path: Path) -> None:
+    draw([run.out, run.out], tmp_path / "latents.png")
+    assert (tmp_path / "latents.png").read_bytes().startswith(b"\x89PNG")
+    other = tmp_path / "other"
+    shutil.copytree(run.out, other)
+    adata = io.read(other / "adata.h5ad")
+    adata.obs["isovi_split"] = "train"
+    io.write_atomic(adata, other / "adata.h5ad")
+    with pytest.raises(InputError, match="held out different spots"):
+        draw([run.out, other], tmp_path / "refused.png")
+    assert not (tmp_path / "refused.png").exists()

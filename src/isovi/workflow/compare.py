@@ -6,9 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+from anndata import AnnData
 from rich.markup import escape
 from rich.table import Table
 
+from isovi import pl
+from isovi.data import io
 from isovi.errors import InputError
 
 FIGURES = {
@@ -51,6 +55,43 @@ def table(runs: list[Path]) -> Table:
 def pictures(runs: list[Path]) -> list[str]:
     """Paths of the pictures of each run."""
     return [str(picture) for run in runs for picture in sorted((Path(run) / "figures").glob("*.png"))]
+
+
+def draw(runs: list[Path], save: Path) -> None:
+    """Draw the tissue and each run's latent of the held-out spots, in the same colours.
+
+    Parameters
+    ----------
+    runs
+        Folders written for the same file with the same split.
+    save
+        Picture to write.
+
+    Raises
+    ------
+    InputError
+        If the runs held out different spots.
+    """
+    found = {
+        f"{Path(run).name}: {read(run)['distortion']}": io.read(Path(run) / "adata.h5ad") for run in runs
+    }
+    shown = [_shown(adata) for adata in found.values()]
+    if any(not names.equals(shown[0]) for names in shown):
+        raise InputError(
+            f"The runs {', '.join(map(str, runs))} held out different spots.",
+            "A picture compares latents of the same spots.",
+            "Give runs of one file with the same --holdout and --seed.",
+        )
+    latents = {name: adata[shown[0]].obsm["X_isovi"] for name, adata in found.items()}
+    first = next(iter(found.values()))
+    coordinates = first[shown[0]].obsm[first.uns["isovi"]["spatial_key"]]
+    pl.latent_map(latents, coordinates, title="tissue, held-out spots", save=save)
+
+
+def _shown(adata: AnnData) -> pd.Index:
+    """Names of the held-out spots, of all where none were held out."""
+    held_out = (adata.obs["isovi_split"] == "heldout").to_numpy()
+    return adata.obs_names[held_out] if held_out.any() else adata.obs_names
 
 
 def read(run: Path) -> dict[str, Any]:
