@@ -267,6 +267,7 @@ def _private(adata: AnnData) -> AnnData:
     if adata.isbacked:
         return adata.to_memory()
     parts = {name: dict(getattr(adata, name)) for name in ("obsm", "varm", "layers", "obsp", "varp", "uns")}
+    parts["layers"].pop(None, None)  # anndata 0.13 lists X among the layers
     return AnnData(X=adata.X, obs=adata.obs.copy(), var=adata.var.copy(), raw=adata.raw, **parts)
 
 

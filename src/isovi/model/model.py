@@ -139,7 +139,8 @@ class DistancePreservingMixin:
         if self.distortion is None and self.module.thinning is None:
             super().train(max_epochs, **kwargs)
             return
-        kwargs = {**self.training_defaults, **kwargs}
+        if kwargs.get("train_size") != 1:  # else there is no validation to stop by
+            kwargs = {**self.training_defaults, **kwargs}
         callbacks = self._callbacks(kwargs)
         try:
             self._bind_pairs(kwargs)
