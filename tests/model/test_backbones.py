@@ -15,6 +15,7 @@ from anndata import AnnData
 from scvi.model import AUTOZI, PEAKVI, SCANVI, TOTALVI, LinearSCVI
 
 from isovi import Constraint, InputError, IsoSCVI, Neighbors, Penalty, preserve_distances
+from isovi.model.training import BestEpoch
 
 LABELS = {"labels_key": "label", "unlabeled_category": "unknown"}
 
@@ -114,3 +115,14 @@ def test_the_classes_are_named_and_documented_after_the_backbone() -> None:
     assert made_class.__name__ == "IsoSCANVI"
     assert made_class.__doc__ == SCANVI.__doc__
     assert made_class is preserve_distances(SCANVI)
+
+
+@pytest.mark.parametrize(("name", "stops"), [("totalvi", True), ("peakvi", True), ("linear", False)])
+def test_the_best_epoch_is_kept_where_the_backbone_stops_early_by_default(
+    tissue: AnnData, name: str, stops: bool
+) -> None:
+    model = made(name, tissue)
+    kinds = [type(callback) for callback in model._callbacks({})]
+    assert (BestEpoch in kinds) == stops
+    assert BestEpoch in [type(callback) for callback in model._callbacks({"early_stopping": True})]
+    assert BestEpoch not in [type(callback) for callback in model._callbacks({"early_stopping": False})]

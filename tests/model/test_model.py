@@ -303,6 +303,8 @@ def test_training_can_go_on(fitted: IsoSCVI, quickly: Callable, tmp_path: Path) 
     model = IsoSCVI.load(tmp_path / "model")
     quickly(model, max_epochs=2)
     assert np.isfinite(model.get_latent_representation()).all()
+    assert len(model.history_["elbo_train"]) == len(fitted.history_["elbo_train"]) + 2
+    assert model.training_summary_.startswith("Trained 2 epochs; the state of epoch ")
 
 
 # ------------------------------------------------------------------ what the backbone does

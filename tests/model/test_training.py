@@ -240,6 +240,14 @@ def test_the_figures_told_are_those_of_the_epoch_that_is_kept() -> None:
     assert "0.260 on training spots, 0.400 on validation spots." in told
 
 
+def test_epochs_are_counted_within_the_training_that_is_told() -> None:
+    best = BestEpoch("elbo_validation")
+    best.on_validation_end(trainer_at(0, elbo_validation=1.0), Plan())
+    told = summarise([best], Constraint(0.25), REACHED, trained=1)
+    assert told.startswith("Trained 2 epochs; the state of epoch 1 is kept.")
+    assert "0.260 on training spots, 0.400 on validation spots." in told
+
+
 def test_the_verdict_on_a_constraint_names_its_target() -> None:
     assert "The constraint of 0.2 holds on training spots." in summarise([], Constraint(0.2), REACHED)
     assert "holds" in summarise([], Constraint(0.2 / (1 + 0.9 * TOLERANCE)), REACHED)

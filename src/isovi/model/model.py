@@ -142,6 +142,7 @@ class DistancePreservingMixin:
         if kwargs.get("train_size") != 1:  # else there is no validation to stop by
             kwargs = {**self.training_defaults, **kwargs}
         callbacks = self._callbacks(kwargs)
+        trained = len(self.history_["elbo_train"]) if self.is_trained_ else 0
         try:
             self._bind_pairs(kwargs)
             super().train(
@@ -150,7 +151,7 @@ class DistancePreservingMixin:
         finally:
             self._unbind_pairs()
         self._fit_scale()
-        self.training_summary_ = summarise(callbacks, self.distortion, self.history_)
+        self.training_summary_ = summarise(callbacks, self.distortion, self.history_, trained)
         logger.info(self.training_summary_)
 
     @property
@@ -195,10 +196,16 @@ class DistancePreservingMixin:
         objective = self.module.objective
         if objective is not None:
             callbacks = [DualAscent(objective), CollapseWatch(objective)]
-        if kwargs.get("early_stopping"):
+        if kwargs.get("early_stopping", self._stops_early_by_default()):
             monitor = kwargs.get("early_stopping_monitor", "elbo_validation")
             callbacks.append(BestEpoch(monitor, kwargs.get("early_stopping_mode", "min")))
         return callbacks
+
+    def _stops_early_by_default(self) -> bool:
+        """Whether the backbone stops early unless told otherwise, as TOTALVI and PEAKVI do."""
+        backbone_train: Callable[..., None] = super().train
+        stopping = inspect.signature(backbone_train).parameters.get("early_stopping")
+        return stopping is not None and stopping.default is True
 
     def _bind_pairs(self, kwargs: dict[str, Any]) -> None:
         objective = self.module.objective

@@ -140,7 +140,10 @@ class CollapseWatch(Callback):
 
 
 def summarise(
-    callbacks: list[Callback], distortion: Distortion | None, history: dict[str, pd.DataFrame]
+    callbacks: list[Callback],
+    distortion: Distortion | None,
+    history: dict[str, pd.DataFrame],
+    trained: int = 0,
 ) -> str:
     """What training reached, in plain words.
 
@@ -152,12 +155,13 @@ def summarise(
         What was asked.
     history
         Of the training, one table for each figure.
+    trained
+        How many of its epochs are of an earlier training.
     """
     n_epochs = len(history["elbo_train"])
-    best = next(
-        (c.epoch for c in callbacks if isinstance(c, BestEpoch) and c.epoch is not None), n_epochs - 1
-    )
-    said = [f"Trained {n_epochs} epochs; the state of epoch {best + 1} is kept."]
+    kept = next((c.epoch for c in callbacks if isinstance(c, BestEpoch) and c.epoch is not None), None)
+    best = n_epochs - 1 if kept is None else trained + kept
+    said = [f"Trained {n_epochs - trained} epochs; the state of epoch {best - trained + 1} is kept."]
     reached = {
         part: float(history[f"relative_distortion_{part}"].iloc[:, 0].get(best, math.nan))
         for part in ("train", "validation")
