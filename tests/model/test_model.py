@@ -522,3 +522,10 @@ def test_what_is_no_distortion_is_refused(tissue: AnnData, given: Any) -> None:
 def test_the_module_is_the_mixin_over_the_backbones() -> None:
     assert issubclass(IsoSCVI._module_cls, DistancePreservingModule)
     assert issubclass(IsoSCVI._module_cls, SCVI._module_cls)
+
+
+def test_a_query_without_the_models_genes_is_refused(fitted: IsoSCVI, make_tissue: Callable) -> None:
+    query = make_tissue()
+    query.var_names = [f"other{i}" for i in range(query.n_vars)]
+    with pytest.raises(InputError, match="other0"):
+        IsoSCVI.load_query_data(query, fitted)

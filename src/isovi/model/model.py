@@ -106,7 +106,11 @@ class DistancePreservingMixin:
         """
         if cls.reads_counts and MINIFIED not in adata.uns:
             check.counts(adata, args[0] if args else kwargs.get("layer"), allow_empty_genes=True)
-        fields = spatial_fields(spatial_key, section_key, kwargs.get("source_registry"))
+        source = kwargs.get("source_registry")
+        if cls.reads_counts and source is not None:
+            known = source["field_registries"]["X"]["state_registry"]["column_names"]
+            check.genes_in_common(adata.var_names, known)
+        fields = spatial_fields(spatial_key, section_key, source)
         super().setup_anndata(adata, *args, **kwargs)
         manager = cls._get_most_recent_anndata_manager(adata, required=True)
         manager.register_new_fields(fields)
