@@ -448,9 +448,26 @@ def test_values_out_of_range_are_refused_with_the_value(make: Any, received: str
         make()
 
 
+@pytest.mark.parametrize(
+    ("asked", "name", "choices"),
+    [
+        (Constraint(), "distance", "'mean', 'sample', 'wasserstein'"),
+        (Penalty(1.0), "scale", "'profiled', 'learned'"),
+        (Penalty(1.0), "normalization", "'mean', 'paper'"),
+    ],
+)
+def test_words_that_are_no_choice_are_refused_with_the_choices(
+    asked: Distortion, name: str, choices: str
+) -> None:
+    object.__setattr__(asked, name, "other")  # past the type checks of the test run
+    with pytest.raises(InputError, match=f"{name}='other' was asked for. {name} is one of {choices}."):
+        asked.__post_init__()
+
+
 def test_what_is_asked_reads_well_and_does_not_change() -> None:
     asked = Constraint(0.3)
     assert (asked.distance, asked.scale, asked.per_section) == ("mean", "profiled", False)
     assert str(asked) == "constraint 0.3"
+    assert (str(Penalty(2.5)), str(Penalty(0.0))) == ("penalty 2.5", "none")
     with pytest.raises(AttributeError):
         asked.target = 0.5
