@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from anndata import AnnData
 
+from isovi.data.split import HELDOUT, TRAIN
 from isovi.geometry.distortion import profile_scale, relative_distortion
 from isovi.geometry.pairs import sample_pairs
 from isovi.tl import metrics
-from isovi.workflow.prepare import HELDOUT, TRAIN
 
 N_PAIRS = 200_000  # pairs over which distances are compared
 N_SAMPLES = 5  # posterior samples over which the likelihood is averaged

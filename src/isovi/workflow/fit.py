@@ -20,6 +20,7 @@ from rich.console import Console
 
 from isovi.data import check, io
 from isovi.data.fields import normalise
+from isovi.data.split import HELDOUT, SPLIT_KEY, TRAIN, VALIDATION
 from isovi.errors import InputError, IsoviWarning
 from isovi.graph import AllPairs, PairKind
 from isovi.model.model import IsoSCVI, IsoVAE
@@ -27,13 +28,12 @@ from isovi.model.objective import Constraint, Distortion, Penalty
 from isovi.tl import clustering_agreement, domains, is_labelled
 from isovi.workflow.evaluate import Placement, evaluate_fit, evaluate_geometry
 from isovi.workflow.pictures import draw
-from isovi.workflow.prepare import HELDOUT, TRAIN, VALIDATION, holdout_of, select_genes, split_spots
+from isovi.workflow.prepare import holdout_of, select_genes, split_spots
 from isovi.workflow.progress import EpochProgress
 
 BACKBONES: dict[str, Any] = {"scvi": IsoSCVI, "vae": IsoVAE}
 LATENT_KEY = "X_isovi"
 DOMAIN_KEY = "isovi_domain"
-SPLIT_KEY = "isovi_split"
 GENE_KEY = "isovi_gene"
 PACKAGES = (
     "isovi",
