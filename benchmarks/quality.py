@@ -38,9 +38,8 @@ THREADS = 1
 METHODS = ("pca", "scvi", "isovi", "plain", "shuffled")
 
 
-def prepare(path: Path, seed: int, holdout: float) -> tuple[anndata.AnnData, Placement]:
+def prepare(adata: anndata.AnnData, seed: int, holdout: float) -> tuple[anndata.AnnData, Placement]:
     """The spots with the chosen genes, and where they are."""
-    adata = anndata.read_h5ad(path)
     split = split_spots(adata.n_obs, holdout, rng=np.random.default_rng(seed))
     adata = adata[:, select_genes(adata, split == "train", n_top_genes=2000)].copy()
     codes = np.zeros(adata.n_obs, dtype=np.int64)
@@ -103,7 +102,7 @@ def principal_components(adata: anndata.AnnData, train: np.ndarray) -> np.ndarra
 
 def run(path: Path, method: str, seed: int, holdout: float, max_epochs: int | None) -> dict[str, Any]:
     """One row of the results."""
-    adata, placement = prepare(path, seed, holdout)
+    adata, placement = prepare(anndata.read_h5ad(path), seed, holdout)
     started = time.perf_counter()
     if method == "pca":
         latent = principal_components(adata, placement.split == "train")

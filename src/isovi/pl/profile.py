@@ -77,7 +77,7 @@ def certificate(
     found: Certificate | Mapping[str, Certificate],
     *,
     colors: Sequence[str] | None = None,
-    ax: Axes | None = None,
+    ax: AxesLike | None = None,
     save: PathLike | None = None,
 ) -> Axes:
     """Draw certified against measured L(ε) of held-out pairs.
