@@ -169,7 +169,10 @@ def figures(row: dict[str, Any]) -> dict[str, Any]:
         "coordinate error": held_out["coordinate_error"],
         "reconstruction": held_out.get("reconstruction"),
         "relative distortion": held_out["relative_distortion"],
+        "L(0.1)": held_out["distortion_constant"],
         "spearman": held_out["spearman_distance"],
+        "anisotropy": held_out["anisotropy"],
+        "anisotropy, all": row["all"]["anisotropy"],
         "mse": held_out.get("mse_lognorm"),
         "Moran's I, all": row["all"]["morans_i"],
         "distortion, train": row["train"]["relative_distortion"],
@@ -182,6 +185,7 @@ def ratios(by_set: pd.DataFrame, base: str) -> str:
     if base not in by_set.index.get_level_values("method"):
         return ""
     columns = ["coordinate error", "reconstruction", "mse", "Moran's I, all"]
+    columns += ["L(0.1)", "anisotropy", "anisotropy, all"]
     ratio = by_set[columns] / by_set[columns].xs(base, level="method").reindex(by_set.index, level="set")
     mean = ratio.groupby("method", sort=False).mean()
     mean["largest reconstruction"] = ratio["reconstruction"].groupby("method").max()

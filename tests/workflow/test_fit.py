@@ -19,6 +19,8 @@ from isovi.workflow import fit as workflow
 from isovi.workflow.fit import FitOptions, check_options, distortion_of
 
 FIGURES = {
+    "anisotropy",
+    "distortion_constant",
     "reconstruction",
     "elbo",
     "mse_lognorm",

@@ -20,7 +20,7 @@ from isovi.geometry.profile import DistortionProfile, ProfilePoint
 from isovi.tl.certificate import Certificate
 from isovi.tl.tissot import summary
 from isovi.workflow.finished import BACKBONES, GENE_KEY, LATENT_KEY, NAMES, Run, read
-from isovi.workflow.guarantee import certificate, profile
+from isovi.workflow.guarantee import certificate
 
 SHOWN = (0.05, 0.1, 0.2)  # ε of the printed table
 
@@ -64,14 +64,19 @@ def diagnose(folder: Path) -> dict[str, Any]:
 # ---------------------------------------------------------------------------- measuring
 
 
+def _profile(run: Run, cells: np.ndarray, model: Any = None) -> DistortionProfile:
+    asked: dict[str, Any] = {"cells": cells, "model": model, "key_added": "isovi_profile", "seed": run.seed}
+    return tl.distortion_profile(run.adata, use_rep=LATENT_KEY, **run.keys, **asked)
+
+
 def _profiles(run: Run) -> dict[str, DistortionProfile]:
     """Profiles by part, held-out first; also over samples of the posterior of the first part."""
     parts = run.parts()
-    found = {part: profile(run, cells) for part, cells in parts.items()}
+    found = {part: _profile(run, cells) for part, cells in parts.items()}
     used = run.adata[:, run.adata.var[GENE_KEY].to_numpy(dtype=bool)].copy()
     model = BACKBONES[str(run.adata.uns["isovi"]["backbone"])].load(str(run.folder / "model"), adata=used)
     sampled = Run(run.folder, used, run.keys, run.seed)
-    return found | {"posterior": profile(sampled, next(iter(parts.values())), model)}
+    return found | {"posterior": _profile(sampled, next(iter(parts.values())), model)}
 
 
 def _certificates(run: Run) -> dict[str, Certificate]:

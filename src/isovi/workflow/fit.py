@@ -354,7 +354,7 @@ def tell(metrics: dict[str, Any], console: Console) -> None:
         line += f", coordinate error {figures['coordinate_error']:.2f} spacings"
     say(console, f"{line}; {metrics['n_domains']} domains")
     if metrics["guarantee"]:
-        say(console, guarantee.tell(metrics["guarantee"], figures["relative_distortion"]))
+        say(console, guarantee.tell(metrics["guarantee"], figures))
 
 
 def write(folder: Path, model: Any, adata: AnnData, metrics: dict[str, Any], options: FitOptions) -> None:

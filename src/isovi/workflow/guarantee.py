@@ -1,24 +1,22 @@
-"""What is known and what is certified of the distances of a run's held-out spots."""
+"""What is certified of the distances of a run's held-out spots."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from anndata import AnnData
 
 from isovi import tl
 from isovi.data.split import HELDOUT
 from isovi.errors import InputError
-from isovi.geometry.certificate import CERTIFIED_EPSILON, DELTA
-from isovi.geometry.profile import DistortionProfile
+from isovi.geometry.certificate import CERTIFIED_EPSILON
 from isovi.tl.certificate import Certificate
-from isovi.workflow.finished import LATENT_KEY, Run, run_of
+from isovi.workflow.finished import Run, run_of
 
 
 def headline(adata: AnnData, asked: Any) -> dict[str, Any]:
-    """L(0.1) of the held-out spots and its certificate for random pairs, as ``metrics.json`` tells them.
+    """Certificate of L(0.1) for random pairs, as ``metrics.json`` tells it.
 
     Parameters
     ----------
@@ -29,35 +27,26 @@ def headline(adata: AnnData, asked: Any) -> dict[str, Any]:
 
     Returns
     -------
-    ``epsilon``, ``L`` (of held-out spots), ``certified_L``, ``delta``, ``n_pairs``, and in ``remark`` why
-    nothing is certified, if so; empty if no spots were held out.
+    ``epsilon``, ``L``, ``delta``, ``n_pairs``; without ``L`` but with a ``remark`` that says why, if nothing
+    is certified; empty if the held-out spots form no pair.
     """
     run = run_of(adata, asked, Path())
     if HELDOUT not in run.parts():
         return {}
-    point = profile(run, run.parts()[HELDOUT]).for_epsilon(CERTIFIED_EPSILON)
-    certified = certificate(run, matched=False)
-    found = {"epsilon": point.epsilon, "L": point.L, "delta": DELTA, "n_pairs": certified.n_pairs}
-    if certified.point is None:
-        return found | {"certified_L": None, "remark": _why_not(run)}
-    return found | {"certified_L": certified.point.L}
+    found = certificate(run, matched=False)
+    told = {"epsilon": CERTIFIED_EPSILON, "delta": found.delta, "n_pairs": found.n_pairs}
+    return told | ({"remark": _why_not(run)} if found.point is None else {"L": found.point.L})
 
 
-def tell(found: dict[str, Any], relative_distortion: float) -> str:
-    """The three figures of geometry that matter most, in one line."""
+def tell(found: dict[str, Any], figures: dict[str, float]) -> str:
+    """The three figures of held-out geometry that matter most, in one line."""
     line = (
-        f"Held-out geometry: relative distortion {relative_distortion:.3f}; "
-        f"L({found['epsilon']:g}) = {found['L']:.2f}; "
+        f"Held-out geometry: relative distortion {figures['relative_distortion']:.3f}; "
+        f"L({found['epsilon']:g}) = {figures['distortion_constant']:.2f}; "
     )
-    if found["certified_L"] is None:
+    if "L" not in found:
         return f"{line}nothing certified: {found['remark']}"
-    return f"{line}certified with {1 - found['delta']:.0%} confidence: L <= {found['certified_L']:.2f}"
-
-
-def profile(run: Run, cells: np.ndarray, model: Any = None) -> DistortionProfile:
-    """Profile of some of a run's spots, over samples of the posterior if a model is given."""
-    asked: dict[str, Any] = {"cells": cells, "model": model, "key_added": "isovi_profile", "seed": run.seed}
-    return tl.distortion_profile(run.adata, use_rep=LATENT_KEY, **run.keys, **asked)
+    return f"{line}certified with {1 - found['delta']:.0%} confidence: L <= {found['L']:.2f}"
 
 
 def certificate(run: Run, *, matched: bool) -> Certificate:
