@@ -47,7 +47,9 @@ def test_dimensions_are_sorted_and_named(table):
 
 def test_significant_dots_are_filled(table):
     full, open_ = to_rgba(CATEGORICAL[0]), to_rgba("white")
-    faces = [[tuple(face) for face in ax.collections[0].get_facecolors()] for ax in spatial_autocorrelation(table)]
+    faces = [
+        [tuple(face) for face in ax.collections[0].get_facecolors()] for ax in spatial_autocorrelation(table)
+    ]
     assert faces == [[full, full, open_, open_], [full, open_, open_, open_]]
     strict = spatial_autocorrelation(table, alpha=0.01)[0].collections[0].get_facecolors()
     assert [tuple(face) for face in strict] == [full, open_, open_, open_]

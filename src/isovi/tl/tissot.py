@@ -49,7 +49,8 @@ def tissot(
         Column of ``obs`` with the tissue section; ``None`` if there is only one. Neighbours are sought within
         sections, and the coordinate unit is the section's median distance to the nearest neighbour.
     n_neighbors
-        Number of nearest spots that the linear map is fitted to.
+        Number of nearest spots that the linear map is fitted to. More of them average more noise out, and
+        tell the map on a larger scale: compare latents at the same number.
     cells
         Spots that take part, also as neighbours: a boolean mask or row numbers; all by default. The held-out
         spots tell how the map is where the model was not fitted. The unit is that of all spots still.
