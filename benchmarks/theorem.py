@@ -18,6 +18,7 @@ import pandas as pd
 import quality
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
 
 import isovi
 from isovi.geometry.distortion import profile_scale, relative_distortion
@@ -33,6 +34,7 @@ EPSILONS = (0.05, 0.1, 0.2, 0.3, 0.5)
 PARTS = ("heldout", "train")
 N_PAIRS = 200_000
 NAMES = {"relative": "r", "L": "L(0.1)"}
+FAR = np.geomspace(0.1, 12, 100)
 COLORS = ("#0072B2", "#D55E00", "#009E73")
 
 
@@ -170,18 +172,24 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     """L(ε) against r/ε for each set, and the explicit bound."""
     names = list(dict.fromkeys(table.set))
     figure = Figure(figsize=(3.6 * len(names), 3.4), dpi=150, layout="constrained")
-    axes = figure.subplots(1, len(names), sharey=True)
+    axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for ax, name, color in zip(axes, names, COLORS, strict=False):
         for part, group in table[table.set == name].groupby("part"):
             x, face = group.relative / group.epsilon, color if part == "heldout" else "none"
             label = "held out" if part == "heldout" else "training"
             ax.scatter(x, group.L, s=12, facecolors=face, edgecolors=color, linewidths=0.7, label=label)
         curve = np.linspace(0.01, 0.93, 200)
-        ax.plot(curve, (1 + curve) / (1 - curve), color="0.3", linewidth=1.2, label="bound (1 + x) / (1 - x)")
-        ax.set(title=name, xlabel="x = r / ε", xscale="log", yscale="log", ylim=(1, None))
+        ax.plot(
+            curve, (1 + curve) / (1 - curve), color="0.3", linewidth=1.2, label="proved: (1 + x) / (1 - x)"
+        )
+        ax.plot(FAR, 1 + 2 * FAR, color="0.3", linewidth=1.2, linestyle="--", label="1 + 2x")
+        ax.set(title=name, xlabel="x = r / ε", xscale="log", yscale="log", xlim=(0.1, 12), ylim=(1, 30))
+        ax.yaxis.set_major_locator(FixedLocator([1, 2, 3, 5, 10, 20, 30]))
+        ax.yaxis.set_minor_locator(NullLocator())
+        ax.yaxis.set_major_formatter("{x:g}")
         ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(frameon=False, fontsize="small")
     axes[0].set_ylabel("L(ε)")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     figure.savefig(path, bbox_inches="tight")
 
 
@@ -190,7 +198,9 @@ def write_page(rows: list[dict[str, Any]], docs: Path) -> None:
     table = flat(rows)
     draw(table, docs / "_static" / "theorem.png")
     page = (Path(__file__).parent / "theorem.md.in").read_text()
-    for name, text in {"SHAPE": shape(table), "TARGETS": targets(table), "BOUND": bound(table)}.items():
+    seeds = ", ".join(str(seed) for seed in sorted(set(table.seed)))
+    told = {"SHAPE": shape(table), "TARGETS": targets(table), "BOUND": bound(table), "SEEDS": seeds}
+    for name, text in told.items():
         page = page.replace(f"@{name}@", text)
     (docs / "theorem.md").write_text(page)
 
