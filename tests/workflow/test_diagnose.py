@@ -15,6 +15,7 @@ from rich.console import Console
 
 from isovi import tl
 from isovi.errors import InputError
+from isovi.geometry.certificate import least_epsilon
 from isovi.workflow import diagnose, guarantee
 from isovi.workflow.finished import read
 
@@ -54,7 +55,7 @@ def test_certificates_are_of_disjoint_held_out_pairs(found: dict[str, Any], run)
         assert one["eta"] == pytest.approx(np.sqrt(np.log(2 / one["delta"]) / (2 * one["n_pairs"])))
         assert one["curve"][0]["epsilon"] == pytest.approx(one["measured"][0]["epsilon"] + 2 * one["eta"])
         assert one["curve"][0]["L"] == pytest.approx(one["measured"][0]["L"])
-        assert one["point"] is None  # 30 held-out spots are too few for ε = 0.1
+        assert one["point"]["epsilon"] == least_epsilon(one["n_pairs"]) > 0.1  # 30 spots are too few for that
 
 
 def test_quantiles_ascend_and_name_their_part(found: dict[str, Any]) -> None:
@@ -82,7 +83,7 @@ def test_what_is_printed_says_which_spots_it_is_about(found: dict[str, Any]) -> 
     assert text.index("held out") < text.index("training, largely memorised")
     assert f"{found['profile']['heldout'][3]['L']:.3g}" in text
     random, matched = diagnose.certified(found)
-    assert "too few held-out cells for ε = 0.1" in random
+    assert "with 95% confidence: L(" in random
     assert "matched by range" in matched
 
 
@@ -119,7 +120,8 @@ def test_a_fit_ends_with_what_is_known_of_held_out_distances(run) -> None:
     assert last.startswith(
         f"Held-out geometry: relative distortion {distortion:.3f}; L(0.1) = {constant:.2f};"
     )
-    assert "nothing certified: To certify ε = 0.1 with confidence 0.95 takes 114 held-out cells" in last
+    assert f"confidence: L({run.metrics['guarantee']['epsilon']}) <= " in last
+    assert "(114 held-out spots would do for 0.1)" in last
     adata = run.adata()
     cells = (adata.obs["isovi_split"] == "heldout").to_numpy()
     profile = tl.distortion_profile(adata, cells=cells, section_key="section")
@@ -137,7 +139,18 @@ def test_with_enough_held_out_spots_the_constant_is_certified(run) -> None:
     assert told["L"] > measured > 1
     assert told["n_pairs"] == 200
     said = guarantee.tell(told, {"relative_distortion": 0.5, "distortion_constant": measured})
-    assert said.endswith(f"L(0.1) = {measured:.2f}; certified with 95% confidence: L <= {told['L']:.2f}")
+    assert said.endswith(f"L(0.1) = {measured:.2f}; certified with 95% confidence: L(0.1) <= {told['L']:.2f}")
+
+
+def test_a_single_pair_certifies_nothing() -> None:
+    one = {"point": None, "n_pairs": 1, "delta": 0.05, "curve": []}
+    said = diagnose.certified({"certificate": one, "certificate_random_pairs": one})
+    assert said[0] == "Nothing is certified for random pairs: 1 disjoint ones are too few"
+    few = anndata.AnnData(
+        obs={"isovi_split": ["heldout", "heldout", "train"]},
+        obsm={"spatial": np.eye(3, 2), "X_isovi": np.eye(3)},
+    )
+    assert guarantee.headline(few, {"spatial_key": "spatial", "section_key": None, "seed": 0}) == {}
 
 
 def test_held_out_spots_that_form_no_pair_end_no_fit() -> None:

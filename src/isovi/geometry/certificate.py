@@ -189,15 +189,9 @@ def _allowed(n_pairs: int, epsilon: float, delta: float) -> int:
             f"{n_pairs} disjoint pairs of held-out cells were given.",
             f"To certify ε = {epsilon:g} with confidence {1 - delta:g} takes {cells_needed(epsilon, delta)} "
             "held-out cells in pairs.",
-            f"Hold out more cells, or ask for ε of at least {_least_epsilon(n_pairs, delta):.2g}.",
+            f"Hold out more cells, or ask for ε of at least {least_epsilon(n_pairs, delta):.2g}.",
         )
     return int(outside[fits].max())
-
-
-def _least_epsilon(n_pairs: int, delta: float) -> float:
-    """Smallest ε that so many pairs can certify, rounded up to two digits."""
-    tested = max(n_pairs - n_pairs // 2, 1)
-    return math.ceil(100 * (1 - delta ** (1 / tested))) / 100
 
 
 def cells_needed(epsilon: float, delta: float = DELTA, *, curve: bool = False) -> int:
@@ -222,6 +216,19 @@ def cells_needed(epsilon: float, delta: float = DELTA, *, curve: bool = False) -
         return 2 * math.ceil(2 * math.log(2 / delta) / epsilon**2)
     tested = math.ceil(math.log(delta) / math.log1p(-epsilon))
     return max(4 * tested - 2, 4)
+
+
+def least_epsilon(n_pairs: int, delta: float = DELTA) -> float:
+    """Smallest ε, rounded up to two digits, for which so many disjoint pairs can certify any L; 1 if none.
+
+    Examples
+    --------
+    >>> least_epsilon(57), least_epsilon(20)
+    (0.1, 0.26)
+    """
+    if n_pairs < 2:
+        return 1.0
+    return math.ceil(100 * (1 - delta ** (1 / (n_pairs - n_pairs // 2)))) / 100
 
 
 def _check(

@@ -15,7 +15,6 @@ from isovi import pl, tl
 from isovi.data import io
 from isovi.data.split import HELDOUT
 from isovi.errors import IsoviWarning
-from isovi.geometry.certificate import CERTIFIED_EPSILON
 from isovi.geometry.profile import DistortionProfile, ProfilePoint
 from isovi.tl.certificate import Certificate
 from isovi.tl.tissot import summary
@@ -196,14 +195,13 @@ def certified(found: dict[str, Any]) -> list[str]:
 
 
 def _sentence(one: dict[str, Any], name: str) -> str:
-    point, confidence = one["point"], f"{1 - one['delta']:.0%}"
-    if point is not None:
-        said = f"L({point['epsilon']:g}) <= {_number(point['L'])} with {confidence} confidence"
-    else:
-        first = next(iter(one["curve"]), None)
-        said = "nothing" if first is None else f"L({first['epsilon']:.2g}) <= {_number(first['L'])}"
-        said += f" with {confidence} confidence (too few held-out cells for ε = {CERTIFIED_EPSILON:g})"
-    return f"Certified for {name} ({one['n_pairs']} disjoint ones): {said}"
+    point = one["point"]
+    if point is None:
+        return f"Nothing is certified for {name}: {one['n_pairs']} disjoint ones are too few"
+    return (
+        f"Certified for {name} ({one['n_pairs']} disjoint ones) with {1 - one['delta']:.0%} confidence: "
+        f"L({point['epsilon']:.2g}) <= {_number(point['L'])}"
+    )
 
 
 def _at(curve: list[dict[str, float]], epsilon: float) -> float:

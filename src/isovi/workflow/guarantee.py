@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,13 @@ from anndata import AnnData
 
 from isovi import tl
 from isovi.data.split import HELDOUT
-from isovi.errors import InputError
-from isovi.geometry.certificate import CERTIFIED_EPSILON
+from isovi.geometry.certificate import CERTIFIED_EPSILON, cells_needed, least_epsilon
 from isovi.tl.certificate import Certificate
 from isovi.workflow.finished import Run, run_of
 
 
 def headline(adata: AnnData, asked: Any) -> dict[str, Any]:
-    """Certificate of L(0.1) for random pairs, as ``metrics.json`` tells it.
+    """Certificate of L for random pairs of held-out spots, as ``metrics.json`` tells it.
 
     Parameters
     ----------
@@ -27,41 +27,31 @@ def headline(adata: AnnData, asked: Any) -> dict[str, Any]:
 
     Returns
     -------
-    ``epsilon``, ``L``, ``delta``, ``n_pairs``; without ``L`` but with a ``remark`` that says why, if nothing
-    is certified; empty if the held-out spots form no pair.
+    ``epsilon`` (0.1, or the smallest that so few spots can certify), ``L``, ``delta`` and ``n_pairs``; empty
+    if the held-out spots make fewer than two pairs.
     """
     run = run_of(adata, asked, Path())
-    if HELDOUT not in run.parts():
+    found = None if HELDOUT not in run.parts() else certificate(run, matched=False)
+    if found is None or found.point is None:
         return {}
-    found = certificate(run, matched=False)
-    told = {"epsilon": CERTIFIED_EPSILON, "delta": found.delta, "n_pairs": found.n_pairs}
-    return told | ({"remark": _why_not(run)} if found.point is None else {"L": found.point.L})
+    return {**asdict(found.point), "n_pairs": found.n_pairs}
 
 
 def tell(found: dict[str, Any], figures: dict[str, float]) -> str:
     """The three figures of held-out geometry that matter most, in one line."""
-    line = (
+    said = (
         f"Held-out geometry: relative distortion {figures['relative_distortion']:.3f}; "
-        f"L({found['epsilon']:g}) = {figures['distortion_constant']:.2f}; "
+        f"L({CERTIFIED_EPSILON:g}) = {figures['distortion_constant']:.2f}; "
+        f"certified with {1 - found['delta']:.0%} confidence: L({found['epsilon']:g}) <= {found['L']:.2f}"
     )
-    if "L" not in found:
-        return f"{line}nothing certified: {found['remark']}"
-    return f"{line}certified with {1 - found['delta']:.0%} confidence: L <= {found['L']:.2f}"
+    if found["epsilon"] > CERTIFIED_EPSILON:
+        said += f" ({cells_needed(CERTIFIED_EPSILON)} held-out spots would do for {CERTIFIED_EPSILON:g})"
+    return said
 
 
 def certificate(run: Run, *, matched: bool) -> Certificate:
-    """Certificate of a run, with the tighter point where there are held-out cells enough."""
+    """Certificate of a run for ε = 0.1, or for the smallest ε that its held-out spots allow."""
     asked: dict[str, Any] = {"matched": matched, "seed": run.seed, **run.keys}
-    try:
-        return tl.certificate(run.adata, **asked)
-    except InputError:
-        return tl.certificate(run.adata, epsilon=None, **asked)
-
-
-def _why_not(run: Run) -> str:
-    """What :func:`isovi.tl.certificate` says where cells are too few."""
-    try:
-        tl.certificate(run.adata, matched=False, seed=run.seed, **run.keys)
-    except InputError as error:
-        return f"{error.rule} {error.remedy}"
-    return ""
+    curve = tl.certificate(run.adata, epsilon=None, **asked)
+    epsilon = max(CERTIFIED_EPSILON, least_epsilon(curve.n_pairs))
+    return curve if epsilon >= 1 else tl.certificate(run.adata, epsilon=epsilon, **asked)
