@@ -19,7 +19,7 @@ from isovi.errors import InputError
 from isovi.geometry.tissot import TissotEllipses, ellipses_of, tissot_ellipses
 from isovi.pl import _canvas, _palette, _spots
 from isovi.pl._canvas import AxesLike, PathLike
-from isovi.pl.latent_map import onto_tissue
+from isovi.pl.latent_map import onto_tissue, require_rows
 
 Basis = Literal["spatial", "latent"]
 
@@ -138,7 +138,7 @@ def tissot_latents(
     n_shown = _most(basis, max_ellipses)
     positions = np.asarray(coordinates, dtype=np.float64)
     values = {name: np.asarray(latent, dtype=np.float64) for name, latent in latents.items()}
-    _require_rows(values, len(positions))
+    require_rows(values, len(positions))
     section = _spots.Section("", np.arange(len(positions)), positions[:, :2])
     axes = _panels(len(values), ax, section, title=0.4)
     shades = ScalarMappable(*_anisotropy_colors())
@@ -323,13 +323,3 @@ def _most(basis: str, max_ellipses: int | None) -> int:
             'Pass basis="spatial" and max_ellipses=1000, say.',
         )
     return max_ellipses or _MOST[basis]
-
-
-def _require_rows(latents: Mapping[str, NDArray], n: int) -> None:
-    wrong = {name: latent.shape for name, latent in latents.items() if latent.ndim != 2 or len(latent) != n}
-    if wrong or not latents:
-        raise InputError(
-            f"Latents with the shapes {wrong} were given." if wrong else "No latent was given.",
-            f"There must be a latent with a row for each of the {n} positions.",
-            "Pass the latent of the same spots.",
-        )
