@@ -112,7 +112,7 @@ class PatchBatchSampler(Sampler[np.ndarray]):
         meeting: Meeting,
         rng: np.random.Generator,
         shuffle: bool = True,
-        shard: Shard = Shard(),  # noqa: B008  # frozen
+        shard: Shard = Shard(),
     ) -> None:
         if batch_size < PATCHES_PER_BATCH:
             raise InputError(
@@ -126,7 +126,8 @@ class PatchBatchSampler(Sampler[np.ndarray]):
         self.shard = shard
         sizes = np.unique(section, return_counts=True)[1]
         self.patches_of = np.maximum(np.round(sizes * PATCHES_PER_BATCH / batch_size), 1).astype(int)
-        self.patches_of[sizes.argmax()] += max(shard.count - self.patches_of.sum(), 0)  # one each at least
+        while self.patches_of.sum() < shard.count:  # one each at least
+            self.patches_of[np.argmax(sizes / self.patches_of)] += 1
         self.n_batches = max(round(self.patches_of.sum() / (PATCHES_PER_BATCH * shard.count)), 1)
         self._kept: list[np.ndarray] | None = None
 

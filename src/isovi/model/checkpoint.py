@@ -90,8 +90,8 @@ class EpochCheckpoint(Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
         """Write the epoch that has ended: its figures are in the history only now."""
-        now = time.perf_counter() - self._written_at
-        due = trainer.current_epoch > self.first_epoch and now * SHARE >= self._cost
+        worthwhile = self._cost <= SHARE * (time.perf_counter() - self._written_at)
+        due = trainer.current_epoch > self.first_epoch and worthwhile
         if trainer.strategy.broadcast(due):
             self._write(trainer)
 

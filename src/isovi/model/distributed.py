@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from scvi.train import LoudEarlyStopping
+from scvi.train._logger import SimpleLogger
 
 from isovi.model.objective import Objective
 
@@ -73,8 +74,23 @@ def stop_together(arguments: dict[str, Any], stops_early: bool) -> dict[str, Any
     if not stops_early:
         return arguments
     callbacks = [*(arguments.get("callbacks") or []), LoudEarlyStopping(**given)]
-    validating = {"check_val_every_n_epoch": 1, **arguments}
-    return {**validating, "early_stopping": False, "callbacks": callbacks}
+    return {"check_val_every_n_epoch": 1, **arguments, "early_stopping": False, "callbacks": callbacks}
+
+
+def log_in_memory(arguments: dict[str, Any]) -> None:
+    """Have no history written to the working directory, which is scvi-tools' habit with several processes."""
+    if not arguments.get("log_save_dir"):
+        arguments.setdefault("logger", SimpleLogger())
+
+
+def reporting_plan(plan: type) -> type:
+    """The training plan with figures that can be averaged over processes.
+
+    scvi-tools' own are made in inference mode, and Lightning cannot change them afterwards.
+    """
+    report = plan.compute_and_log_metrics
+    report = torch.no_grad()(getattr(report, "__wrapped__", report))
+    return type(plan.__name__, (plan,), {"compute_and_log_metrics": report})
 
 
 @contextmanager

@@ -24,7 +24,14 @@ from isovi.geometry.distortion import euclidean
 from isovi.geometry.meeting import Meeting
 from isovi.geometry.pairs import PairSet, tissue_distance
 from isovi.graph import AllPairs, PairKind
-from isovi.model.distributed import Processes, is_distributed, own_stopping, stop_together
+from isovi.model.distributed import (
+    Processes,
+    is_distributed,
+    log_in_memory,
+    own_stopping,
+    reporting_plan,
+    stop_together,
+)
 from isovi.model.gaussian import GaussianSCVI
 from isovi.model.module import check_thinning, distance_preserving
 from isovi.model.objective import Constraint, Distortion, Objective
@@ -153,6 +160,7 @@ class DistancePreservingMixin:
         shared, callbacks = is_distributed(kwargs), self._callbacks(kwargs)
         if shared:
             kwargs = stop_together(kwargs, any(isinstance(one, BestEpoch) for one in callbacks))
+            log_in_memory(kwargs)
             callbacks = [Processes(self.module.objective), *callbacks]
         trained = len(self.history_["elbo_train"]) if self.is_trained_ else 0
         try:
@@ -245,6 +253,7 @@ class DistancePreservingMixin:
 
     def _share_minibatches(self, kwargs: dict[str, Any]) -> None:
         """Give each process its own part of every cell's one turn; else scvi-tools deals them out."""
+        self._training_plan_cls = reporting_plan(self._training_plan_cls)
         if issubclass(self._data_splitter_cls, DataSplitter):
             kwargs["use_distributed_sampler"] = False  # ours is one: Lightning must not wrap it
             if self._data_splitter_cls is not PatchSplitter:
@@ -255,7 +264,8 @@ class DistancePreservingMixin:
         objective = self.module.objective
         if objective is not None:
             objective.weights = objective.meeting = objective.agree = None
-        self.__dict__.pop("_data_splitter_cls", None)
+        for changed in ("_data_splitter_cls", "_training_plan_cls"):
+            self.__dict__.pop(changed, None)
 
     @torch.no_grad()
     def _fit_scale(self) -> None:
