@@ -49,7 +49,7 @@ def sampler_of(
     meeting: Meeting | None = None,
     rng: int | np.random.Generator = 0,
     shuffle: bool = True,
-    shard: Shard = Shard(),
+    shard: Shard | None = None,
 ) -> PatchBatchSampler:
     cells = np.arange(len(tissue.section)) if cells is None else cells
     return PatchBatchSampler(
@@ -60,7 +60,7 @@ def sampler_of(
         meeting=meeting or Meeting(len(tissue.section)),
         rng=np.random.default_rng(rng),
         shuffle=shuffle,
-        shard=shard,
+        shard=shard or Shard(),
     )
 
 
@@ -192,13 +192,11 @@ def test_processes_cut_alike_and_keep_the_size_of_a_batch(count: int) -> None:
         assert np.array_equal(meeting.share, meetings[0].share)
 
 
-@pytest.mark.parametrize("kind", ["patches", "random"])
-def test_fewer_spots_than_processes_are_refused(kind: str) -> None:
+def test_fewer_spots_than_processes_are_refused() -> None:
     with pytest.raises(InputError, match="2 spots are to be shared by 3 processes"):
-        if kind == "patches":
-            sampler_of(tissue_of((2,)), shard=Shard(0, 3))
-        else:
-            ShardBatchSampler(2, batch_size=8, shard=Shard(0, 3), rng=np.random.default_rng(0))
+        sampler_of(tissue_of((2,)), shard=Shard(0, 3))
+    with pytest.raises(InputError, match="2 spots are to be shared by 3 processes"):
+        ShardBatchSampler(2, batch_size=8, shard=Shard(0, 3), rng=np.random.default_rng(0))
 
 
 # ------------------------------------------------------------------ unbiasedness

@@ -96,7 +96,7 @@ def trainer_beside(*others: torch.Tensor) -> Any:
     """A trainer whose other processes have these states."""
     known = [torch.stack([torch.nan_to_num(one), torch.isfinite(one).float()]) for one in others]
     trainer = Mock(spec=pl.Trainer)
-    trainer.strategy.reduce = lambda sums, reduce_op: sum(known, sums)
+    trainer.strategy.reduce = lambda sums, **_: sum(known, sums)
     return trainer
 
 
@@ -155,7 +155,8 @@ out, pairs, scale = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 adata = simulate("layers", n_obs=201, n_genes=30, n_sections=2, seed=0)
 scvi.settings.seed = 1
 IsoSCVI.setup_anndata(adata, section_key="section")
-model = IsoSCVI(adata, n_latent=3, n_hidden=16, pairs=parse_pairs(pairs), distortion=Constraint(0.2, scale=scale))
+asked = {"pairs": parse_pairs(pairs), "distortion": Constraint(0.2, scale=scale)}
+model = IsoSCVI(adata, n_latent=3, n_hidden=16, **asked)
 seen, file = Seen(), out / "x.ckpt"
 again = {"ckpt_path": file} if file.exists() else {}
 asked = {"accelerator": "cpu", "devices": 2, "enable_progress_bar": False, **again}

@@ -31,7 +31,7 @@ def interrupted(
     """Leaves a fit that was interrupted in its last epoch, and says where its results would be."""
 
     def interrupt(error: type[BaseException] = KeyboardInterrupt, **options: Any) -> Path:
-        def stop(self: Any, trainer: Any, *_: Any) -> None:
+        def stop(_: Any, trainer: Any, *__: Any) -> None:
             if trainer.current_epoch == 2:
                 raise error
 
