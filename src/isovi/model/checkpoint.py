@@ -146,8 +146,8 @@ def _restore_progress(trainer: pl.Trainer, found: dict[str, Any]) -> None:
 
 
 def _history_of(trainer: pl.Trainer) -> dict[str, Any]:
-    """The history that scvi-tools' logger gathers, as plain lists; empty with another logger."""
-    tables = getattr(trainer.logger, "history", None) or {}
+    """The history that scvi-tools' logger gathers in the first process, as plain lists."""
+    tables = (getattr(trainer.logger, "history", None) or {}) if trainer.is_global_zero else {}
     return {
         name: {
             "index": table.index.tolist(),
