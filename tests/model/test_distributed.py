@@ -200,7 +200,7 @@ def test_two_processes_share_the_cells_and_end_with_one_state(pairs: str, scale:
         assert len(first[part]) == 3
         for of_first, of_second in zip(first[part], second[part], strict=True):
             assert sorted(of_first + of_second) == sorted(first["split"][part])
-    assert {"elbo_train", "relative_distortion_validation"} < set(first["reported"])
+    assert {"elbo_train", "relative_distortion_train"} < set(first["reported"])
     assert second["reported"] == []
     assert {path.name for path in tmp_path.iterdir()} == {"script.py", "x.ckpt", "0.pt", "1.pt"}
     assert_same_state(first, in_two_processes(tmp_path, pairs, scale)[1])  # goes on from its end
