@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from isovi import pl, tl
     from isovi.errors import InputError, IsoviError, IsoviWarning, OutputError
     from isovi.graph import AllPairs, Delaunay, Gaussian, Neighbors, Obsp, Radius, SameDomain
+    from isovi.model.checkpoint import EpochCheckpoint
     from isovi.model.model import IsoSCVI, IsoVAE, preserve_distances
     from isovi.model.objective import Constraint, Penalty
 
@@ -17,6 +18,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "isovi.errors": ("InputError", "IsoviError", "IsoviWarning", "OutputError"),
     "isovi.graph": ("AllPairs", "Delaunay", "Gaussian", "Neighbors", "Obsp", "Radius", "SameDomain"),
+    "isovi.model.checkpoint": ("EpochCheckpoint",),
     "isovi.model.model": ("IsoSCVI", "IsoVAE", "preserve_distances"),
     "isovi.model.objective": ("Constraint", "Penalty"),
 }
@@ -27,6 +29,7 @@ __all__ = [
     "AllPairs",
     "Constraint",
     "Delaunay",
+    "EpochCheckpoint",
     "Gaussian",
     "InputError",
     "IsoSCVI",

@@ -95,6 +95,13 @@ def fit(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of split, training and figures.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier run in the folder.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run; its options must be the same.")
+    ] = False,
+    devices: Annotated[
+        int, typer.Option(help="GPUs of each machine, or processes where there are none.")
+    ] = 1,
+    nodes: Annotated[int, typer.Option(help="Machines that train together, one launch on each.")] = 1,
     debug: Debug = False,
 ) -> None:
     """Fit a distance-preserving model to a tissue and write latent, domains, model, figures.
@@ -110,7 +117,7 @@ def fit(
         distortion = distortion_of(distortion_target, penalty, plain)
         options = FitOptions(
             file, out, backbone.value, distortion, parse_pairs(pairs), spatial_key, section_key, batch_key,
-            label_key, layer, n_top_genes, n_latent, holdout, max_epochs, seed, force,
+            label_key, layer, n_top_genes, n_latent, holdout, max_epochs, seed, force, resume, devices, nodes,
         )  # fmt: skip
         run(options, Console())
 

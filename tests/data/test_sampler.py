@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist, pdist
 
 from isovi import InputError
-from isovi.data.sampler import PATCHES_PER_BATCH, PatchBatchSampler
+from isovi.data.sampler import PATCHES_PER_BATCH, PatchBatchSampler, Shard, ShardBatchSampler
 from isovi.geometry.meeting import Meeting
 from isovi.graph import Tissue, parse_pairs
 
@@ -49,6 +49,7 @@ def sampler_of(
     meeting: Meeting | None = None,
     rng: int | np.random.Generator = 0,
     shuffle: bool = True,
+    shard: Shard | None = None,
 ) -> PatchBatchSampler:
     cells = np.arange(len(tissue.section)) if cells is None else cells
     return PatchBatchSampler(
@@ -59,6 +60,7 @@ def sampler_of(
         meeting=meeting or Meeting(len(tissue.section)),
         rng=np.random.default_rng(rng),
         shuffle=shuffle,
+        shard=shard or Shard(),
     )
 
 
@@ -143,29 +145,84 @@ def test_batches_smaller_than_their_patches_are_refused(batch_size: int) -> None
         sampler_of(tissue_of((20,)), batch_size)
 
 
+# ------------------------------------------------------------------ several processes
+
+
+@settings(deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 60), min_size=1, max_size=4).map(tuple),
+    count=st.integers(1, 4),
+    batch_size=st.integers(4, 50),
+    shuffle=st.booleans(),
+)
+def test_every_spot_comes_once_over_all_processes_in_equally_many_batches(
+    sizes: tuple[int, ...], count: int, batch_size: int, shuffle: bool
+) -> None:
+    n, tissue = sum(sizes), tissue_of(sizes)
+    assume(n >= count)
+    shards = [Shard(rank, count) for rank in range(count)]
+    patches = [sampler_of(tissue, batch_size, shuffle=shuffle, shard=shard) for shard in shards]
+    at_random = [
+        ShardBatchSampler(
+            n, batch_size=batch_size, shard=shard, rng=np.random.default_rng(0), shuffle=shuffle
+        )
+        for shard in shards
+    ]
+    for samplers in (patches, at_random):
+        for _ in range(2):
+            dealt = [list(sampler) for sampler in samplers]
+            assert {len(batches) for batches in dealt} == {len(samplers[0])}
+            spots = np.concatenate([batch for batches in dealt for batch in batches])
+            assert sorted(spots.tolist()) == list(range(n))
+    sizes_at_random = [len(batch) for sampler in at_random for batch in sampler]
+    assert max(sizes_at_random) <= batch_size and max(sizes_at_random) - min(sizes_at_random) <= 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_processes_cut_alike_and_keep_the_size_of_a_batch(count: int) -> None:
+    tissue, meetings = tissue_of((700, 333)), [Meeting(1033) for _ in range(count)]
+    samplers = [
+        sampler_of(tissue, 32, meeting=meeting, shard=Shard(rank, count))
+        for rank, meeting in enumerate(meetings)
+    ]
+    sizes = np.array([len(batch) for sampler in samplers for batch in sampler])
+    assert abs(sizes - 32).max() <= 1.3 * 32 / PATCHES_PER_BATCH
+    for meeting in meetings:
+        assert np.array_equal(meeting.patch, meetings[0].patch)
+        assert np.array_equal(meeting.share, meetings[0].share)
+
+
+def test_fewer_spots_than_processes_are_refused() -> None:
+    with pytest.raises(InputError, match="2 spots are to be shared by 3 processes"):
+        sampler_of(tissue_of((2,)), shard=Shard(0, 3))
+    with pytest.raises(InputError, match="2 spots are to be shared by 3 processes"):
+        ShardBatchSampler(2, batch_size=8, shard=Shard(0, 3), rng=np.random.default_rng(0))
+
+
 # ------------------------------------------------------------------ unbiasedness
 
 
 def epoch_sums(
-    sampler: PatchBatchSampler, values: torch.Tensor, meeting: Meeting, n_epochs: int
+    samplers: list[PatchBatchSampler], values: torch.Tensor, n_epochs: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sums over an epoch's minibatches, with and without the correction."""
+    """Sums over an epoch's minibatches of all processes, with and without the correction."""
     sums = np.zeros((2, n_epochs))
     for epoch in range(n_epochs):
-        for batch in sampler:
-            cells = torch.as_tensor(sampler.cells[batch])
-            source, target = torch.triu_indices(len(cells), len(cells), 1)
-            correction, _ = meeting.correction(source, target, cells)
-            value = values[cells[source], cells[target]]
-            sums[:, epoch] += float((correction * value).sum()), float(value.sum())
+        for sampler in samplers:
+            for batch in sampler:
+                cells = torch.as_tensor(sampler.cells[batch])
+                source, target = torch.triu_indices(len(cells), len(cells), 1)
+                correction, _ = sampler.meeting.correction(source, target, cells)
+                value = values[cells[source], cells[target]]
+                sums[:, epoch] += float((correction * value).sum()), float(value.sum())
     return sums[0], sums[1]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("sizes", [(70, 41), (60, 9, 30)])
-def test_corrected_sums_over_minibatches_are_unbiased(kind: str, sizes: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("sizes", "count"), [((70, 41), 1), ((60, 9, 30), 1), ((70, 41), 2)])
+def test_corrected_sums_over_minibatches_are_unbiased(kind: str, sizes: tuple[int, ...], count: int) -> None:
     """Their mean over epochs is the sum of G |d_Z - λ d_S| over all pairs of the split."""
-    tissue, meeting = tissue_of(sizes), Meeting(sum(sizes))
+    tissue = tissue_of(sizes)
     n, rng = sum(sizes), np.random.default_rng(1)
     latent = tissue.coordinates @ rng.normal(size=(2, 3)) + rng.normal(size=(n, 3))
     everywhere = torch.cartesian_prod(torch.arange(n), torch.arange(n)).T
@@ -175,8 +232,10 @@ def test_corrected_sums_over_minibatches_are_unbiased(kind: str, sizes: tuple[in
     inside = values[cells][:, cells]
     total = float(inside.sum() - inside.diagonal().sum()) / 2
 
-    sampler = sampler_of(tissue, cells=cells, meeting=meeting)
-    corrected, bare = epoch_sums(sampler, values, meeting, n_epochs=200)
+    samplers = [
+        sampler_of(tissue, cells=cells, meeting=Meeting(n), shard=Shard(rank, count)) for rank in range(count)
+    ]
+    corrected, bare = epoch_sums(samplers, values, n_epochs=200)
     error = corrected.std(ddof=1) / np.sqrt(len(corrected))
     assert error < 0.03 * total
     assert abs(corrected.mean() - total) < 4 * error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import math
@@ -203,6 +204,13 @@ def output_directory(path: str | os.PathLike[str], force: bool = False) -> Itera
     _move(temporary, final)
 
 
+def remove_leftovers(path: str | os.PathLike[str]) -> None:
+    """Remove the temporary directories that killed runs left beside ``path``."""
+    final = Path(path).expanduser().resolve()
+    for temporary in final.parent.glob(_sibling_name(glob.escape(final.name), "?" * 8)):
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def write_atomic(adata: AnnData, path: str | os.PathLike[str], *, force: bool = True) -> None:
     """Write ``.h5ad`` (compressed) or ``.zarr`` so that the file is whole or absent.
 
@@ -368,7 +376,11 @@ def _cannot_write(final: Path, error: Exception) -> OutputError:
 
 
 def _sibling(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    return path.with_name(_sibling_name(path.name, uuid.uuid4().hex[:8]))
+
+
+def _sibling_name(name: str, unique: str) -> str:
+    return f".{name}.{unique}.tmp"
 
 
 def _remove(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Loaders that draw patches, given to scvi-tools' DataSplitter."""
+"""Loaders that draw patches or the share of one process, given to scvi-tools' DataSplitter."""
 
 from __future__ import annotations
 
@@ -6,18 +6,48 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from scvi import settings
 from scvi.data import AnnDataManager
 from scvi.dataloaders import AnnDataLoader, DataSplitter
 from torch.utils.data import default_convert
 
 from isovi.data.fields import COORDINATES, SECTION
-from isovi.data.sampler import PatchBatchSampler
+from isovi.data.sampler import PatchBatchSampler, Shard, ShardBatchSampler
 from isovi.geometry.meeting import Meeting
 
 
-class PatchLoader(AnnDataLoader):
-    """AnnDataLoader whose minibatches are made of patches of tissue.
+class SampledLoader(AnnDataLoader):
+    """AnnDataLoader whose sampler yields minibatches, and whose draws can be gone on with.
+
+    Parameters
+    ----------
+    adata_manager, indices
+        As for :class:`scvi.dataloaders.AnnDataLoader`.
+    sampler
+        Yields arrays of positions within ``indices``; its generator ``rng`` is the loader's state.
+    """
+
+    def __init__(
+        self,
+        adata_manager: AnnDataManager,
+        indices: Sequence[int] | np.ndarray,
+        sampler: PatchBatchSampler | ShardBatchSampler,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(adata_manager, indices=indices, sampler=sampler, collate_fn=_only, **kwargs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the sampler's generator between two epochs."""
+        return {"rng": self.sampler.rng.bit_generator.state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on drawing from a state."""
+        self.sampler.rng.bit_generator.state = state["rng"]
+
+
+class PatchLoader(SampledLoader):
+    """Loader of minibatches that are made of patches of tissue.
 
     Parameters
     ----------
@@ -25,6 +55,8 @@ class PatchLoader(AnnDataLoader):
         As for :class:`scvi.dataloaders.AnnDataLoader`.
     meeting
         Shared with the objective; see :class:`isovi.geometry.meeting.Meeting`.
+    distributed_sampler
+        Whether the minibatches are shared among the processes that train together.
     """
 
     def __init__(
@@ -39,7 +71,7 @@ class PatchLoader(AnnDataLoader):
         distributed_sampler: bool = False,
         **kwargs: Any,
     ) -> None:
-        del drop_last, distributed_sampler  # every spot is used, in one process
+        del drop_last  # every spot is used
         cells = np.asarray(indices)
         sampler = PatchBatchSampler(
             np.asarray(adata_manager.get_from_registry(COORDINATES))[cells],
@@ -47,16 +79,71 @@ class PatchLoader(AnnDataLoader):
             cells,
             batch_size=batch_size,
             meeting=meeting,
-            rng=np.random.default_rng(settings.seed),
+            rng=np.random.default_rng(_seed(distributed_sampler)),
+            shuffle=shuffle,
+            shard=_shard(distributed_sampler),
+        )
+        super().__init__(adata_manager, indices, sampler, **kwargs)
+
+
+class ShardLoader(SampledLoader):
+    """Loader of one process's share of random minibatches.
+
+    scvi-tools' own sampler for several processes repeats spots until each has equally many.
+
+    Parameters
+    ----------
+    adata_manager, indices, batch_size, shuffle
+        As for :class:`scvi.dataloaders.AnnDataLoader`.
+    """
+
+    def __init__(
+        self,
+        adata_manager: AnnDataManager,
+        indices: Sequence[int] | np.ndarray,
+        *,
+        batch_size: int = 128,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        distributed_sampler: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        del drop_last  # every spot is used
+        sampler = ShardBatchSampler(
+            len(indices),
+            batch_size=batch_size,
+            shard=_shard(distributed_sampler),
+            rng=np.random.default_rng(_seed(distributed_sampler)),
             shuffle=shuffle,
         )
-        super().__init__(adata_manager, indices=indices, sampler=sampler, collate_fn=_only, **kwargs)
+        super().__init__(adata_manager, indices, sampler, **kwargs)
 
 
 class PatchSplitter(DataSplitter):
     """DataSplitter with :class:`PatchLoader` for training and validation."""
 
     data_loader_cls = PatchLoader
+
+
+class ShardSplitter(DataSplitter):
+    """DataSplitter with :class:`ShardLoader` for training and validation."""
+
+    data_loader_cls = ShardLoader
+
+
+def _shard(shared: bool) -> Shard:
+    if not shared:
+        return Shard()
+    return Shard(torch.distributed.get_rank(), torch.distributed.get_world_size())
+
+
+def _seed(shared: bool) -> int | None:
+    """Seed of scvi-tools; without one, one that all processes have in common."""
+    if not shared or settings.seed is not None:
+        return settings.seed
+    drawn = [int(np.random.default_rng().integers(2**32))]
+    torch.distributed.broadcast_object_list(drawn)
+    return drawn[0]
 
 
 def _only(batches: list[Any]) -> Any:

@@ -6,6 +6,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,12 +18,20 @@ from scvi.model import SCVI
 
 from isovi.data import check
 from isovi.data.fields import COORDINATES, MINIFIED, SECTION, spatial_fields, tissue_of
-from isovi.data.splitter import PatchSplitter
+from isovi.data.splitter import PatchSplitter, ShardSplitter
 from isovi.errors import InputError
 from isovi.geometry.distortion import euclidean
 from isovi.geometry.meeting import Meeting
 from isovi.geometry.pairs import PairSet, tissue_distance
 from isovi.graph import AllPairs, PairKind
+from isovi.model.distributed import (
+    Processes,
+    is_distributed,
+    log_in_memory,
+    own_stopping,
+    reporting_plan,
+    stop_together,
+)
 from isovi.model.gaussian import GaussianSCVI
 from isovi.model.module import check_thinning, distance_preserving
 from isovi.model.objective import Constraint, Distortion, Objective
@@ -134,6 +143,9 @@ class DistancePreservingMixin:
             counts as scVI does; ``None`` shows it all. ``"auto"`` is (0.3, 1) where that is possible.
         **kwargs
             All that the backbone's ``train`` takes. With early stopping the best epoch is restored.
+            Several ``devices`` or ``num_nodes`` train in as many processes; ``batch_size`` is then that
+            of one process. An :class:`~isovi.EpochCheckpoint` among ``callbacks`` makes it possible to
+            go on after an interruption.
 
         Notes
         -----
@@ -145,18 +157,26 @@ class DistancePreservingMixin:
             return
         if kwargs.get("train_size") != 1:  # else there is no validation to stop by
             kwargs = {**self.training_defaults, **kwargs}
-        callbacks = self._callbacks(kwargs)
+        shared, callbacks = is_distributed(kwargs), self._callbacks(kwargs)
+        if shared:
+            kwargs = stop_together(kwargs, any(isinstance(one, BestEpoch) for one in callbacks))
+            log_in_memory(kwargs)
+            callbacks = [Processes(self.module.objective), *callbacks]
         trained = len(self.history_["elbo_train"]) if self.is_trained_ else 0
         try:
             self._bind_pairs(kwargs)
-            super().train(
-                max_epochs, callbacks=[*(kwargs.pop("callbacks", None) or []), *callbacks], **kwargs
-            )
+            if shared:
+                self._share_minibatches(kwargs)
+            with own_stopping() if shared else nullcontext():
+                super().train(
+                    max_epochs, callbacks=[*(kwargs.pop("callbacks", None) or []), *callbacks], **kwargs
+                )
         finally:
             self._unbind_pairs()
         self._fit_scale()
-        self.training_summary_ = summarise(callbacks, self.distortion, self.history_, trained)
-        logger.info(self.training_summary_)
+        if self.history_:  # that of several processes is with the first
+            self.training_summary_ = summarise(callbacks, self.distortion, self.history_, trained)
+            logger.info(self.training_summary_)
 
     @property
     def distance_scale(self) -> float | dict[str, float]:
@@ -231,11 +251,21 @@ class DistancePreservingMixin:
         given = kwargs.get("datasplitter_kwargs") or {}
         kwargs["datasplitter_kwargs"] = {**given, "meeting": objective.meeting}
 
+    def _share_minibatches(self, kwargs: dict[str, Any]) -> None:
+        """Give each process its own part of every cell's one turn; else scvi-tools deals them out."""
+        self._training_plan_cls = reporting_plan(self._training_plan_cls)
+        if issubclass(self._data_splitter_cls, DataSplitter):
+            kwargs["use_distributed_sampler"] = False  # ours is one: Lightning must not wrap it
+            if self._data_splitter_cls is not PatchSplitter:
+                self._data_splitter_cls = ShardSplitter
+
     def _unbind_pairs(self) -> None:
         """The weights belong to the training data; elsewhere all pairs count alike."""
-        if self.module.objective is not None:
-            self.module.objective.weights = self.module.objective.meeting = None
-        self.__dict__.pop("_data_splitter_cls", None)
+        objective = self.module.objective
+        if objective is not None:
+            objective.weights = objective.meeting = objective.agree = None
+        for changed in ("_data_splitter_cls", "_training_plan_cls"):
+            self.__dict__.pop(changed, None)
 
     @torch.no_grad()
     def _fit_scale(self) -> None:

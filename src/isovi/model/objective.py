@@ -8,6 +8,7 @@ The paper (Zhou & Du 2024, arXiv:2408.00911) adds ``α mean G |d_Z - λ d_S|`` t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -150,6 +151,8 @@ class Objective(nn.Module):
         where all pairs of a section count alike.
     meeting
         How likely pairs meet in a minibatch.
+    agree
+        Whether something holds in all processes that train together; ``None`` for a single one.
     """
 
     scale: torch.Tensor  # λ, shape (section,) or (1,)
@@ -163,6 +166,7 @@ class Objective(nn.Module):
         self.distortion = distortion
         self.weights: PairWeights | None = None
         self.meeting: Meeting | None = None
+        self.agree: Callable[[bool], bool] | None = None
         n_scales = n_sections if distortion.per_section else 1
         if distortion.scale == "learned":
             self.scale_parameter = nn.Parameter(torch.zeros(n_scales))
@@ -205,8 +209,23 @@ class Objective(nn.Module):
 
         Returns
         -------
-        None if no two cells of the minibatch form a pair of positive weight and length.
+        None if no two cells of the minibatch form a pair of positive weight and length, be it in another
+        process: those that train together report the same figures, or wait for each other for ever.
         """
+        term = self._term(loc, sd, sample, coordinates, section, cells, backbone_loss)
+        known = term is not None if self.agree is None else self.agree(term is not None)
+        return term if known else None
+
+    def _term(
+        self,
+        loc: Latent,
+        sd: Latent,
+        sample: Latent,
+        coordinates: Coordinates,
+        section: CellIndices,
+        cells: CellIndices,
+        backbone_loss: torch.Tensor,
+    ) -> DistortionTerm | None:
         pairs, kept, share = self._pairs(coordinates, section, cells)
         if not bool((pairs.weight * pairs.length > 0).any()):
             return None
@@ -335,6 +354,15 @@ class Objective(nn.Module):
             return self.multiplier * raw_distortion(latent, pairs.length, pairs.weight, scale)
         total = 2 * (pairs.weight * (latent - scale * pairs.length).abs()).sum()  # ordered pairs
         return self.multiplier * share * total
+
+    def averages(self) -> list[torch.Tensor]:
+        """The state that follows the minibatches: what several processes have to average.
+
+        Each moves linearly with what its minibatch says, so the mean over processes is the state of
+        one process that saw the mean.
+        """
+        learned = [self.scale_parameter.detach()] if self.distortion.scale == "learned" else []
+        return [self.scale, self.running, *learned]
 
     @torch.no_grad()
     def ascend(self) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import lightning.pytorch as pl
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from isovi.errors import IsoviWarning
 from isovi.model.objective import Constraint, Distortion, Objective, Penalty
@@ -40,6 +40,14 @@ class DualAscent(Callback):
         self.best = math.inf
         self.waited = 0
         self.stalled_at: int | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint has to keep."""
+        return {"best": self.best, "waited": self.waited, "stalled_at": self.stalled_at}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.__dict__.update(state_dict)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Take a step once the warm-up is over."""
@@ -79,6 +87,14 @@ class BestEpoch(Callback):
         self.epoch: int | None = None
         self._state: dict[str, torch.Tensor] = {}
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint has to keep: the best state as well."""
+        return {"best": self.best, "epoch": self.epoch, "_state": self._state}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.__dict__.update(state_dict)
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Copy the state if this epoch is the best so far."""
         current = trainer.callback_metrics.get(self.monitor)
@@ -103,6 +119,14 @@ class CollapseWatch(Callback):
         self.objective = objective
         self.first_scale: torch.Tensor | None = None
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint has to keep."""
+        return {"first_scale": self.first_scale}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.first_scale = state_dict["first_scale"]
+
     def on_train_epoch_end(self, *_: Any) -> None:
         """Remember the first scale."""
         if self.first_scale is None and bool(torch.isfinite(self.objective.scale).all()):
@@ -111,7 +135,7 @@ class CollapseWatch(Callback):
     def on_train_end(self, *_: Any) -> None:
         """Tell what collapsed, if anything."""
         for message in self.findings():
-            warnings.warn(message, IsoviWarning, stacklevel=2)
+            rank_zero_warn(message, category=IsoviWarning, stacklevel=3)
 
     def findings(self) -> list[str]:
         """Plain sentences, one for each collapse found."""
@@ -122,7 +146,9 @@ class CollapseWatch(Callback):
                 f"The latent has collapsed: its posterior means spread over {spread:.2g} posterior standard "
                 f"deviations (below {COLLAPSED_SPREAD}), so it says nothing about the spots. {self._remedy()}"
             )
-        if self.first_scale is not None and bool((scale < COLLAPSED_SCALE * self.first_scale).any()):
+        if self.first_scale is not None and bool(
+            (scale < COLLAPSED_SCALE * self.first_scale.to(scale)).any()
+        ):
             found.append(
                 f"The scale λ has collapsed from {float(self.first_scale.min()):.2g} to "
                 f"{float(scale.min()):.2g}: the distortion was lowered by shrinking the latent. "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import platform
 import shlex
@@ -23,6 +24,8 @@ from isovi.data.fields import normalise
 from isovi.data.split import HELDOUT, SPLIT_KEY, TRAIN, VALIDATION
 from isovi.errors import InputError, IsoviWarning
 from isovi.graph import AllPairs, PairKind
+from isovi.model.checkpoint import EpochCheckpoint
+from isovi.model.distributed import is_first_process
 from isovi.model.objective import Constraint, Distortion, Penalty
 from isovi.tl import clustering_agreement, domains, is_labelled
 from isovi.workflow import guarantee
@@ -31,6 +34,15 @@ from isovi.workflow.finished import BACKBONES, GENE_KEY, LATENT_KEY
 from isovi.workflow.pictures import draw
 from isovi.workflow.prepare import holdout_of, select_genes, split_spots
 from isovi.workflow.progress import EpochProgress
+from isovi.workflow.resume import (
+    Attempt,
+    begin,
+    checkpoint_of,
+    describe_attempt,
+    finished,
+    kept,
+    require_decision,
+)
 
 DOMAIN_KEY = "isovi_domain"
 PACKAGES = (
@@ -72,6 +84,10 @@ class FitOptions:
         Of the split, the training and the figures.
     force
         Replace an earlier run in ``out``.
+    resume
+        Go on with an unfinished run from its last checkpoint, if there is one.
+    devices, nodes
+        Devices (GPUs, or processes without any) of each machine, and machines, that train together.
     """
 
     input: Path
@@ -90,6 +106,9 @@ class FitOptions:
     max_epochs: int | None = None
     seed: int = 0
     force: bool = False
+    resume: bool = False
+    devices: int = 1
+    nodes: int = 1
 
 
 def fit(options: FitOptions, console: Console | None = None) -> dict[str, Any]:
@@ -104,7 +123,7 @@ def fit(options: FitOptions, console: Console | None = None) -> dict[str, Any]:
 
     Returns
     -------
-    What ``metrics.json`` holds.
+    What ``metrics.json`` holds; in other processes than the first, nothing.
 
     Raises
     ------
@@ -116,12 +135,26 @@ def fit(options: FitOptions, console: Console | None = None) -> dict[str, Any]:
     console = console or Console(quiet=True)
     started = time.perf_counter()
     check_options(options)
-    with io.output_directory(options.out, options.force) as folder:
+    if options.devices * options.nodes > 1 and not is_first_process():
+        return assist(options)
+    if (
+        options.resume
+        and not options.force
+        and (done := finished(options.out, plain(options), options.input))
+    ):
+        say(console, f"{options.out} is finished: there is nothing to go on with")
+        return done
+    require_decision(options.out, resume=options.resume, force=options.force)
+    if options.resume:
+        io.remove_leftovers(options.out)
+    keeping = kept(checkpoint_of(options.out), functools.partial(say, console))
+    with keeping, io.output_directory(options.out, options.force) as folder:
         adata = read(options, console)
+        attempt = look_for_earlier(options, console)
         placement = place(adata, options)
         genes = choose_genes(adata, placement, options, console)
         used = adata[:, genes].copy()
-        model = train(used, placement, options, console)
+        model = train(used, placement, options, console, attempt)
         latent = model.get_latent_representation(used)
         metrics = describe(model, adata, placement, options)
         metrics.update(measure(model, used, latent, placement, options))
@@ -134,6 +167,29 @@ def fit(options: FitOptions, console: Console | None = None) -> dict[str, Any]:
         write(folder, model, adata, metrics, options)
     say(console, f"Wrote {options.out}")
     return metrics
+
+
+def assist(options: FitOptions) -> dict[str, Any]:
+    """What every process but the first does: its share of the training."""
+    console = Console(quiet=True)
+    adata = read(options, console)
+    placement = place(adata, options)
+    genes = choose_genes(adata, placement, options, console)
+    checkpoint = checkpoint_of(options.out)
+    attempt = Attempt(checkpoint, {}, options.resume and checkpoint.exists())
+    train(adata[:, genes].copy(), placement, options, console, attempt)
+    return {}
+
+
+def look_for_earlier(options: FitOptions, console: Console) -> Attempt:
+    """Whether there is an unfinished run to go on with, and that it is the same one."""
+    about = describe_attempt(plain(options), io.sha256(options.input))
+    attempt = begin(options.out, about, resume=options.resume)
+    if attempt.resumes:
+        say(console, f"Going on from {attempt.checkpoint}")
+    elif options.resume:
+        say(console, "There is no unfinished run to go on with: starting from the beginning")
+    return attempt
 
 
 def say(console: Console, text: str) -> None:
@@ -173,7 +229,7 @@ def distortion_of(target: float | None, penalty: float | None, plain: bool) -> D
 
 def check_options(options: FitOptions) -> None:
     """Refuse impossible numbers before anything is read."""
-    for name, least in (("n_latent", 1), ("max_epochs", 1), ("seed", 0)):
+    for name, least in (("n_latent", 1), ("max_epochs", 1), ("seed", 0), ("devices", 1), ("nodes", 1)):
         value = getattr(options, name)
         if value is not None and value < least:
             flag = name.replace("_", "-")
@@ -252,8 +308,10 @@ def choose_genes(adata: AnnData, placement: Placement, options: FitOptions, cons
     return genes
 
 
-def train(used: AnnData, placement: Placement, options: FitOptions, console: Console) -> Any:
-    """Train on the spots that are not held out."""
+def train(
+    used: AnnData, placement: Placement, options: FitOptions, console: Console, attempt: Attempt
+) -> Any:
+    """Train on the spots that are not held out, or go on with it."""
     scvi.settings.seed = options.seed
     scvi.settings.verbosity = logging.WARNING
     backbone = BACKBONES[options.backbone]
@@ -275,10 +333,19 @@ def train(used: AnnData, placement: Placement, options: FitOptions, console: Con
         early_stopping=len(parts[1]) > 0,
         datasplitter_kwargs={"external_indexing": parts},
         enable_progress_bar=False,
-        callbacks=[EpochProgress(console)],
+        callbacks=[EpochProgress(console), EpochCheckpoint(attempt.checkpoint, attempt.about)],
+        ckpt_path=attempt.checkpoint if attempt.resumes else None,
+        **several(options),
     )
-    say(console, model.training_summary_)
+    say(console, getattr(model, "training_summary_", ""))  # the first process has it
     return model
+
+
+def several(options: FitOptions) -> dict[str, Any]:
+    """Arguments of a training in several processes."""
+    if options.devices * options.nodes == 1:
+        return {}
+    return {"devices": options.devices, "num_nodes": options.nodes}
 
 
 def describe(model: Any, adata: AnnData, placement: Placement, options: FitOptions) -> dict[str, Any]:

@@ -1,0 +1,145 @@
+"""Training in several processes: one state of the objective for all of them."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from scvi.train import LoudEarlyStopping
+from scvi.train._logger import SimpleLogger
+
+from isovi.model.objective import Objective
+
+STRATEGY = "ddp_find_unused_parameters_true"  # scVI has parameters that its loss does not use
+
+
+def is_distributed(arguments: dict[str, Any]) -> bool:
+    """Whether arguments of a training ask for several processes.
+
+    Parameters
+    ----------
+    arguments
+        Of ``train``. Several devices or nodes without a strategy get :data:`STRATEGY`, in place.
+    """
+    if n_devices(arguments) * arguments.get("num_nodes", 1) > 1:
+        arguments.setdefault("strategy", STRATEGY)
+    strategy = arguments.get("strategy")
+    return isinstance(strategy, DDPStrategy) or (isinstance(strategy, str) and "ddp" in strategy)
+
+
+def is_first_process() -> bool:
+    """Whether this is the first of several processes, as their launcher tells in the environment."""
+    return rank_zero_only.rank == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
+
+
+def n_devices(arguments: dict[str, Any]) -> int:
+    """Devices on this machine that are asked for by number or as a list; one otherwise."""
+    asked = arguments.get("devices", 1)
+    if isinstance(asked, list | tuple):
+        return len(asked)
+    return int(asked) if isinstance(asked, int) or str(asked).isdecimal() else 1
+
+
+def stop_together(arguments: dict[str, Any], stops_early: bool) -> dict[str, Any]:
+    """Arguments of a training with early stopping that works in several processes.
+
+    scvi-tools turns its own off there. The monitored figures are summed over all processes, so each
+    of them comes to the same decision.
+
+    Parameters
+    ----------
+    arguments
+        Of ``train``.
+    stops_early
+        Whether early stopping is asked for.
+    """
+    given = {
+        name: arguments.pop(f"early_stopping_{name}", default)
+        for name, default in (
+            ("monitor", "elbo_validation"),
+            ("min_delta", 0.0),
+            ("patience", 45),
+            ("warmup_epochs", 0),
+            ("mode", "min"),
+        )
+    }
+    if not stops_early:
+        return arguments
+    callbacks = [*(arguments.get("callbacks") or []), LoudEarlyStopping(**given)]
+    return {"check_val_every_n_epoch": 1, **arguments, "early_stopping": False, "callbacks": callbacks}
+
+
+def log_in_memory(arguments: dict[str, Any]) -> None:
+    """Have no history written to the working directory, which is scvi-tools' habit with several processes."""
+    if not arguments.get("log_save_dir"):
+        arguments.setdefault("logger", SimpleLogger())
+
+
+def reporting_plan(plan: type) -> type:
+    """The training plan with figures that can be averaged over processes.
+
+    scvi-tools' own are made in inference mode, and Lightning cannot change them afterwards.
+    """
+    report = plan.compute_and_log_metrics
+    report = torch.no_grad()(getattr(report, "__wrapped__", report))
+    return type(plan.__name__, (plan,), {"compute_and_log_metrics": report})
+
+
+@contextmanager
+def own_stopping() -> Iterator[None]:
+    """Without the warning that early stopping was turned off: :func:`stop_together` has put it back."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="early_stopping was automatically disabled")
+        yield
+
+
+class Processes(Callback):
+    """Keeps the objective's state, and at last every buffer, the same in all processes.
+
+    Each process fits λ to its own minibatch, as one process does to each of its minibatches; the
+    running averages of λ and of the distortion, which decide about the multiplier, are averaged.
+
+    Parameters
+    ----------
+    objective
+        The module's objective, shared.
+    """
+
+    def __init__(self, objective: Objective | None) -> None:
+        self.objective = objective
+
+    def on_fit_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        """Draw other random numbers in each process."""
+        torch.manual_seed(torch.initial_seed() + trainer.global_rank)
+        if self.objective is not None:
+            self.objective.agree = trainer.strategy.reduce_boolean_decision
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Average the state over the processes that know it."""
+        if self.objective is not None:
+            average(self.objective.averages(), trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take buffers, such as the means of batch normalisation, from the first process."""
+        for buffer in pl_module.buffers():
+            buffer.copy_(trainer.strategy.broadcast(buffer))
+
+
+@torch.no_grad()
+def average(states: list[torch.Tensor], trainer: pl.Trainer) -> None:
+    """Replace each number by its mean over the processes where it is finite."""
+    flat = torch.cat([state.reshape(-1) for state in states])
+    known = torch.isfinite(flat)
+    sums = torch.stack([torch.where(known, flat, 0.0), known.to(flat)])
+    total, count = trainer.strategy.reduce(sums, reduce_op="sum")
+    mean = torch.where(count > 0, total / count, flat)
+    for state, values in zip(states, mean.split([state.numel() for state in states]), strict=True):
+        state.copy_(values.view_as(state))
