@@ -40,7 +40,9 @@ def write(path: Path, coordinates: np.ndarray, n_genes: int = 500, *, seed: int 
     with h5py.File(path, "w") as file:
         anndata.io.write_elem(file, "/", skeleton(coordinates, n_genes))
         del file["X"]
-        anndata.io.write_elem(file, "X", next(chunks), dataset_kwargs={"indptr_dtype": np.int64, "compression": "lzf"})
+        anndata.io.write_elem(
+            file, "X", next(chunks), dataset_kwargs={"indptr_dtype": np.int64, "compression": "lzf"}
+        )
         stored = anndata.io.sparse_dataset(file["X"])
         for chunk in chunks:
             stored.append(chunk)

@@ -10,7 +10,9 @@ from isovi.geometry.curve import curve_order, hilbert_keys
 
 @pytest.mark.parametrize(("n_axes", "bits"), [(2, 1), (2, 5), (3, 1), (3, 3)])
 def test_the_curve_visits_every_lattice_point_in_steps_of_one(n_axes: int, bits: int) -> None:
-    lattice = np.stack(np.meshgrid(*[np.arange(2**bits)] * n_axes, indexing="ij"), axis=-1).reshape(-1, n_axes)
+    lattice = np.stack(np.meshgrid(*[np.arange(2**bits)] * n_axes, indexing="ij"), axis=-1).reshape(
+        -1, n_axes
+    )
     keys = hilbert_keys(lattice, bits)
     assert sorted(keys.tolist()) == list(range(len(lattice)))
     along = lattice[np.argsort(keys)]

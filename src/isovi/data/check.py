@@ -401,6 +401,7 @@ class Block:
 
     @property
     def stored(self) -> np.ndarray:
+        """The values that are stored, one after the other."""
         return self.values.data if sparse.issparse(self.values) else self.values.ravel()
 
     def index(self, position: int) -> tuple[int, int]:

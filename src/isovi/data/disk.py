@@ -70,7 +70,12 @@ class DiskLoader:
         if shuffle or meeting is not None:
             rng = np.random.default_rng(settings.seed)
             self.shelves = ShelfSampler(
-                self.indices, batch_size=batch_size, rng=rng, patches=patches, meeting=meeting, shuffle=shuffle
+                self.indices,
+                batch_size=batch_size,
+                rng=rng,
+                patches=patches,
+                meeting=meeting,
+                shuffle=shuffle,
             )
 
     def __len__(self) -> int:
@@ -81,6 +86,15 @@ class DiskLoader:
         for shelf, counts in self._ahead(shelves):
             for batch in shelf.batches:
                 yield self._tensors(counts[batch], shelf.cells[batch])
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the generator between two epochs."""
+        return {} if self.shelves is None else {"rng": self.shelves.rng.bit_generator.state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on dealing from a state."""
+        if self.shelves is not None:
+            self.shelves.rng.bit_generator.state = state["rng"]
 
     def _in_order(self) -> Iterator[Shelf]:
         """The cells as they were asked for, many read at a time."""
@@ -116,4 +130,6 @@ class DiskSplitter(DataSplitter):
 def counts_on_disk(adata_manager: AnnDataManager) -> bool:
     """Whether the registered counts are on disk."""
     registry = adata_manager.data_registry
-    return REGISTRY_KEYS.X_KEY in registry and is_on_disk(adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY))
+    return REGISTRY_KEYS.X_KEY in registry and is_on_disk(
+        adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+    )

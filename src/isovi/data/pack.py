@@ -7,8 +7,8 @@ tissue is a contiguous read; ``obs["isovi_row"]`` has the row that each cell had
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ ROW_COLUMN = "isovi_row"  # row of the input that a packed cell comes from
 PACK_KEY = "isovi_pack"  # in uns: the mark of a packed store
 CHUNK_ENTRIES = 2**16  # stored values that are compressed together
 SHARD_ENTRIES = 2**22  # stored values of one file
+MAX_ROWS = 2**13  # read in one piece, so that what is read and dropped is bounded
 BUCKET_BYTES = 2**26  # entries sorted in memory at a time
 MAX_BUCKETS = 1024
 _ENTRY_BYTES = 12
@@ -171,19 +172,48 @@ def is_on_disk(matrix: Any) -> bool:
 
 
 def take_genes(adata: AnnData, genes: np.ndarray, path: Path) -> AnnData:
-    """A store with some of the genes, rows as they are, for a model to be trained on.
+    """Some of the genes, for a model to be trained on: a copy in memory, or another store.
 
     Parameters
     ----------
     adata
-        From :func:`open_packed`.
+        In memory, or from :func:`open_packed`.
     genes
         Mask over ``var``, shape ``(gene,)``.
     path
-        Store to write.
+        Store to write, if the data is packed.
     """
+    if not is_on_disk(adata.X):
+        return adata[:, genes].copy()
     write_ordered(adata, path, np.arange(adata.n_obs), dict(adata.uns[PACK_KEY]), np.flatnonzero(genes))
     return open_packed(path)
+
+
+def take_cells(adata: AnnData, rows: CellIndexArray) -> AnnData:
+    """Some of the cells, in memory, with all that is stored of them but ``obsp``.
+
+    Parameters
+    ----------
+    adata
+        In memory, or from :func:`open_packed`.
+    rows
+        Ascending row numbers without repeats.
+    """
+    return AnnData(
+        X=take_rows(adata.X, rows),
+        layers={name: take_rows(adata.layers[name], rows) for name in adata.layers if name is not None},
+        obs=adata.obs.iloc[rows].copy(),
+        var=adata.var.copy(),
+        obsm={key: _rows(value, rows) for key, value in adata.obsm.items()},
+    )
+
+
+def in_input_order(adata: AnnData) -> AnnData:
+    """Annotation of packed cells in the order of the input, without counts and layers."""
+    order = np.argsort(adata.obs[ROW_COLUMN].to_numpy())
+    annotation = _annotation(adata, order, np.arange(adata.n_vars), {})
+    del annotation.obs[ROW_COLUMN], annotation.uns[PACK_KEY]
+    return annotation
 
 
 class StoredRows:
@@ -210,7 +240,8 @@ class StoredRows:
         data = np.empty(pointers[-1], dtype=self.data.dtype)
         indices = np.empty(pointers[-1], dtype=self.indices.dtype)
         done = 0
-        for run in np.split(rows, np.flatnonzero(np.diff(rows) > self.gap) + 1):
+        far = (np.diff(rows) > self.gap) | (np.diff(rows // MAX_ROWS) > 0)
+        for run in np.split(rows, np.flatnonzero(far) + 1):
             if len(run):
                 where, wanted = self._extent(run)
                 here = slice(done, done := done + int(wanted.sum()))
@@ -263,7 +294,8 @@ def write_ordered(
     Number of values stored in ``X``.
     """
     genes = np.arange(adata.n_vars) if genes is None else genes
-    with anndata.settings.override(zarr_write_format=3, auto_shard_zarr_v3=True):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*autosharding.*")  # annotation is small
         group = zarr.open_group(str(path), mode="w", zarr_format=3)
         anndata.io.write_elem(group, "/", _annotation(adata, order, genes, settings))
         layers = group.require_group("layers")
@@ -313,8 +345,10 @@ def _write_matrix(
         n_stored = int(pointers[-1])
         index_type = np.int32 if n_stored < 2**31 else np.int64
         stored.create_array("indptr", data=pointers.astype(index_type))
-        data, indices = (_Tape(stored, part, n_stored, kind) for part, kind in
-                         (("data", matrix.dtype), ("indices", np.dtype(np.int32))))
+        data, indices = (
+            _Tape(stored, part, n_stored, kind)
+            for part, kind in (("data", matrix.dtype), ("indices", np.dtype(np.int32)))
+        )
         for rows in buckets:
             data.append(rows.data)
             indices.append(rows.indices)
@@ -348,7 +382,9 @@ class _Buckets:
         entries = np.empty(len(row), dtype=self.record)
         entries["row"], entries["column"], entries["value"] = row % self.n_rows, column, value
         entries, edges = entries[order], np.flatnonzero(np.diff(bucket[order])) + 1
-        for part, number in zip(np.split(entries, edges), bucket[order][np.r_[0, edges]], strict=True) if len(row) else ():
+        for part, number in (
+            zip(np.split(entries, edges), bucket[order][np.r_[0, edges]], strict=True) if len(row) else ()
+        ):
             with (self.scratch / str(number)).open("ab") as file:
                 part.tofile(file)
 

@@ -92,7 +92,10 @@ class ShelfSampler:
         starts = np.cumsum([0, *n_patches])
         cells = np.concatenate(runs)
         patch = np.concatenate(
-            [start + np.arange(len(run)) * n // len(run) for run, n, start in zip(runs, n_patches, starts[:-1], strict=True)]
+            [
+                start + np.arange(len(run)) * n // len(run)
+                for run, n, start in zip(runs, n_patches, starts[:-1], strict=True)
+            ]
         )
         batches = np.array_split(rng.permutation(starts[-1]), n_batches)
         if self.meeting is not None:
@@ -103,7 +106,9 @@ class ShelfSampler:
         batch_of_patch = np.empty(starts[-1], dtype=np.int64)
         batch_of_patch[np.concatenate(batches)] = np.repeat(np.arange(n_batches), [len(b) for b in batches])
         batch = batch_of_patch[patch[ascending]]
-        members = np.split(np.argsort(batch, kind="stable"), np.cumsum(np.bincount(batch, minlength=n_batches))[:-1])
+        members = np.split(
+            np.argsort(batch, kind="stable"), np.cumsum(np.bincount(batch, minlength=n_batches))[:-1]
+        )
         return Shelf(cells[ascending], members)
 
 

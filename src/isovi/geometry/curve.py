@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from isovi._shapes import CellIndexArray, CoordinateArray
@@ -73,7 +75,7 @@ def _undo_turns(axes: list[np.ndarray], bits: int) -> None:
 
 
 def _gray_encode(axes: list[np.ndarray], bits: int) -> None:
-    for before, axis in zip(axes, axes[1:], strict=False):
+    for before, axis in pairwise(axes):
         axis ^= before
     flips = np.zeros_like(axes[0])
     for level in range(bits - 1, 0, -1):

@@ -141,7 +141,11 @@ class DistancePreservingMixin:
         With ``distortion=None`` and no thinning this is the backbone's own training.
         """
         self.module.thinning = self._thinning(thinning)
-        if self.distortion is None and self.module.thinning is None and not counts_on_disk(self.adata_manager):
+        if (
+            self.distortion is None
+            and self.module.thinning is None
+            and not counts_on_disk(self.adata_manager)
+        ):
             super().train(max_epochs, **kwargs)
             return
         if kwargs.get("train_size") != 1:  # else there is no validation to stop by
