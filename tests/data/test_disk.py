@@ -98,8 +98,8 @@ def test_the_next_shelf_is_read_in_the_background(
     loader = DiskLoader(manager, batch_size=4, shuffle=True)
     batches = iter(loader)
     next(batches)
+    batches.close()  # waits for the reader
     assert len(threads) == 2
-    batches.close()
     assert threading.main_thread().name not in threads
 
 

@@ -376,17 +376,16 @@ class _Buckets:
             self._sort(*_entries(block, place, column))
 
     def _sort(self, row: np.ndarray, column: np.ndarray, value: np.ndarray) -> None:
-        self.row_counts += np.bincount(row, minlength=self.shape[0])
+        np.add.at(self.row_counts, row, 1)
         bucket = row // self.n_rows
         order = np.argsort(bucket, kind="stable")
         entries = np.empty(len(row), dtype=self.record)
         entries["row"], entries["column"], entries["value"] = row % self.n_rows, column, value
-        entries, edges = entries[order], np.flatnonzero(np.diff(bucket[order])) + 1
-        for part, number in (
-            zip(np.split(entries, edges), bucket[order][np.r_[0, edges]], strict=True) if len(row) else ()
-        ):
-            with (self.scratch / str(number)).open("ab") as file:
-                part.tofile(file)
+        edges = np.flatnonzero(np.diff(bucket[order])) + 1
+        for members in np.split(order, edges):
+            if len(members):
+                with (self.scratch / str(bucket[members[0]])).open("ab") as file:
+                    entries[members].tofile(file)
 
     def __iter__(self) -> Iterator[sparse.csr_matrix]:
         for number, start in enumerate(range(0, self.shape[0], self.n_rows)):
