@@ -50,10 +50,27 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workflow, "train", lambda *_: pytest.fail("training was reached"))
 
 
+# ---------------------------------------------------------------------------- pack
+
+
+def test_pack_writes_a_store_and_says_so(file: Path, tmp_path: Path) -> None:
+    result = isovi("pack", file, tmp_path / "tissue.zarr")
+    assert result.exit_code == 0
+    assert "Packed 60 cells x 20 genes in 1 section(s)" in result.stdout
+    assert anndata.io.read_zarr(tmp_path / "tissue.zarr").shape == (60, 20)
+
+
+def test_pack_refuses_in_one_paragraph(file: Path, tmp_path: Path) -> None:
+    result = isovi("pack", file, tmp_path / "tissue.zarr", "--section-key", "nothing")
+    assert result.exit_code == 2
+    assert 'no column "nothing"' in result.stderr
+    assert not (tmp_path / "tissue.zarr").exists()
+
+
 # ---------------------------------------------------------------------------- help
 
 
-@pytest.mark.parametrize("verb", ["fit", "compare", "diagnose", "simulate"])
+@pytest.mark.parametrize("verb", ["fit", "compare", "diagnose", "pack", "simulate"])
 def test_help_names_every_verb_and_says_what_it_does(verb: str) -> None:
     assert verb in isovi("--help").stdout
     result = isovi(verb, "--help")

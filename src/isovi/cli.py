@@ -166,6 +166,34 @@ def diagnose(
 
 
 @app.command()
+def pack(
+    file: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="Spatial AnnData: .h5ad or .zarr. Never changed.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Store to write: .zarr.")],
+    spatial_key: Annotated[str, typer.Option(help="Positions in obsm.")] = "spatial",
+    section_key: Annotated[
+        str | None, typer.Option(help="Tissue section in obs; cells are stored section by section.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier store.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Store a tissue so that isovi fit can train on it without holding it in memory.
+
+    Example: [bold]isovi pack atlas.h5ad atlas.zarr --section-key sample[/bold]
+    """
+    from isovi.data.pack import pack as run
+
+    with reported(debug):
+        quiet()
+        packed = run(file, out, spatial_key=spatial_key, section_key=section_key, force=force)
+        wrote = (
+            f"Packed {packed.n_obs} cells x {packed.n_vars} genes in {packed.n_sections} section(s) to {out}"
+        )
+        Console().print(wrote, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def simulate(
     out: Annotated[Path, typer.Option(help="File to write: .h5ad or .zarr.")],
     kind: Annotated[

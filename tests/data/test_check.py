@@ -347,7 +347,7 @@ def test_blocks_cover_the_matrix_exactly_once(
     adata: AnnData, monkeypatch: pytest.MonkeyPatch, stored: str
 ) -> None:
     monkeypatch.setattr(check, "_BLOCK_VALUES", 50)
-    blocks = list(check._blocks(FORMATS[stored](adata.X)))
+    blocks = list(check.blocks(FORMATS[stored](adata.X)))
     assert len(blocks) > 3
     seen = np.zeros(adata.shape)
     for block in blocks:
@@ -366,8 +366,8 @@ def test_backed_data_is_never_read_whole(
     backed = anndata.read_h5ad(tmp_path / "x.h5ad", backed="r")
     monkeypatch.setattr(check, "_BLOCK_VALUES", 60)
     largest = []
-    cut = check._blocks
-    monkeypatch.setattr(check, "_blocks", lambda m: (largest.append(b.stored.size) or b for b in cut(m)))
+    cut = check.blocks
+    monkeypatch.setattr(check, "blocks", lambda m: (largest.append(b.stored.size) or b for b in cut(m)))
     check.dataset(backed, section_key="slice")
     assert backed.isbacked
     assert max(largest) <= 60

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from numbers import Real
 from typing import Any
 
@@ -383,7 +384,7 @@ def counts(adata: AnnData, layer: str | None = None, *, allow_empty_genes: bool 
     """
     matrix, where = _matrix(adata, layer)
     spot_totals, gene_totals = np.zeros(adata.n_obs), np.zeros(adata.n_vars)
-    for block in _blocks(matrix):
+    for block in blocks(matrix):
         _require_counts(block, adata, where)
         spot_totals[block.rows] += np.asarray(block.values.sum(axis=1)).ravel()
         gene_totals[block.columns] += np.asarray(block.values.sum(axis=0)).ravel()
@@ -394,8 +395,16 @@ def counts(adata: AnnData, layer: str | None = None, *, allow_empty_genes: bool 
 
 
 @dataclass(frozen=True)
-class _Block:
-    """A few rows or columns of the counts."""
+class Block:
+    """A few rows or columns of a matrix.
+
+    Attributes
+    ----------
+    rows, columns
+        Which of the whole matrix.
+    values
+        In memory, sparse or dense as they are stored.
+    """
 
     rows: slice
     columns: slice
@@ -403,6 +412,7 @@ class _Block:
 
     @property
     def stored(self) -> np.ndarray:
+        """The values that are stored, one after the other."""
         return self.values.data if sparse.issparse(self.values) else self.values.ravel()
 
     def index(self, position: int) -> tuple[int, int]:
@@ -431,20 +441,40 @@ def _matrix(adata: AnnData, layer: str | None) -> tuple[Any, str]:
     return matrix, where
 
 
-def _blocks(matrix: Any) -> Iterator[_Block]:
-    """Cut the matrix along the axis in which it is stored."""
+def blocks(matrix: Any) -> Iterator[Block]:
+    """Cut a matrix, in memory or on disk, along the axis in which it is stored."""
     n_obs, n_vars = matrix.shape
     by_column = getattr(matrix, "format", None) == "csc"
-    length, across = (n_vars, n_obs) if by_column else (n_obs, n_vars)
-    step = max(1, _BLOCK_VALUES // max(1, across))
-    for start in range(0, length, step):
-        part = slice(start, min(start + step, length))
+    for start, stop in pairwise(_edges(matrix, n_vars if by_column else n_obs)):
+        part = slice(start, stop)
         rows, columns = (slice(0, n_obs), part) if by_column else (part, slice(0, n_vars))
         values = matrix[:, columns] if by_column else matrix[rows]
-        yield _Block(rows, columns, values if sparse.issparse(values) else np.asarray(values))
+        yield Block(rows, columns, values if sparse.issparse(values) else np.asarray(values))
 
 
-def _require_counts(block: _Block, adata: AnnData, where: str) -> None:
+def _edges(matrix: Any, length: int) -> list[int]:
+    """Where to cut, so that no block of more than one row or column stores more values than we look at."""
+    group = getattr(matrix, "group", None)  # of sparse data on disk
+    pointers = getattr(matrix, "indptr", None) if group is None else np.asarray(group["indptr"][...])
+    if pointers is None:
+        step = max(1, _BLOCK_VALUES * length // max(1, int(np.prod(matrix.shape))))
+        return [*range(0, length, step), length]
+    edges = [0]
+    while edges[-1] < length:
+        reach = np.searchsorted(pointers, pointers[edges[-1]] + _BLOCK_VALUES, side="right") - 1
+        edges.append(max(int(reach), edges[-1] + 1))
+    return edges
+
+
+def n_stored(matrix: Any) -> int:
+    """Number of values that a matrix, in memory or on disk, stores."""
+    if sparse.issparse(matrix):
+        return int(matrix.nnz)
+    group = getattr(matrix, "group", None)  # of sparse data on disk
+    return int(np.prod(matrix.shape)) if group is None else int(group["data"].shape[0])
+
+
+def _require_counts(block: Block, adata: AnnData, where: str) -> None:
     values = block.stored
     if values.dtype.kind in "bu":
         return

@@ -10,18 +10,20 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import anndata
+import h5py
 from anndata import AnnData
 from scipy import sparse
 
 from isovi.errors import InputError, OutputError
 
 RUN_FILE = "run.json"  # marks a directory as the result of a run
+_IN_MEMORY = ("obs", "var", "obsm", "varm", "obsp", "varp", "uns")  # however the counts are read
 _ZARR_MARKERS = (".zgroup", "zarr.json", ".zmetadata")
 
 
@@ -55,12 +57,73 @@ def read(path: str | os.PathLike[str]) -> AnnData:
     except MemoryError:
         raise
     except Exception as error:
-        raise InputError(
-            f'"{path}" could not be read: {_reason(error)}.',
-            "A whole AnnData file is needed (.h5ad or .zarr).",
-            "Copy or download it again, or write it anew with adata.write_h5ad(...).",
-        ) from error
+        raise _unreadable(path, error) from error
     return adata
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f'"{path}" could not be read: {_reason(error)}.',
+        "A whole AnnData file is needed (.h5ad or .zarr).",
+        "Copy or download it again, or write it anew with adata.write_h5ad(...).",
+    )
+
+
+@contextmanager
+def stored(path: str | os.PathLike[str]) -> Iterator[AnnData]:
+    """Open an AnnData file whose counts and layers stay on disk; closed at the end of the block.
+
+    Parameters
+    ----------
+    path
+        An ``.h5ad`` file or an AnnData ``.zarr`` directory; it is opened read-only.
+
+    Yields
+    ------
+    The data: ``X`` and ``layers`` on disk, the rest in memory. ``raw`` is left out.
+
+    Raises
+    ------
+    InputError
+        As for :func:`read`.
+    """
+    path = Path(path).expanduser()
+    is_zarr = _is_zarr(path)
+    with ExitStack() as opened:
+        try:
+            if is_zarr:
+                _require_chunks(path)
+            adata = on_disk(_zarr_group(path) if is_zarr else opened.enter_context(h5py.File(path, "r")))
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise _unreadable(path, error) from error
+        yield adata
+
+
+def on_disk(group: Any) -> AnnData:
+    """AnnData over an open file: ``X`` and ``layers`` on disk, the rest in memory.
+
+    Parameters
+    ----------
+    group
+        Root group of an HDF5 file or a zarr store, which must stay open.
+    """
+    parts = {name: anndata.io.read_elem(group[name]) for name in _IN_MEMORY if name in group}
+    layers = {name: _matrix(group["layers"][name]) for name in group.get("layers", {})}
+    counts = _matrix(group["X"]) if "X" in group else None
+    return AnnData(X=counts, layers=layers, **parts)
+
+
+def _matrix(element: Any) -> Any:
+    kind = str(element.attrs.get("encoding-type", ""))
+    return anndata.io.sparse_dataset(element) if kind in ("csr_matrix", "csc_matrix") else element
+
+
+def _zarr_group(path: Path) -> Any:
+    import zarr  # only where the input is zarr
+
+    return zarr.open_group(str(path), mode="r")
 
 
 def _is_zarr(path: Path) -> bool:
@@ -101,9 +164,7 @@ def _require_chunks(path: Path) -> None:
 
     In dense arrays a missing chunk is usual: it stands for zeros.
     """
-    import zarr  # only where the input is zarr
-
-    lost = _lost_chunks(zarr.open_group(str(path), mode="r"))
+    lost = _lost_chunks(_zarr_group(path))
     if lost:
         raise ValueError(f"{lost} lacks some of its chunks")
 
@@ -235,7 +296,7 @@ def write_atomic(adata: AnnData, path: str | os.PathLike[str], *, force: bool = 
     if os.path.exists(final) and not force:
         rule = "Files are not overwritten unasked."
         raise OutputError(f'"{final}" exists.', rule, "Pass force=True, or choose another name.")
-    with _replacing(final, store=final.suffix == ".zarr") as temporary:
+    with replacing(final, store=final.suffix == ".zarr") as temporary:
         _write(_private(adata), temporary, final.suffix)
 
 
@@ -258,7 +319,7 @@ def write_json(path: str | os.PathLike[str], obj: Any) -> None:
         If the file cannot be written.
     """
     text = json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with _replacing(Path(path).expanduser().resolve()) as temporary:
+    with replacing(Path(path).expanduser().resolve()) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -302,7 +363,7 @@ def _plain(value: Any) -> Any:
 
 
 @contextmanager
-def _replacing(final: Path, *, store: bool = False) -> Iterator[Path]:
+def replacing(final: Path, *, store: bool = False) -> Iterator[Path]:
     """A temporary name beside ``final``; what the block writes there, a file or a store, takes its place."""
     if os.path.exists(final) and not (_is_store(final) if store else final.is_file()):
         kind = "a zarr store" if store else "a file"

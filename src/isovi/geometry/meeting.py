@@ -12,7 +12,8 @@ class Meeting:
     """Patches of the current epoch, shared by the sampler that draws them and the objective.
 
     Given the patches, two spots of one patch are sure to meet, and two of different patches meet if
-    their patches are dealt to the same minibatch. Weighting a pair by the inverse of that
+    their patches are dealt to the same minibatch. Where minibatches are dealt shelf by shelf, patches of
+    different runs must first come to the same shelf. Weighting a pair by the inverse of that
     probability makes the sum over an epoch's minibatches an unbiased estimate of the sum over all
     pairs (Horvitz and Thompson 1952), whatever the patches are.
 
@@ -23,8 +24,10 @@ class Meeting:
     """
 
     def __init__(self, n_obs: int) -> None:
-        self.patch = np.full(n_obs, -1, dtype=np.int64)
+        self.patch = np.full(n_obs, -1, dtype=np.int32)
+        self.run = np.zeros(n_obs, dtype=np.int32)
         self.across = np.ones(n_obs, dtype=np.float32)
+        self.apart = np.ones(n_obs, dtype=np.float32)
         self.share = np.ones(n_obs, dtype=np.float64)
 
     def record(self, cells: CellIndexArray, patch: np.ndarray, batches: list[np.ndarray]) -> None:
@@ -42,9 +45,35 @@ class Meeting:
         dealt = np.array([len(batch) for batch in batches], dtype=float)
         n_patches = dealt.sum()
         together = (dealt * (dealt - 1)).sum() / max(n_patches * (n_patches - 1), 1.0)
-        self.patch[cells] = patch
-        self.across[cells] = 1.0 / together if together > 0 else 0.0
-        self.share[cells] = len(batches) / len(cells) ** 2
+        self.record_shelf(cells, patch, 0, together, 1.0, len(batches) / len(cells) ** 2)
+
+    def record_shelf(
+        self,
+        cells: CellIndexArray,
+        patch: np.ndarray,
+        run: np.ndarray | int,
+        in_batch: float,
+        in_shelf: float,
+        share: float,
+    ) -> None:
+        """Note the patches of one shelf; only cells of one shelf can meet.
+
+        Parameters
+        ----------
+        cells
+            Index in the tissue of each spot of the shelf.
+        patch, run
+            Patch of each of these spots, and the run of rows that it is a part of.
+        in_batch
+            Chance that two patches of the shelf come into one minibatch.
+        in_shelf
+            Chance that two runs come to one shelf.
+        share
+            Minibatches of the epoch per N².
+        """
+        self.patch[cells], self.run[cells], self.share[cells] = patch, run, share
+        self.across[cells] = 1.0 / in_batch if in_batch > 0 else 0.0
+        self.apart[cells] = 1.0 / in_shelf if in_shelf > 0 else 0.0
 
     def correction(
         self, source: PairIndices, target: PairIndices, cells: CellIndices
@@ -59,8 +88,10 @@ class Meeting:
             Index in the tissue of each spot of the minibatch.
         """
         index = cells.cpu().numpy()
-        patch = torch.as_tensor(self.patch[index], device=cells.device)
-        across = torch.as_tensor(self.across[index], device=cells.device)
-        same = patch[source] == patch[target]
-        share = float(self.share[index[0]])
-        return torch.where(same, torch.ones_like(across[source]), across[source]), share
+        patch, run, across, apart = (
+            torch.as_tensor(values[index], device=cells.device)
+            for values in (self.patch, self.run, self.across, self.apart)
+        )
+        factor = torch.where(run[source] == run[target], across[source], (across * apart)[source])
+        factor = torch.where(patch[source] == patch[target], torch.ones_like(factor), factor)
+        return factor, float(self.share[index[0]])

@@ -17,6 +17,7 @@ from scvi.dataloaders import DataSplitter
 from scvi.model import SCVI
 
 from isovi.data import check
+from isovi.data.disk import DiskLoader, DiskSplitter, counts_on_disk
 from isovi.data.fields import COORDINATES, MINIFIED, SECTION, spatial_fields, tissue_of
 from isovi.data.splitter import PatchSplitter, ShardSplitter
 from isovi.errors import InputError
@@ -152,7 +153,11 @@ class DistancePreservingMixin:
         With ``distortion=None`` and no thinning this is the backbone's own training.
         """
         self.module.thinning = self._thinning(thinning)
-        if self.distortion is None and self.module.thinning is None:
+        if (
+            self.distortion is None
+            and self.module.thinning is None
+            and not counts_on_disk(self.adata_manager)
+        ):
             super().train(max_epochs, **kwargs)
             return
         if kwargs.get("train_size") != 1:  # else there is no validation to stop by
@@ -233,11 +238,25 @@ class DistancePreservingMixin:
 
     def _bind_pairs(self, kwargs: dict[str, Any]) -> None:
         objective = self.module.objective
-        if objective is None:
-            return
-        objective.weights = self.pairs.fit(tissue_of(self.adata_manager, self.pairs))
-        if self.pairs.local:
+        if objective is not None:
+            objective.weights = self.pairs.fit(tissue_of(self.adata_manager, self.pairs))
+        if counts_on_disk(self.adata_manager):
+            self._read_from_disk(objective, kwargs)
+        elif objective is not None and self.pairs.local:
             self._draw_patches(objective, kwargs)
+
+    def _read_from_disk(self, objective: Objective | None, kwargs: dict[str, Any]) -> None:
+        given = dict(kwargs.get("datasplitter_kwargs") or {})
+        if objective is not None:
+            objective.meeting = given["meeting"] = Meeting(self.adata.n_obs)
+            given["patches"] = self.pairs.local
+        self._data_splitter_cls = DiskSplitter
+        kwargs["datasplitter_kwargs"] = given
+
+    def _make_data_loader(self, adata: AnnData, *args: Any, **kwargs: Any) -> Any:
+        if counts_on_disk(self.get_anndata_manager(adata, required=True)):
+            kwargs["data_loader_class"] = DiskLoader
+        return super()._make_data_loader(adata, *args, **kwargs)
 
     def _draw_patches(self, objective: Objective, kwargs: dict[str, Any]) -> None:
         if not issubclass(type(self)._data_splitter_cls, DataSplitter):

@@ -10,13 +10,13 @@ import pandas as pd
 import scanpy as sc
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
-from scipy.spatial import cKDTree
 from scipy.stats import spearmanr
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.neighbors import NearestNeighbors
 
 from isovi.errors import InputError
 from isovi.geometry.pairs import sample_pairs
+from isovi.graph import nearest
 
 UNLABELLED = frozenset(
     {"", "nan", "na", "n/a", "none", "<na>", "undetermined", "unknown", "unlabelled", "unlabeled"}
@@ -76,7 +76,7 @@ def _nearest_in(positions: NDArray, members: NDArray, k: int) -> NDArray[np.int3
     k = min(k, len(members) - 1)
     if k < 1:
         return np.empty((2, 0), np.int32)
-    found = cKDTree(positions[members]).query(positions[members], k + 1)[1]
+    found = nearest(positions[members], k + 1)
     keep = found != np.arange(len(members))[:, None]
     keep[keep.all(axis=1), -1] = False  # many spots at one place: the spot itself was not among its nearest
     source = np.repeat(members, k)

@@ -72,6 +72,8 @@ def _profiles(run: Run) -> dict[str, DistortionProfile]:
     """Profiles by part, held-out first; also over samples of the posterior of the first part."""
     parts = run.parts()
     found = {part: _profile(run, cells) for part, cells in parts.items()}
+    if run.adata.X is None:  # a packed run: its counts stayed where they were
+        return found
     used = run.adata[:, run.adata.var[GENE_KEY].to_numpy(dtype=bool)].copy()
     model = BACKBONES[str(run.adata.uns["isovi"]["backbone"])].load(str(run.folder / "model"), adata=used)
     sampled = Run(run.folder, used, run.keys, run.seed)
@@ -136,7 +138,8 @@ def _profile_record(profiles: dict[str, DistortionProfile]) -> dict[str, Any]:
         for part in first.bins
     ]
     told = {part: _points(profiles[part].curve()) if part in profiles else None for part in NAMES}
-    return {**told, "posterior": _points(profiles["posterior"].curve()), "bins": bins, "unit": "spacing"}
+    sampled = _points(profiles["posterior"].curve()) if "posterior" in profiles else None
+    return {**told, "posterior": sampled, "bins": bins, "unit": "spacing"}
 
 
 def _certificate_record(found: Certificate) -> dict[str, Any]:

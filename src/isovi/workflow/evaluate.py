@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from anndata import AnnData
 
+from isovi.data.pack import is_on_disk, take_cells
 from isovi.data.split import HELDOUT, TRAIN
 from isovi.geometry.certificate import CERTIFIED_EPSILON
 from isovi.geometry.distortion import profile_scale, relative_distortion
@@ -17,8 +18,10 @@ from isovi.geometry.pairs import sample_pairs
 from isovi.geometry.profile import distortion_profile
 from isovi.geometry.tissot import tissot_ellipses
 from isovi.tl import metrics
+from isovi.workflow.prepare import some
 
 N_PAIRS = 200_000  # pairs over which distances are compared
+EVALUATED = 20_000  # spots of a set on which likelihood and coordinate error are measured, at most
 N_SAMPLES = 5  # posterior samples over which the likelihood is averaged
 CHUNK = 1_000  # spots whose expression is predicted at once
 
@@ -119,7 +122,11 @@ def evaluate_geometry(
     }
     if "heldout" in found:
         found["heldout"]["coordinate_error"] = metrics.coordinate_error(
-            latent, placement.coordinates, placement.section, subsets["train"], subsets["heldout"]
+            latent,
+            placement.coordinates,
+            placement.section,
+            subsets["train"],
+            some(subsets["heldout"], EVALUATED, seed),
         )
     return found
 
@@ -175,7 +182,7 @@ def _anisotropy(latent: np.ndarray, coordinates: np.ndarray, section: np.ndarray
 def evaluate_fit(
     model: Any, adata: AnnData, placement: Placement, *, layer: str | None = None, seed: int = 0
 ) -> dict[str, dict[str, float]]:
-    """Likelihood and expression error of a scvi-tools model on each set of spots.
+    """Likelihood and expression error of a scvi-tools model on each set of spots, or 20,000 of it.
 
     Parameters
     ----------
@@ -192,7 +199,17 @@ def evaluate_fit(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return {name: asdict(_fit(model, adata, spots, layer)) for name, spots in placement.subsets().items()}
+        return {
+            name: asdict(_fit(model, *_few(adata, some(spots, EVALUATED, seed)), layer))
+            for name, spots in placement.subsets().items()
+        }
+
+
+def _few(adata: AnnData, spots: np.ndarray) -> tuple[AnnData, np.ndarray]:
+    """The spots in memory: those on disk are asked for many times."""
+    if not is_on_disk(adata.X):
+        return adata, spots
+    return take_cells(adata, spots), np.arange(len(spots))
 
 
 def _fit(model: Any, adata: AnnData, spots: np.ndarray, layer: str | None) -> Fit:

@@ -6,7 +6,9 @@ import functools
 import logging
 import platform
 import shlex
+import shutil
 import sys
+import tempfile
 import time
 import warnings
 from dataclasses import dataclass, field, fields
@@ -19,7 +21,7 @@ import scvi
 from anndata import AnnData
 from rich.console import Console
 
-from isovi.data import check, io
+from isovi.data import check, io, pack
 from isovi.data.fields import normalise
 from isovi.data.split import HELDOUT, SPLIT_KEY, TRAIN, VALIDATION
 from isovi.errors import InputError, IsoviWarning
@@ -32,7 +34,13 @@ from isovi.workflow import guarantee
 from isovi.workflow.evaluate import Placement, evaluate_fit, evaluate_geometry
 from isovi.workflow.finished import BACKBONES, GENE_KEY, LATENT_KEY
 from isovi.workflow.pictures import draw
-from isovi.workflow.prepare import holdout_of, select_genes, split_spots
+from isovi.workflow.prepare import (
+    count_empty,
+    gene_spots,
+    holdout_of,
+    select_genes,
+    split_spots,
+)
 from isovi.workflow.progress import EpochProgress
 from isovi.workflow.resume import (
     Attempt,
@@ -45,6 +53,7 @@ from isovi.workflow.resume import (
 )
 
 DOMAIN_KEY = "isovi_domain"
+WORKING_STORE = "genes.zarr"  # the chosen genes of packed data, while the run lasts
 PACKAGES = (
     "isovi",
     "scvi-tools",
@@ -65,7 +74,8 @@ class FitOptions:
     Attributes
     ----------
     input
-        ``.h5ad`` or AnnData ``.zarr`` file with raw counts and positions; it is never changed.
+        ``.h5ad`` or AnnData ``.zarr`` file with raw counts and positions; it is never changed. Of a
+        store that :func:`isovi.data.pack.pack` wrote the counts stay on disk.
     out
         Folder to write; it appears whole or not at all.
     backbone
@@ -153,7 +163,7 @@ def fit(options: FitOptions, console: Console | None = None) -> dict[str, Any]:
         attempt = look_for_earlier(options, console)
         placement = place(adata, options)
         genes = choose_genes(adata, placement, options, console)
-        used = adata[:, genes].copy()
+        used = pack.take_genes(adata, genes, folder / WORKING_STORE)
         model = train(used, placement, options, console, attempt)
         latent = model.get_latent_representation(used)
         metrics = describe(model, adata, placement, options)
@@ -165,6 +175,7 @@ def fit(options: FitOptions, console: Console | None = None) -> dict[str, Any]:
         metrics.update(seconds=round(time.perf_counter() - started, 2), peak_memory_mb=peak_memory())
         draw(folder / "figures", model, adata, placement, options)
         write(folder, model, adata, metrics, options)
+        shutil.rmtree(folder / WORKING_STORE, ignore_errors=True)
     say(console, f"Wrote {options.out}")
     return metrics
 
@@ -177,7 +188,9 @@ def assist(options: FitOptions) -> dict[str, Any]:
     genes = choose_genes(adata, placement, options, console)
     checkpoint = checkpoint_of(options.out)
     attempt = Attempt(checkpoint, {}, options.resume and checkpoint.exists())
-    train(adata[:, genes].copy(), placement, options, console, attempt)
+    with tempfile.TemporaryDirectory() as folder:
+        used = pack.take_genes(adata, genes, Path(folder) / WORKING_STORE)
+        train(used, placement, options, console, attempt)
     return {}
 
 
@@ -246,7 +259,8 @@ def check_options(options: FitOptions) -> None:
 
 def read(options: FitOptions, console: Console) -> AnnData:
     """Read the file and check all that is used of it."""
-    adata = io.read(options.input)
+    packed = pack.is_packed(options.input)
+    adata = pack.open_packed(options.input) if packed else io.read(options.input)
     check.dataset(
         adata,
         spatial_key=options.spatial_key,
@@ -256,7 +270,8 @@ def read(options: FitOptions, console: Console) -> AnnData:
         layer=options.layer,
         allow_empty_genes=True,  # genes that training spots lack are dropped below
     )
-    say(console, f"Read {adata.n_obs} spots x {adata.n_vars} genes from {options.input}")
+    how = "Opened" if packed else "Read"
+    say(console, f"{how} {adata.n_obs} spots x {adata.n_vars} genes from {options.input}")
     return adata
 
 
@@ -294,9 +309,10 @@ def check_split(adata: AnnData, split: np.ndarray, options: FitOptions) -> None:
 def choose_genes(adata: AnnData, placement: Placement, options: FitOptions, console: Console) -> np.ndarray:
     """Genes chosen on training spots; every spot must have counts in them."""
     train_spots = placement.split == TRAIN
-    genes = select_genes(adata, train_spots, n_top_genes=options.n_top_genes, layer=options.layer)
-    counts = adata.X if options.layer is None else adata.layers[options.layer]
-    empty = int((np.asarray(counts[:, np.flatnonzero(genes)].sum(axis=1)).ravel() == 0).sum())
+    genes = select_genes(
+        adata, train_spots, n_top_genes=options.n_top_genes, layer=options.layer, seed=options.seed
+    )
+    empty = count_empty(adata.X if options.layer is None else adata.layers[options.layer], genes)
     if empty:
         raise InputError(
             f"{empty} spots have no count in the {int(genes.sum())} genes chosen.",
@@ -304,7 +320,9 @@ def choose_genes(adata: AnnData, placement: Placement, options: FitOptions, cons
             "Raise --n-top-genes, or drop spots of few counts: sc.pp.filter_cells(adata, min_counts=50).",
         )
     parts = ", ".join(f"{(placement.split == part).sum()} {part}" for part in (TRAIN, VALIDATION, HELDOUT))
-    say(console, f"Split into {parts} spots; {int(genes.sum())} genes chosen on training spots")
+    n_asked = len(gene_spots(train_spots, options.seed))
+    asked = f"{n_asked} of the" if n_asked < train_spots.sum() else "the"
+    say(console, f"Split into {parts} spots; {int(genes.sum())} genes chosen on {asked} training spots")
     return genes
 
 
@@ -315,8 +333,7 @@ def train(
     scvi.settings.seed = options.seed
     scvi.settings.verbosity = logging.WARNING
     backbone = BACKBONES[options.backbone]
-    kept = placement.split != HELDOUT
-    seen = used[kept].copy()
+    seen, split = to_train_on(used, placement)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", IsoviWarning)  # said when the file was read
         backbone.setup_anndata(
@@ -327,7 +344,7 @@ def train(
             section_key=options.section_key,
         )
     model = backbone(seen, distortion=options.distortion, pairs=options.pairs, n_latent=options.n_latent)
-    parts = [np.flatnonzero(placement.split[kept] == part) for part in (TRAIN, VALIDATION)]
+    parts = [np.flatnonzero(split == part) for part in (TRAIN, VALIDATION, HELDOUT)]
     model.train(
         options.max_epochs,
         early_stopping=len(parts[1]) > 0,
@@ -346,6 +363,17 @@ def several(options: FitOptions) -> dict[str, Any]:
     if options.devices * options.nodes == 1:
         return {}
     return {"devices": options.devices, "num_nodes": options.nodes}
+
+
+def to_train_on(used: AnnData, placement: Placement) -> tuple[AnnData, np.ndarray]:
+    """The spots that are not held out and their split; all where counts are on disk.
+
+    There the loaders leave the held-out spots alone, which are seen by no minibatch either.
+    """
+    if pack.is_on_disk(used.X):
+        return used, placement.split
+    kept = placement.split != HELDOUT
+    return used[kept].copy(), placement.split[kept]
 
 
 def describe(model: Any, adata: AnnData, placement: Placement, options: FitOptions) -> dict[str, Any]:
@@ -427,7 +455,8 @@ def tell(metrics: dict[str, Any], console: Console) -> None:
 def write(folder: Path, model: Any, adata: AnnData, metrics: dict[str, Any], options: FitOptions) -> None:
     """Write model, data, figures and the record of the run."""
     model.save(str(folder / "model"), save_anndata=False)
-    io.write_atomic(adata, folder / "adata.h5ad")
+    whole = not pack.is_on_disk(adata.X)
+    io.write_atomic(adata if whole else pack.in_input_order(adata), folder / "adata.h5ad")
     io.write_json(folder / "metrics.json", metrics)
     record = {
         "command": shlex.join(sys.argv),

@@ -10,11 +10,13 @@ from anndata import AnnData
 from scipy import sparse
 
 from isovi.data import check
+from isovi.data.pack import take_rows
 from isovi.data.split import HELDOUT, TRAIN, VALIDATION
 from isovi.errors import InputError
 
 VALIDATION_SHARE = 0.1  # of the spots that are not held out
 MIN_SPOTS = 5  # training spots in which a gene must be seen
+GENE_SPOTS = 50_000  # training spots on which genes are chosen, at most
 CHUNK_ENTRIES = 20_000_000  # entries of a dense chunk of genes
 
 
@@ -99,12 +101,36 @@ def _section_mask(adata: AnnData, name: str, section_key: str | None) -> np.ndar
     return mask
 
 
-def select_genes(
-    adata: AnnData, train: np.ndarray, *, n_top_genes: int, layer: str | None = None
-) -> np.ndarray:
-    """Highly variable genes, chosen on the training spots only.
+def gene_spots(train: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Training spots that genes are chosen on: all, or 50,000 of them at random.
 
-    Genes seen in fewer than five training spots are dropped; of the rest those with the largest
+    Parameters
+    ----------
+    train
+        Mask of the training spots, shape ``(cell,)``.
+    seed
+        Draws them.
+
+    Returns
+    -------
+    Ascending indices.
+    """
+    return some(np.flatnonzero(train), GENE_SPOTS, seed)
+
+
+def some(spots: np.ndarray, at_most: int, seed: int) -> np.ndarray:
+    """These spots, or so many of them at random, in ascending order."""
+    if len(spots) <= at_most:
+        return spots
+    return np.sort(np.random.default_rng(seed).choice(spots, at_most, replace=False))
+
+
+def select_genes(
+    adata: AnnData, train: np.ndarray, *, n_top_genes: int, layer: str | None = None, seed: int = 0
+) -> np.ndarray:
+    """Highly variable genes, chosen on the training spots only, on 50,000 of them if there are more.
+
+    Genes seen in fewer than five of these spots are dropped; of the rest those with the largest
     variance of Pearson residuals are kept (Lause, Berens & Kobak 2021, through scanpy).
 
     Parameters
@@ -117,13 +143,14 @@ def select_genes(
         How many to keep; zero or less keeps all that are seen often enough.
     layer
         Layer of the counts; ``X`` by default.
+    seed
+        Draws the spots.
 
     Returns
     -------
     Mask over ``adata.var``, shape ``(gene,)``.
     """
-    counts = adata.X if layer is None else adata.layers[layer]
-    counts = counts[np.flatnonzero(train)]
+    counts = take_rows(adata.X if layer is None else adata.layers[layer], gene_spots(train, seed))
     seen = np.asarray((counts > 0).sum(axis=0)).ravel() >= MIN_SPOTS
     if not seen.any():
         raise InputError(
@@ -149,3 +176,20 @@ def _most_variable(counts: Any, n_top_genes: int) -> np.ndarray:
         check_values=False,
     )
     return filled.var["highly_variable"].to_numpy()
+
+
+def count_empty(counts: Any, genes: np.ndarray) -> int:
+    """Number of spots without any count in the given genes.
+
+    Parameters
+    ----------
+    counts
+        In memory or on disk, which is read block by block.
+    genes
+        Mask, shape ``(gene,)``.
+    """
+    totals = np.zeros(counts.shape[0])
+    for block in check.blocks(counts):
+        kept = np.flatnonzero(genes[block.columns])
+        totals[block.rows] += np.asarray(block.values[:, kept].sum(axis=1)).ravel()
+    return int((totals == 0).sum())

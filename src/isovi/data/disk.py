@@ -1,0 +1,135 @@
+"""Loaders for counts that stay on disk, given to scvi-tools in place of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from scvi import REGISTRY_KEYS, settings
+from scvi.data import AnnDataManager
+from scvi.dataloaders import DataSplitter
+
+from isovi.data.pack import StoredRows, is_on_disk
+from isovi.data.shelves import Shelf, ShelfSampler
+from isovi.errors import InputError
+from isovi.geometry.meeting import Meeting
+
+READ_TOGETHER = 2**15  # cells read at a time where they come in a given order
+
+
+class DiskLoader:
+    """Minibatches of counts on disk, read ahead in the background.
+
+    Parameters
+    ----------
+    adata_manager, indices, batch_size
+        As for :class:`scvi.dataloaders.AnnDataLoader`.
+    shuffle
+        Deal the cells anew each epoch. Without it, and without ``meeting``, they come in the order of
+        ``indices``.
+    meeting, patches
+        As for :class:`isovi.data.shelves.ShelfSampler`.
+    **_
+        Of other loaders: workers and pinned memory, which are not used.
+
+    Yields
+    ------
+    Tensors of each minibatch by their registered names, as AnnDataLoader gives them.
+    """
+
+    def __init__(
+        self,
+        adata_manager: AnnDataManager,
+        indices: Sequence[int] | np.ndarray | None = None,
+        *,
+        batch_size: int = 128,
+        shuffle: bool = False,
+        meeting: Meeting | None = None,
+        patches: bool = False,
+        distributed_sampler: bool = False,
+        **_: Any,
+    ) -> None:
+        if distributed_sampler:
+            raise InputError(
+                "Counts on disk were to be trained on by several processes.",
+                "Packed data is read by one process.",
+                "Use one device, or load the data into memory with anndata.io.read_zarr(...).",
+            )
+        self.indices = np.arange(adata_manager.adata.n_obs) if indices is None else np.asarray(indices)
+        if self.indices.dtype == bool:
+            self.indices = np.flatnonzero(self.indices)
+        self.batch_size = batch_size
+        self.rows = StoredRows(adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY))
+        others = [key for key in adata_manager.data_registry if key != REGISTRY_KEYS.X_KEY]
+        self.other_fields = adata_manager.create_torch_dataset(data_and_attributes=others)
+        self.shelves: ShelfSampler | None = None
+        if shuffle or meeting is not None:
+            rng = np.random.default_rng(settings.seed)
+            self.shelves = ShelfSampler(
+                self.indices,
+                batch_size=batch_size,
+                rng=rng,
+                patches=patches,
+                meeting=meeting,
+                shuffle=shuffle,
+            )
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch_size) if self.shelves is None else len(self.shelves)
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        shelves = self._in_order() if self.shelves is None else self.shelves
+        for shelf, counts in self._ahead(shelves):
+            for batch in shelf.batches:
+                yield self._tensors(counts[batch], shelf.cells[batch])
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the generator between two epochs."""
+        return {} if self.shelves is None else {"rng": self.shelves.rng.bit_generator.state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on dealing from a state."""
+        if self.shelves is not None:
+            self.shelves.rng.bit_generator.state = state["rng"]
+
+    def _in_order(self) -> Iterator[Shelf]:
+        """The cells as they were asked for, many read at a time."""
+        step = max(READ_TOGETHER // self.batch_size, 1) * self.batch_size
+        for start in range(0, len(self.indices), step):
+            cells, place = np.unique(self.indices[start : start + step], return_inverse=True)
+            yield Shelf(cells, np.split(place, range(self.batch_size, len(place), self.batch_size)))
+
+    def _ahead(self, shelves: Iterable[Shelf]) -> Iterator[tuple[Shelf, sparse.csr_matrix]]:
+        """Shelves with their counts; the next is read while one is in use."""
+        with ThreadPoolExecutor(1) as reader:
+            coming: tuple[Shelf, Any] | None = None
+            for shelf in shelves:
+                ready, coming = coming, (shelf, reader.submit(self.rows.take, shelf.cells))
+                if ready is not None:
+                    yield ready[0], ready[1].result()
+                del ready
+            if coming is not None:
+                yield coming[0], coming[1].result()
+
+    def _tensors(self, counts: sparse.csr_matrix, cells: np.ndarray) -> dict[str, torch.Tensor]:
+        dense = counts.astype(np.float32, copy=False).toarray()
+        others = {key: torch.as_tensor(value) for key, value in self.other_fields[cells].items()}
+        return {REGISTRY_KEYS.X_KEY: torch.from_numpy(dense), **others}
+
+
+class DiskSplitter(DataSplitter):
+    """DataSplitter whose loaders read from disk."""
+
+    data_loader_cls = DiskLoader
+
+
+def counts_on_disk(adata_manager: AnnDataManager) -> bool:
+    """Whether the registered counts are on disk."""
+    registry = adata_manager.data_registry
+    return REGISTRY_KEYS.X_KEY in registry and is_on_disk(
+        adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+    )

@@ -1,0 +1,434 @@
+"""Packed data: cells along a space-filling curve in sharded, compressed CSR, to be read patch by patch.
+
+A packed store is an AnnData zarr store (format 3) like any other. Its rows are ordered so that a patch of
+tissue is a contiguous read; ``obs["isovi_row"]`` has the row that each cell had in the input.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import zarr
+from anndata import AnnData
+from anndata.abc import CSRDataset
+from scipy import sparse
+
+from isovi._shapes import CellIndexArray
+from isovi.data import check, io
+from isovi.errors import InputError, OutputError
+from isovi.geometry.curve import curve_order
+
+ROW_COLUMN = "isovi_row"  # row of the input that a packed cell comes from
+PACK_KEY = "isovi_pack"  # in uns: the mark of a packed store
+CHUNK_ENTRIES = 2**16  # stored values that are compressed together
+SHARD_ENTRIES = 2**22  # stored values of one file
+MAX_ROWS = 2**13  # read in one piece, so that what is read and dropped is bounded
+BUCKET_BYTES = 2**26  # entries sorted in memory at a time
+MAX_BUCKETS = 1024
+_ENTRY_BYTES = 12
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What was packed.
+
+    Attributes
+    ----------
+    n_obs, n_vars
+        Cells and genes.
+    n_sections
+        Tissue sections, each stored in one piece.
+    n_counts
+        Values stored in ``X``.
+    """
+
+    n_obs: int
+    n_vars: int
+    n_sections: int
+    n_counts: int
+
+
+def pack(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    spatial_key: str = "spatial",
+    section_key: str | None = None,
+    force: bool = False,
+) -> Packed:
+    """Store a spatial AnnData file so that a model can be trained without holding it in memory.
+
+    Counts and layers are streamed: what is in memory at a time does not depend on their size. They are
+    sorted through temporary files beside ``target`` of about 12 bytes for each stored value.
+
+    Parameters
+    ----------
+    source
+        ``.h5ad`` or AnnData ``.zarr``; never changed.
+    target
+        ``.zarr`` store to write; it appears whole or not at all.
+    spatial_key
+        Key in ``obsm`` of the positions.
+    section_key
+        Column of ``obs`` with the tissue section; cells are stored section by section.
+    force
+        Replace an earlier store at ``target``.
+
+    Returns
+    -------
+    What was packed. ``raw`` is left out; all else of the input is kept, in the new order.
+
+    Raises
+    ------
+    InputError
+        If the input cannot be read, or positions or sections cannot be used.
+    OutputError
+        If ``target`` cannot be written.
+    """
+    final = _target(source, target, force)
+    with io.stored(source) as adata:
+        if adata.X is None:
+            raise InputError(
+                f'"{source}" has no X.', "Counts are packed from X and the layers.", "Store the counts in X."
+            )
+        order, n_sections = _order(adata, spatial_key, section_key)
+        with io.replacing(final, store=True) as temporary:
+            settings = {"spatial_key": spatial_key, "section_key": section_key or "", "curve": "hilbert"}
+            n_counts = write_ordered(adata, temporary, order, settings)
+    return Packed(*adata.shape, n_sections, n_counts)
+
+
+def _target(source: str | os.PathLike[str], target: str | os.PathLike[str], force: bool) -> Path:
+    final = Path(target).expanduser().resolve()
+    if final.suffix != ".zarr":
+        raise OutputError(
+            f'"{target}" has the suffix "{final.suffix}".', "A packed store is zarr.", "Name it *.zarr."
+        )
+    if final == Path(source).expanduser().resolve():
+        raise OutputError(
+            f'"{target}" is the input itself.', "The input is never changed.", "Choose another name."
+        )
+    if os.path.exists(final) and not force:
+        rule = "Files are not overwritten unasked."
+        raise OutputError(f'"{final}" exists.', rule, "Pass force=True (--force), or choose another name.")
+    return final
+
+
+def _order(adata: AnnData, spatial_key: str, section_key: str | None) -> tuple[CellIndexArray, int]:
+    """The order of the cells on disk, and the number of sections."""
+    check.size(adata)
+    codes, names = check.sections(adata, section_key)
+    positions = check.coordinates(adata, spatial_key)
+    check.section_coordinates(positions, codes, names)
+    return curve_order(positions, codes), len(names)
+
+
+# ---------------------------------------------------------------------------- packed stores
+
+
+def is_packed(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a packed store."""
+    path = Path(path).expanduser()
+    return path.is_dir() and (path / "uns" / PACK_KEY).is_dir()
+
+
+def open_packed(path: str | os.PathLike[str]) -> AnnData:
+    """Open a packed store; counts and layers stay on disk, and the store must stay where it is.
+
+    Parameters
+    ----------
+    path
+        What :func:`pack` wrote.
+
+    Returns
+    -------
+    AnnData in the order of the store, which models can be set up and trained with.
+
+    Raises
+    ------
+    InputError
+        If it is not a packed store, or damaged.
+    """
+    if not is_packed(path):
+        raise InputError(
+            f'"{path}" is not a packed store.', "It is what isovi pack writes.", "Run isovi pack first."
+        )
+    with io.stored(path) as adata:  # zarr has nothing to close
+        return adata
+
+
+def is_on_disk(matrix: Any) -> bool:
+    """Whether counts are sparse rows on disk, which are read block by block."""
+    return isinstance(matrix, CSRDataset)
+
+
+def take_genes(adata: AnnData, genes: np.ndarray, path: Path) -> AnnData:
+    """Some of the genes, for a model to be trained on: a copy in memory, or another store.
+
+    Parameters
+    ----------
+    adata
+        In memory, or from :func:`open_packed`.
+    genes
+        Mask over ``var``, shape ``(gene,)``.
+    path
+        Store to write, if the data is packed.
+    """
+    if not is_on_disk(adata.X):
+        return adata[:, genes].copy()
+    write_ordered(adata, path, np.arange(adata.n_obs), dict(adata.uns[PACK_KEY]), np.flatnonzero(genes))
+    return open_packed(path)
+
+
+def take_cells(adata: AnnData, rows: CellIndexArray) -> AnnData:
+    """Some of the cells, in memory, with all that is stored of them but ``obsp``.
+
+    Parameters
+    ----------
+    adata
+        In memory, or from :func:`open_packed`.
+    rows
+        Ascending row numbers without repeats.
+    """
+    return AnnData(
+        X=take_rows(adata.X, rows),
+        layers={name: take_rows(adata.layers[name], rows) for name in adata.layers if name is not None},
+        obs=adata.obs.iloc[rows].copy(),
+        var=adata.var.copy(),
+        obsm={key: _rows(value, rows) for key, value in adata.obsm.items()},
+    )
+
+
+def in_input_order(adata: AnnData) -> AnnData:
+    """Annotation of packed cells in the order of the input, without counts and layers."""
+    order = np.argsort(adata.obs[ROW_COLUMN].to_numpy())
+    annotation = _annotation(adata, order, np.arange(adata.n_vars), {})
+    del annotation.obs[ROW_COLUMN], annotation.uns[PACK_KEY]
+    return annotation
+
+
+class StoredRows:
+    """Rows of a CSR matrix on disk, read in as few pieces as they lie in.
+
+    Parameters
+    ----------
+    matrix
+        Sparse rows on disk; see :func:`is_on_disk`.
+    gap
+        Rows between two wanted ones that are read and dropped rather than left out.
+    """
+
+    def __init__(self, matrix: Any, gap: int = 64) -> None:
+        group = matrix.group  # anndata's own slices cost ten times as much as what they read
+        self.data, self.indices = group["data"], group["indices"]
+        self.pointers = np.asarray(group["indptr"][...])
+        self.n_vars, self.gap = matrix.shape[1], gap
+
+    def take(self, rows: CellIndexArray) -> sparse.csr_matrix:
+        """The given rows, ascending and without repeats, shape ``(len(rows), gene)``."""
+        lengths = np.diff(self.pointers)[rows]
+        pointers = np.concatenate([[0], np.cumsum(lengths)])
+        data = np.empty(pointers[-1], dtype=self.data.dtype)
+        indices = np.empty(pointers[-1], dtype=self.indices.dtype)
+        done = 0
+        far = (np.diff(rows) > self.gap) | (np.diff(rows // MAX_ROWS) > 0)
+        for run in np.split(rows, np.flatnonzero(far) + 1):
+            if len(run):
+                where, wanted = self._extent(run)
+                here = slice(done, done := done + int(wanted.sum()))
+                data[here], indices[here] = self.data[where][wanted], self.indices[where][wanted]
+        return sparse.csr_matrix((data, indices, pointers), shape=(len(rows), self.n_vars))
+
+    def _extent(self, run: np.ndarray) -> tuple[slice, np.ndarray]:
+        """Where the values of a run of rows lie, and which of them are wanted."""
+        first, last = int(run[0]), int(run[-1]) + 1
+        kept = np.zeros(last - first, dtype=bool)
+        kept[run - first] = True
+        pointers = self.pointers[first : last + 1]
+        return slice(int(pointers[0]), int(pointers[-1])), np.repeat(kept, np.diff(pointers))
+
+
+def take_rows(matrix: Any, rows: CellIndexArray) -> sparse.csr_matrix:
+    """Rows of a matrix in memory or on disk as CSR, shape ``(len(rows), gene)``; ascending rows."""
+    if is_on_disk(matrix):
+        return StoredRows(matrix).take(rows)
+    return sparse.csr_matrix(matrix[rows])
+
+
+# ---------------------------------------------------------------------------- writing
+
+
+def write_ordered(
+    adata: AnnData,
+    path: Path,
+    order: CellIndexArray,
+    settings: dict[str, Any],
+    genes: np.ndarray | None = None,
+) -> int:
+    """Write a store with the cells in another order.
+
+    Parameters
+    ----------
+    adata
+        Counts and layers in memory or on disk.
+    path
+        Store to write.
+    order
+        Row of ``adata`` of each stored cell.
+    settings
+        How it was packed, kept in ``uns``.
+    genes
+        Columns to keep; all by default.
+
+    Returns
+    -------
+    Number of values stored in ``X``.
+    """
+    genes = np.arange(adata.n_vars) if genes is None else genes
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*autosharding.*")  # annotation is small
+        group = zarr.open_group(str(path), mode="w", zarr_format=3)
+        anndata.io.write_elem(group, "/", _annotation(adata, order, genes, settings))
+        layers = group.require_group("layers")
+        for name in (name for name in adata.layers if name is not None):  # anndata 0.13 lists X there
+            _write_matrix(adata.layers[name], layers, name, order, genes, path.parent)
+        return _write_matrix(adata.X, group, "X", order, genes, path.parent)
+
+
+def _annotation(
+    adata: AnnData, order: CellIndexArray, genes: np.ndarray, settings: dict[str, Any]
+) -> AnnData:
+    """All but counts and layers, in the new order."""
+    obs = adata.obs.iloc[order].copy()
+    if ROW_COLUMN not in obs:
+        obs[ROW_COLUMN] = order
+    return AnnData(
+        obs=obs,
+        var=adata.var.iloc[genes].copy(),
+        obsm={key: _rows(value, order) for key, value in adata.obsm.items()},
+        varm={key: _rows(value, genes) for key, value in adata.varm.items()},
+        obsp={key: _square(value, order) for key, value in adata.obsp.items()},
+        varp={key: _square(value, genes) for key, value in adata.varp.items()},
+        uns={**adata.uns, PACK_KEY: settings},
+    )
+
+
+def _rows(value: Any, order: np.ndarray) -> Any:
+    return value.iloc[order] if isinstance(value, pd.DataFrame) else value[order]
+
+
+def _square(value: Any, order: np.ndarray) -> Any:
+    return value[order][:, order]
+
+
+def _write_matrix(
+    matrix: Any, group: zarr.Group, name: str, order: CellIndexArray, genes: np.ndarray, folder: Path
+) -> int:
+    """Write one matrix as sharded CSR, by way of buckets of rows on disk; the number of stored values."""
+    shape = (len(order), len(genes))
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".isovi-pack-") as scratch:
+        buckets = _Buckets(Path(scratch), matrix, shape, order, genes)
+        stored = group.create_group(name)
+        stored.attrs.update(
+            {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": list(shape)}
+        )
+        pointers = np.concatenate([[0], np.cumsum(buckets.row_counts)])
+        n_stored = int(pointers[-1])
+        index_type = np.int32 if n_stored < 2**31 else np.int64
+        stored.create_array("indptr", data=pointers.astype(index_type))
+        data, indices = (
+            _Tape(stored, part, n_stored, kind)
+            for part, kind in (("data", matrix.dtype), ("indices", np.dtype(np.int32)))
+        )
+        for rows in buckets:
+            data.append(rows.data)
+            indices.append(rows.indices)
+        data.close()
+        indices.close()
+    return n_stored
+
+
+class _Buckets:
+    """The entries of a matrix sorted to disk by where their rows go; yields CSR rows in the new order."""
+
+    def __init__(
+        self, scratch: Path, matrix: Any, shape: tuple[int, int], order: CellIndexArray, genes: np.ndarray
+    ) -> None:
+        self.scratch, self.shape, self.dtype = scratch, shape, np.dtype(matrix.dtype)
+        self.record = np.dtype([("row", "<u4"), ("column", "<u4"), ("value", self.dtype)])
+        n_buckets = min(max(check.n_stored(matrix) * _ENTRY_BYTES // BUCKET_BYTES, 1), MAX_BUCKETS, shape[0])
+        self.n_rows = -(-shape[0] // n_buckets)  # of a bucket
+        self.row_counts = np.zeros(shape[0], dtype=np.int64)
+        place = np.empty(len(order), dtype=np.int64)
+        place[order] = np.arange(len(order))
+        column = np.full(matrix.shape[1], -1, dtype=np.int64)
+        column[genes] = np.arange(len(genes))
+        for block in check.blocks(matrix):
+            self._sort(*_entries(block, place, column))
+
+    def _sort(self, row: np.ndarray, column: np.ndarray, value: np.ndarray) -> None:
+        np.add.at(self.row_counts, row, 1)
+        bucket = row // self.n_rows
+        order = np.argsort(bucket, kind="stable")
+        entries = np.empty(len(row), dtype=self.record)
+        entries["row"], entries["column"], entries["value"] = row % self.n_rows, column, value
+        edges = np.flatnonzero(np.diff(bucket[order])) + 1
+        for members in np.split(order, edges):
+            if len(members):
+                with (self.scratch / str(bucket[members[0]])).open("ab") as file:
+                    entries[members].tofile(file)
+
+    def __iter__(self) -> Iterator[sparse.csr_matrix]:
+        for number, start in enumerate(range(0, self.shape[0], self.n_rows)):
+            file = self.scratch / str(number)
+            if file.exists():
+                n_rows = min(self.n_rows, self.shape[0] - start)
+                found = np.fromfile(file, dtype=self.record)
+                file.unlink()
+                places = (found["row"].astype(np.int32), found["column"].astype(np.int32))
+                yield sparse.coo_matrix((found["value"], places), shape=(n_rows, self.shape[1])).tocsr()
+
+
+def _entries(
+    block: check.Block, place: np.ndarray, column: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """New row, new column and value of the entries of a block that are kept."""
+    found = sparse.coo_matrix(block.values)
+    new_column = column[found.col + block.columns.start]
+    kept = (new_column >= 0) & (found.data != 0)
+    return place[found.row[kept] + block.rows.start], new_column[kept], found.data[kept]
+
+
+class _Tape:
+    """A sharded, compressed zarr array of known length, written from the start in whole shards."""
+
+    def __init__(self, group: zarr.Group, name: str, length: int, dtype: np.dtype) -> None:
+        chunk = min(CHUNK_ENTRIES, max(length, 1))
+        shard = chunk * min(SHARD_ENTRIES // CHUNK_ENTRIES, max(-(-length // chunk), 1))
+        self.array = group.create_array(name, shape=(length,), dtype=dtype, chunks=(chunk,), shards=(shard,))
+        self.shard, self.written = shard, 0
+        self.waiting = np.empty(0, dtype=dtype)
+
+    def append(self, values: np.ndarray) -> None:
+        """Write what makes whole shards; keep the rest waiting."""
+        self.waiting = np.concatenate([self.waiting, values.astype(self.waiting.dtype, copy=False)])
+        self._write(len(self.waiting) // self.shard * self.shard)
+
+    def close(self) -> None:
+        """Write the rest."""
+        self._write(len(self.waiting))
+
+    def _write(self, n: int) -> None:
+        for start in range(0, n, self.shard):
+            stop = min(start + self.shard, n)
+            self.array[self.written + start : self.written + stop] = self.waiting[start:stop]
+        self.written, self.waiting = self.written + n, self.waiting[n:].copy()

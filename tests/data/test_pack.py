@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+from anndata import AnnData
+from scipy import sparse
+
+from isovi import InputError, OutputError
+from isovi.data import check, pack
+
+FORMATS = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix, "dense": lambda x: x.toarray()}
+
+
+@pytest.fixture
+def rich(adata: AnnData) -> AnnData:
+    """All kinds of annotation beside the counts."""
+    rng = np.random.default_rng(1)
+    adata.obsm["table"] = pd.DataFrame({"u": rng.normal(size=adata.n_obs)}, index=adata.obs_names)
+    adata.varm["loadings"] = rng.normal(size=(adata.n_vars, 2))
+    adata.obsp["links"] = sparse.random(adata.n_obs, adata.n_obs, 0.1, random_state=rng, format="csr")
+    adata.uns["note"] = {"made": "by hand"}
+    adata.layers["half"] = adata.X * 0.5
+    return adata
+
+
+def packed(adata: AnnData, folder: Path, **kwargs: object) -> tuple[AnnData, pack.Packed]:
+    adata.write_h5ad(folder / "input.h5ad")
+    said = pack.pack(folder / "input.h5ad", folder / "store.zarr", **kwargs)
+    return pack.open_packed(folder / "store.zarr"), said
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every limit so low that a small matrix needs many blocks, buckets, shards and chunks."""
+    monkeypatch.setattr(check, "_BLOCK_VALUES", 50)
+    monkeypatch.setattr(pack, "BUCKET_BYTES", 200)
+    monkeypatch.setattr(pack, "CHUNK_ENTRIES", 8)
+    monkeypatch.setattr(pack, "SHARD_ENTRIES", 32)
+
+
+@pytest.mark.parametrize("stored", list(FORMATS))
+@pytest.mark.usefixtures("small_pieces")
+def test_a_store_holds_the_same_rows_in_another_order(adata: AnnData, tmp_path: Path, stored: str) -> None:
+    counts = adata.X.toarray()
+    adata.X = FORMATS[stored](adata.X)
+    store, said = packed(adata, tmp_path, section_key="slice")
+    row = store.obs[pack.ROW_COLUMN].to_numpy()
+    assert sorted(row) == list(range(adata.n_obs))
+    assert pack.is_on_disk(store.X)
+    assert np.array_equal(store.X[:].toarray(), counts[row])
+    assert store.obs_names.tolist() == adata.obs_names[row].tolist()
+    assert said == pack.Packed(*adata.shape, 2, int((counts > 0).sum()))
+
+
+def test_everything_else_comes_along(rich: AnnData, tmp_path: Path) -> None:
+    store, _ = packed(rich, tmp_path)
+    expected = rich[store.obs[pack.ROW_COLUMN].to_numpy()].copy()
+    pd.testing.assert_frame_equal(store.obs.drop(columns=pack.ROW_COLUMN), expected.obs)
+    pd.testing.assert_frame_equal(store.var, expected.var)
+    pd.testing.assert_frame_equal(store.obsm["table"], expected.obsm["table"])
+    assert np.array_equal(store.obsm["spatial"], expected.obsm["spatial"])
+    assert np.array_equal(store.varm["loadings"], expected.varm["loadings"])
+    assert (store.obsp["links"] != expected.obsp["links"]).nnz == 0
+    assert store.uns["note"] == {"made": "by hand"}
+    for name in ("counts", "half"):
+        assert pack.is_on_disk(store.layers[name])
+        assert (store.layers[name][:] != expected.layers[name]).nnz == 0
+
+
+def test_the_store_is_anndata_to_everybody_else(adata: AnnData, tmp_path: Path) -> None:
+    store, _ = packed(adata, tmp_path)
+    read = anndata.io.read_zarr(tmp_path / "store.zarr")
+    assert (adata.X[store.obs[pack.ROW_COLUMN].to_numpy()] != read.X).nnz == 0
+    assert read.X.indices.dtype == read.X.indptr.dtype == np.int32
+    group = zarr.open_group(tmp_path / "store.zarr", mode="r")
+    assert group.metadata.zarr_format == 3
+    assert group["X/data"].shards is not None
+
+
+def test_cells_stand_section_by_section_near_ones_together(adata: AnnData, tmp_path: Path) -> None:
+    adata.obs["slice"] = pd.Categorical(np.tile(["s1", "s2"], adata.n_obs // 2))
+    store, _ = packed(adata, tmp_path, section_key="slice")
+    assert (np.diff(store.obs["slice"].cat.codes) != 0).sum() == 1
+    steps = [
+        np.linalg.norm(np.diff(data.obsm["spatial"][data.obs["slice"] == "s1"], axis=0), axis=1).mean()
+        for data in (store, adata)
+    ]
+    assert steps[0] < 0.6 * steps[1]
+
+
+def test_results_go_back_to_the_order_of_the_input(rich: AnnData, tmp_path: Path) -> None:
+    store, _ = packed(rich, tmp_path)
+    back = pack.in_input_order(store)
+    pd.testing.assert_frame_equal(back.obs, rich.obs)
+    assert np.array_equal(back.obsm["spatial"], rich.obsm["spatial"])
+    assert back.X is None
+    assert pack.PACK_KEY not in back.uns
+
+
+def test_packing_a_store_again_gives_its_order(adata: AnnData, tmp_path: Path) -> None:
+    packed(adata, tmp_path)
+    pack.pack(tmp_path / "store.zarr", tmp_path / "again.zarr")
+    first, again = (pack.open_packed(tmp_path / name) for name in ("store.zarr", "again.zarr"))
+    assert again.obs_names.tolist() == first.obs_names.tolist()
+    assert np.array_equal(again.obs[pack.ROW_COLUMN], first.obs[pack.ROW_COLUMN])
+
+
+def test_the_input_is_not_changed_and_no_scratch_is_left(adata: AnnData, tmp_path: Path) -> None:
+    adata.write_h5ad(tmp_path / "input.h5ad")
+    before = (tmp_path / "input.h5ad").read_bytes()
+    pack.pack(tmp_path / "input.h5ad", tmp_path / "store.zarr")
+    assert (tmp_path / "input.h5ad").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["input.h5ad", "store.zarr"]
+
+
+def test_a_failure_leaves_nothing_behind(
+    adata: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adata.write_h5ad(tmp_path / "input.h5ad")
+    monkeypatch.setattr(pack._Tape, "close", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(OutputError, match="No space left"):
+        pack.pack(tmp_path / "input.h5ad", tmp_path / "store.zarr")
+    assert [path.name for path in tmp_path.iterdir()] == ["input.h5ad"]
+
+
+def test_what_is_in_the_way_is_not_replaced_unasked(adata: AnnData, tmp_path: Path) -> None:
+    packed(adata, tmp_path)
+    with pytest.raises(OutputError, match="not overwritten unasked"):
+        pack.pack(tmp_path / "input.h5ad", tmp_path / "store.zarr")
+    pack.pack(tmp_path / "input.h5ad", tmp_path / "store.zarr", force=True)
+    with pytest.raises(OutputError, match="the input itself"):
+        pack.pack(tmp_path / "store.zarr", tmp_path / "store.zarr", force=True)
+    with pytest.raises(OutputError, match=r'suffix "\.h5ad"'):
+        pack.pack(tmp_path / "input.h5ad", tmp_path / "other.h5ad")
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "words"),
+    [({"spatial_key": "where"}, 'no "where"'), ({"section_key": "where"}, 'no column "where"')],
+)
+def test_missing_keys_are_said_before_anything_is_written(
+    adata: AnnData, tmp_path: Path, kwargs: dict[str, str], words: str
+) -> None:
+    adata.write_h5ad(tmp_path / "input.h5ad")
+    with pytest.raises(InputError, match=words):
+        pack.pack(tmp_path / "input.h5ad", tmp_path / "store.zarr", **kwargs)
+    assert not (tmp_path / "store.zarr").exists()
+
+
+def test_only_packed_stores_are_opened(adata: AnnData, tmp_path: Path) -> None:
+    anndata.io.write_zarr(tmp_path / "plain.zarr", adata)
+    assert not pack.is_packed(tmp_path / "plain.zarr")
+    assert not pack.is_packed(tmp_path / "nothing.zarr")
+    with pytest.raises(InputError, match="not a packed store"):
+        pack.open_packed(tmp_path / "plain.zarr")
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_a_lost_file_is_found_when_a_store_is_opened(adata: AnnData, tmp_path: Path) -> None:
+    packed(adata, tmp_path)
+    next((tmp_path / "store.zarr" / "X" / "data" / "c").iterdir()).unlink()
+    with pytest.raises(InputError, match="lacks some of its chunks"):
+        pack.open_packed(tmp_path / "store.zarr")
+
+
+@pytest.mark.parametrize("max_rows", [4, 1000])
+@pytest.mark.parametrize("gap", [1, 3, 100])
+def test_rows_are_read_as_asked(
+    adata: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gap: int, max_rows: int
+) -> None:
+    monkeypatch.setattr(pack, "MAX_ROWS", max_rows)
+    store, _ = packed(adata, tmp_path)
+    counts = store.X[:].toarray()
+    for rows in ([], [3], [0, 1, 2, 7, 9, 10, 30, 39], list(range(adata.n_obs))):
+        found = pack.StoredRows(store.X, gap).take(np.array(rows, dtype=np.int64))
+        assert np.array_equal(found.toarray(), counts[rows])
+
+
+def test_some_genes_and_some_cells(rich: AnnData, tmp_path: Path) -> None:
+    store, _ = packed(rich, tmp_path)
+    genes = np.arange(rich.n_vars) % 3 == 0
+    fewer = pack.take_genes(store, genes, tmp_path / "genes.zarr")
+    assert fewer.var_names.tolist() == rich.var_names[genes].tolist()
+    assert np.array_equal(fewer.X[:].toarray(), store.X[:].toarray()[:, genes])
+    assert fewer.obs.equals(store.obs)
+    some = pack.take_cells(fewer, np.array([1, 5, 20]))
+    assert np.array_equal(some.X.toarray(), fewer.X[:].toarray()[[1, 5, 20]])
+    assert some.obs_names.tolist() == store.obs_names[[1, 5, 20]].tolist()
+
+
+def test_data_in_memory_is_subset_in_memory(adata: AnnData, tmp_path: Path) -> None:
+    genes = np.arange(adata.n_vars) < 5
+    assert not pack.take_genes(adata, genes, tmp_path / "x.zarr").is_view
+    assert not (tmp_path / "x.zarr").exists()
