@@ -55,7 +55,7 @@ class EpochCheckpoint(Callback):
 
     def on_save_checkpoint(self, trainer: pl.Trainer, _: pl.LightningModule, checkpoint: dict) -> None:
         """Add what Lightning leaves out."""
-        loader = trainer.train_dataloader
+        loader: Any = trainer.train_dataloader
         checkpoint[KEY] = {
             "about": self.about,
             "split": _split_of(trainer),
@@ -84,7 +84,8 @@ class EpochCheckpoint(Callback):
             _restore_progress(trainer, found)
             _restore_history(trainer, found["history"])
             if found["loader"] is not None:
-                trainer.train_dataloader.load_state_dict(found["loader"])
+                loader: Any = trainer.train_dataloader
+                loader.load_state_dict(found["loader"])
             _restore_random_state(_of_this_process(trainer, found["random"]))
         self.first_epoch = trainer.current_epoch
 
@@ -141,8 +142,9 @@ def _restore_progress(trainer: pl.Trainer, found: dict[str, Any]) -> None:
     if hasattr(loop, "on_iteration_done"):
         loop.on_iteration_done()
     trainer.should_stop = found["should_stop"]
-    if found["checks"] is not None and trainer.early_stopping_callback is not None:
-        trainer.early_stopping_callback._current_step = found["checks"]
+    stopping: Any = trainer.early_stopping_callback
+    if found["checks"] is not None and stopping is not None:
+        stopping._current_step = found["checks"]  # scvi-tools counts its warm-up outside of the state
 
 
 def _history_of(trainer: pl.Trainer) -> dict[str, Any]:
@@ -162,17 +164,17 @@ def _history_of(trainer: pl.Trainer) -> dict[str, Any]:
 def _restore_history(trainer: pl.Trainer, history: dict[str, Any]) -> None:
     if not history or not trainer.is_global_zero:
         return
-    data: dict[str, pd.DataFrame] = trainer.logger.experiment.data
+    logger: Any = trainer.logger
     for name, kept in history.items():
         index = pd.Index(kept["index"], name=kept["by"])
-        data[name] = pd.DataFrame({name: kept["values"]}, index=index, dtype=kept["dtype"])
+        logger.experiment.data[name] = pd.DataFrame({name: kept["values"]}, index=index, dtype=kept["dtype"])
 
 
 def _split_of(trainer: pl.Trainer) -> str:
     """A digest of which cells are trained on and which are for validation."""
-    digest = hashlib.sha256()
+    digest, splitter = hashlib.sha256(), getattr(trainer, "datamodule", None)
     for part in ("train_idx", "val_idx"):
-        cells = np.asarray(getattr(trainer.datamodule, part, []), dtype=np.int64)
+        cells = np.asarray(getattr(splitter, part, []), dtype=np.int64)
         digest.update(f"{part} {len(cells)} ".encode() + cells.tobytes())
     return digest.hexdigest()
 

@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 from scvi.train import LoudEarlyStopping
 from scvi.train._logger import SimpleLogger
 
@@ -37,7 +37,8 @@ def is_distributed(arguments: dict[str, Any]) -> bool:
 
 def is_first_process() -> bool:
     """Whether this is the first of several processes, as their launcher tells in the environment."""
-    return rank_zero_only.rank == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
+    rank = getattr(rank_zero_only, "rank", 0)  # Lightning reads it from the launcher's variables
+    return rank == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
 
 
 def n_devices(arguments: dict[str, Any]) -> int:
@@ -83,7 +84,7 @@ def log_in_memory(arguments: dict[str, Any]) -> None:
         arguments.setdefault("logger", SimpleLogger())
 
 
-def reporting_plan(plan: type) -> type:
+def reporting_plan(plan: Any) -> type:
     """The training plan with figures that can be averaged over processes.
 
     scvi-tools' own are made in inference mode, and Lightning cannot change them afterwards.

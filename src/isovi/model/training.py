@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 
 from isovi.errors import IsoviWarning
 from isovi.model.objective import Constraint, Distortion, Objective, Penalty
