@@ -17,6 +17,7 @@ from scvi.model import SCVI
 
 from isovi.data import check
 from isovi.data.fields import COORDINATES, MINIFIED, SECTION, spatial_fields, tissue_of
+from isovi.data.resident import resident
 from isovi.data.splitter import PatchSplitter
 from isovi.errors import InputError
 from isovi.geometry.distortion import euclidean
@@ -26,6 +27,7 @@ from isovi.graph import AllPairs, PairKind
 from isovi.model.gaussian import GaussianSCVI
 from isovi.model.module import check_thinning, distance_preserving
 from isovi.model.objective import Constraint, Distortion, Objective
+from isovi.model.speed import FusedAdam, logging_by_epoch
 from isovi.model.training import BestEpoch, CollapseWatch, DualAscent, summarise
 
 logger = logging.getLogger(__name__)
@@ -148,6 +150,7 @@ class DistancePreservingMixin:
         callbacks = self._callbacks(kwargs)
         trained = len(self.history_["elbo_train"]) if self.is_trained_ else 0
         try:
+            self._speed_up()
             self._bind_pairs(kwargs)
             super().train(
                 max_epochs, callbacks=[*(kwargs.pop("callbacks", None) or []), *callbacks], **kwargs
@@ -196,10 +199,10 @@ class DistancePreservingMixin:
         return given
 
     def _callbacks(self, kwargs: dict[str, Any]) -> list[Callback]:
-        callbacks: list[Callback] = []
+        callbacks: list[Callback] = [FusedAdam()]
         objective = self.module.objective
         if objective is not None:
-            callbacks = [DualAscent(objective), CollapseWatch(objective)]
+            callbacks += [DualAscent(objective), CollapseWatch(objective)]
         if kwargs.get("early_stopping", self._stops_early_by_default()):
             monitor = kwargs.get("early_stopping_monitor", "elbo_validation")
             callbacks.append(BestEpoch(monitor, kwargs.get("early_stopping_mode", "min")))
@@ -210,6 +213,11 @@ class DistancePreservingMixin:
         backbone_train: Callable[..., None] = super().train
         stopping = inspect.signature(backbone_train).parameters.get("early_stopping")
         return stopping is not None and stopping.default is True
+
+    def _speed_up(self) -> None:
+        """Have this training keep its data at hand and log by the epoch."""
+        self._training_plan_cls = logging_by_epoch(type(self)._training_plan_cls)
+        self._data_splitter_cls = resident(type(self)._data_splitter_cls)
 
     def _bind_pairs(self, kwargs: dict[str, Any]) -> None:
         objective = self.module.objective
@@ -227,7 +235,7 @@ class DistancePreservingMixin:
                 "Use pairs=AllPairs().",
             )
         objective.meeting = Meeting(self.adata.n_obs)
-        self._data_splitter_cls = PatchSplitter
+        self._data_splitter_cls = resident(PatchSplitter)
         given = kwargs.get("datasplitter_kwargs") or {}
         kwargs["datasplitter_kwargs"] = {**given, "meeting": objective.meeting}
 
@@ -236,6 +244,7 @@ class DistancePreservingMixin:
         if self.module.objective is not None:
             self.module.objective.weights = self.module.objective.meeting = None
         self.__dict__.pop("_data_splitter_cls", None)
+        self.__dict__.pop("_training_plan_cls", None)
 
     @torch.no_grad()
     def _fit_scale(self) -> None:

@@ -1,0 +1,193 @@
+"""Training data as tensors on the device, counts in sparse form: a minibatch is one gather."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import torch
+from scvi import settings
+from scvi.data import AnnDataManager, AnnTorchDataset
+from torch.utils.data import Dataset, Subset
+
+from isovi.data.nonzeros import remember
+
+SHARE_OF_DEVICE = 0.5  # of the free memory of an accelerator that the data may take
+
+
+class CountRows:
+    """Rows of a sparse matrix, handed out as dense minibatches that know where their counts are.
+
+    Parameters
+    ----------
+    matrix
+        Shape ``(cell, gene)``; its arrays are shared where their types allow it, not copied.
+    dtype
+        Of the minibatches.
+    """
+
+    def __init__(self, matrix: sp.csr_matrix, dtype: type) -> None:
+        self.n_columns = matrix.shape[1]
+        self.starts = torch.as_tensor(matrix.indptr.astype(np.int64, copy=False))
+        self.columns = torch.as_tensor(matrix.indices)
+        self.values = torch.as_tensor(matrix.data.astype(dtype, copy=False))
+        self.positive = bool(matrix.has_canonical_format and matrix.data.all())  # no entry is zero, or there twice
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the three arrays."""
+        return sum(part.numel() * part.element_size() for part in vars(self).values() if torch.is_tensor(part))
+
+    def to(self, device: torch.device) -> CountRows:
+        """Move the arrays, in place."""
+        self.starts, self.columns, self.values = (
+            part.to(device) for part in (self.starts, self.columns, self.values)
+        )
+        return self
+
+    def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
+        """Dense rows, shape ``(len(rows), gene)``."""
+        first = self.starts[rows]
+        sizes = self.starts[rows + 1] - first
+        ends = sizes.cumsum(0)
+        row = torch.repeat_interleave(sizes)
+        entry = (first - ends + sizes)[row] + torch.arange(len(row), device=row.device)
+        where = row * self.n_columns + self.columns[entry]
+        dense = self.values.new_zeros(len(rows) * self.n_columns).index_add_(0, where, self.values[entry])
+        dense = dense.view(len(rows), self.n_columns)
+        if self.positive:
+            remember(dense, where)
+        return dense
+
+
+class ResidentDataset(Dataset):
+    """What :class:`scvi.data.AnnTorchDataset` hands out, from tensors that are ready.
+
+    Parameters
+    ----------
+    fields
+        Rows of every registered field.
+    n_obs
+        Number of cells.
+    """
+
+    def __init__(self, fields: dict[str, torch.Tensor | CountRows], n_obs: int) -> None:
+        self.fields, self.n_obs, self.device = fields, n_obs, torch.device("cpu")
+
+    @classmethod
+    def of(cls, dataset: AnnTorchDataset) -> ResidentDataset | None:
+        """The dataset in memory; ``None`` where it has a field that is not there already."""
+        if dataset.load_sparse_tensor or dataset.adata_manager.adata.isbacked:
+            return None
+        fields = {}
+        for key, dtype in dataset.keys_and_dtypes.items():
+            fields[key] = _rows(dataset.data[key], dtype)
+            if fields[key] is None:
+                return None
+        return cls(fields, len(dataset))
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of all fields."""
+        return sum(field.n_bytes if isinstance(field, CountRows) else field.nbytes for field in self.fields.values())
+
+    def to(self, device: torch.device) -> ResidentDataset:
+        """Move the data to the device that trains, if there is room."""
+        if device != self.device and not settings.dl_num_workers and self.n_bytes < _room(device):
+            self.fields = {key: field.to(device) for key, field in self.fields.items()}
+            self.device = device
+        return self
+
+    def __len__(self) -> int:
+        return self.n_obs
+
+    def __getitem__(self, indices: int | Sequence[int] | slice | np.ndarray) -> dict[str, torch.Tensor]:
+        """A minibatch of the cells."""
+        if isinstance(indices, slice):
+            indices = range(*indices.indices(self.n_obs))
+        rows = torch.as_tensor(np.atleast_1d(np.asarray(indices, dtype=np.int64)), device=self.device)
+        return {key: field[rows] for key, field in self.fields.items()}
+
+
+def _rows(data: Any, dtype: type) -> torch.Tensor | CountRows | None:
+    if isinstance(data, pd.DataFrame):
+        data = data.to_numpy()
+    if isinstance(data, np.ndarray):
+        return torch.as_tensor(np.ascontiguousarray(data, dtype=dtype))
+    if sp.issparse(data) and data.format == "csr":
+        return CountRows(data, dtype)
+    return None
+
+
+def _room(device: torch.device) -> float:
+    if device.type == "cuda":
+        return SHARE_OF_DEVICE * torch.cuda.mem_get_info(device)[0]
+    return np.inf if device.type == "cpu" else 0.0
+
+
+class ResidentManager(AnnDataManager):
+    """The manager's twin whose datasets are resident where they can be.
+
+    Parameters
+    ----------
+    manager
+        Of the training data; it is left as it is.
+    """
+
+    def __init__(self, manager: AnnDataManager) -> None:
+        vars(self).update(vars(manager))
+        self._manager, self._resident, self._device = manager, None, torch.device("cpu")
+
+    def place(self, device: torch.device) -> None:
+        """Have datasets made from now on lie on this device, if there is room."""
+        self._device = device
+
+    def release(self) -> None:
+        """Let go of the data."""
+        if self._resident is not None:
+            self._resident.fields.clear()
+        self._resident = None
+
+    def create_torch_dataset(
+        self,
+        indices: Sequence[int] | Sequence[bool] | np.ndarray | None = None,
+        data_and_attributes: list[str] | dict[str, Any] | None = None,
+        load_sparse_tensor: bool = False,
+    ) -> Any:
+        """As :meth:`scvi.data.AnnDataManager.create_torch_dataset`."""
+        dataset = self._manager.create_torch_dataset(None, data_and_attributes, load_sparse_tensor)
+        if data_and_attributes is None:
+            self._resident = self._resident or ResidentDataset.of(dataset)
+            dataset = dataset if self._resident is None else self._resident.to(self._device)
+        return dataset if indices is None else Subset(dataset, indices)
+
+
+class ResidentData:
+    """Mixin over a data splitter of scvi-tools; use :func:`resident`."""
+
+    def __init__(self, adata_manager: AnnDataManager, *args: Any, **kwargs: Any) -> None:
+        super().__init__(ResidentManager(adata_manager), *args, **kwargs)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Split, and learn which device trains."""
+        super().setup(stage)
+        if self.trainer is not None:
+            self.adata_manager.place(self.trainer.strategy.root_device)
+
+    def teardown(self, stage: str | None = None) -> None:
+        """Let go of the data."""
+        super().teardown(stage)
+        self.adata_manager.release()
+
+
+@functools.cache
+def resident(splitter: type) -> type:
+    """The splitter's class, under its own name, with its data kept as tensors on the device.
+
+    Data that is not in memory as CSR or dense arrays, or does not fit, is loaded as scvi-tools does it.
+    """
+    return type(splitter.__name__, (ResidentData, splitter), {"__module__": __name__})
