@@ -20,42 +20,54 @@ SHARE_OF_DEVICE = 0.5  # of the free memory of an accelerator that the data may 
 
 
 class CountRows:
-    """Rows of a sparse matrix, handed out as dense minibatches that know where their counts are.
+    """Rows of a sparse matrix in memory, as dense minibatches that know where their counts are.
 
     Parameters
     ----------
     matrix
-        Shape ``(cell, gene)``; its arrays are shared where their types allow it, not copied.
+        Shape ``(cell, gene)``; its arrays are shared where their type allows it, not copied.
     dtype
         Of the minibatches.
     """
 
     def __init__(self, matrix: sp.csr_matrix, dtype: type) -> None:
-        self.n_columns = matrix.shape[1]
-        self.starts = torch.as_tensor(matrix.indptr.astype(np.int64, copy=False))
-        self.columns = torch.as_tensor(matrix.indices)
-        self.values = torch.as_tensor(matrix.data.astype(dtype, copy=False))
-        self.positive = bool(matrix.has_canonical_format and matrix.data.all())  # no entry is zero, or there twice
+        self.matrix = matrix.astype(dtype, copy=False)
+        # Else positions would not tell the non-zeros: an entry may be zero, or be there twice.
+        self.positive = bool(matrix.has_canonical_format and matrix.data.all())
 
     @property
-    def n_bytes(self) -> int:
-        """Size of the three arrays."""
-        return sum(part.numel() * part.element_size() for part in vars(self).values() if torch.is_tensor(part))
+    def nbytes(self) -> int:
+        """Size of the arrays."""
+        return sum(part.nbytes for part in (self.matrix.data, self.matrix.indices, self.matrix.indptr))
 
-    def to(self, device: torch.device) -> CountRows:
-        """Move the arrays, in place."""
-        self.starts, self.columns, self.values = (
-            part.to(device) for part in (self.starts, self.columns, self.values)
-        )
-        return self
+    def to(self, device: torch.device) -> CountTensors:
+        """The same on another device."""
+        return CountTensors(self, device)
+
+    def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
+        """Dense rows, shape ``(len(rows), gene)``."""
+        found = self.matrix[rows.numpy()]
+        dense = torch.from_numpy(found.toarray())
+        if self.positive:
+            starts = np.arange(len(rows), dtype=np.int64) * found.shape[1]
+            remember(dense, torch.from_numpy(np.repeat(starts, np.diff(found.indptr)) + found.indices))
+        return dense
+
+
+class CountTensors:
+    """:class:`CountRows` on an accelerator."""
+
+    def __init__(self, rows: CountRows, device: torch.device) -> None:
+        self.n_columns, self.positive = rows.matrix.shape[1], rows.positive
+        parts = (rows.matrix.indptr.astype(np.int64), rows.matrix.indices, rows.matrix.data)
+        self.starts, self.columns, self.values = (torch.as_tensor(part, device=device) for part in parts)
 
     def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
         """Dense rows, shape ``(len(rows), gene)``."""
         first = self.starts[rows]
         sizes = self.starts[rows + 1] - first
-        ends = sizes.cumsum(0)
         row = torch.repeat_interleave(sizes)
-        entry = (first - ends + sizes)[row] + torch.arange(len(row), device=row.device)
+        entry = (first - sizes.cumsum(0) + sizes)[row] + torch.arange(len(row), device=row.device)
         where = row * self.n_columns + self.columns[entry]
         dense = self.values.new_zeros(len(rows) * self.n_columns).index_add_(0, where, self.values[entry])
         dense = dense.view(len(rows), self.n_columns)
@@ -75,7 +87,7 @@ class ResidentDataset(Dataset):
         Number of cells.
     """
 
-    def __init__(self, fields: dict[str, torch.Tensor | CountRows], n_obs: int) -> None:
+    def __init__(self, fields: dict[str, Any], n_obs: int) -> None:
         self.fields, self.n_obs, self.device = fields, n_obs, torch.device("cpu")
 
     @classmethod
@@ -93,7 +105,7 @@ class ResidentDataset(Dataset):
     @property
     def n_bytes(self) -> int:
         """Size of all fields."""
-        return sum(field.n_bytes if isinstance(field, CountRows) else field.nbytes for field in self.fields.values())
+        return sum(field.nbytes for field in self.fields.values())
 
     def to(self, device: torch.device) -> ResidentDataset:
         """Move the data to the device that trains, if there is room."""
@@ -105,7 +117,7 @@ class ResidentDataset(Dataset):
     def __len__(self) -> int:
         return self.n_obs
 
-    def __getitem__(self, indices: int | Sequence[int] | slice | np.ndarray) -> dict[str, torch.Tensor]:
+    def __getitem__(self, indices: int | Sequence[Any] | slice | np.ndarray) -> dict[str, torch.Tensor]:
         """A minibatch of the cells."""
         if isinstance(indices, slice):
             indices = range(*indices.indices(self.n_obs))
@@ -154,7 +166,7 @@ class ResidentManager(AnnDataManager):
 
     def create_torch_dataset(
         self,
-        indices: Sequence[int] | Sequence[bool] | np.ndarray | None = None,
+        indices: Sequence[Any] | np.ndarray | None = None,
         data_and_attributes: list[str] | dict[str, Any] | None = None,
         load_sparse_tensor: bool = False,
     ) -> Any:

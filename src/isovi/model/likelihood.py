@@ -1,8 +1,8 @@
-"""Count likelihoods in closed form: few passes over a minibatch, logarithmic gamma functions on non-zeros only.
+"""Count likelihoods in closed form: few passes over memory, logarithmic gamma functions on non-zeros only.
 
 The gamma terms of a negative binomial vanish at a count of zero, and 70 to 99 % of spatial counts are zero.
-Gradients are written out and computed along with the values, which spares autograd a dozen arrays and as many
-passes over memory. Values and gradients are those of :mod:`scvi.distributions`; only the work differs.
+Gradients are written out and computed along with the values, which spares autograd a dozen arrays.
+Values and gradients are those of :mod:`scvi.distributions`; only the work differs.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class _LogProb(torch.autograd.Function):
     """Log likelihood of every entry, with its derivatives kept for the backward pass.
 
     Per entry, with mean μ, inverse dispersion θ and a = θ log(θ / (θ + μ)): a count of zero has the log
-    likelihood a, a positive one a plus the terms of :class:`_Positive`. With logits π of zero inflation it is
+    likelihood a, a positive one a plus :meth:`_Positive.terms`. With logits π of zero inflation it is
     softplus(a - π) - softplus(-π) at zero, and a - π - softplus(-π) plus the same terms at a positive count.
     """
 
@@ -66,15 +66,22 @@ class _LogProb(torch.autograd.Function):
         mu, theta = mu.contiguous(), _narrow(theta)
         total = mu + (theta + _EPS)
         positive = _Positive.of(value, mu, theta, total)
-        found, d_mu, d_theta = _at_zero(theta, total)
-        d_logits = None
-        if logits is not None:
-            found, genuine, d_logits = _inflate(found, logits, positive.where)
-            d_mu *= genuine
-            d_theta *= genuine
-        for entries, terms in ((found, positive.terms), (d_mu, positive.d_mu), (d_theta, positive.d_theta)):
-            entries.view(-1).index_add_(0, positive.where, terms)
-        ctx.save_for_backward(d_mu, d_theta, d_logits)
+        ratio = torch.sub((theta + _EPS).log(), total.log())
+        base = theta * ratio
+        found = base if logits is None else _inflate(base, logits, positive.where)
+        _add(found, positive.where, positive.terms())
+        if any(ctx.needs_input_grad):
+            d_mu = torch.div(-theta, total, out=total)
+            d_theta = ratio.add_(d_mu).add_(theta / (theta + _EPS))
+            d_logits = None
+            if logits is not None:
+                genuine = _genuine(base, positive.where)
+                d_mu *= genuine
+                d_theta *= genuine
+                d_logits = torch.sigmoid(-logits).sub_(genuine)
+            for entries, terms in zip((d_mu, d_theta), positive.derivatives(), strict=True):
+                _add(entries, positive.where, terms)
+            ctx.save_for_backward(d_mu, d_theta, d_logits)
         return found
 
     @staticmethod
@@ -84,52 +91,64 @@ class _LogProb(torch.autograd.Function):
 
 
 class _Positive(NamedTuple):
-    """What a positive count x adds: x log(μ / (θ + μ)) + log Γ(x + θ) / (Γ(θ) x!), and its derivatives."""
+    """What a positive count x adds: x log(μ / (θ + μ)) + log Γ(x + θ) / (Γ(θ) x!)."""
 
     where: torch.Tensor  # position of each positive count in the flattened minibatch
-    terms: torch.Tensor
-    d_mu: torch.Tensor
-    d_theta: torch.Tensor
+    count: torch.Tensor
+    mu: torch.Tensor
+    total: torch.Tensor  # θ + μ
+    theta: torch.Tensor
+    of_theta: Callable[
+        [Callable[[torch.Tensor], torch.Tensor]], torch.Tensor
+    ]  # a function of θ, at each count
 
     @classmethod
     def of(cls, value: torch.Tensor, mu: torch.Tensor, theta: torch.Tensor, total: torch.Tensor) -> _Positive:
-        value = value if value.shape == mu.shape else value.expand_as(mu)  # the tensor itself may know its non-zeros
+        value = value if value.shape == mu.shape else value.expand_as(mu)  # it may know its own non-zeros
         where = nonzeros(value)
-        count = value.take(where).to(mu.dtype)
         size = theta.expand_as(mu).take(where)
 
-        def of_size(function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        def of_theta(function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
             shared = theta.numel() < len(where)
             return function(theta).expand_as(mu).take(where) if shared else function(size)
 
-        mean, sums = mu.take(where) + _EPS, total.take(where)
-        share = count / sums
-        terms = count * (mean / sums).log() + torch.lgamma(count + size)
-        terms -= of_size(torch.lgamma) + torch.lgamma(count + 1)
-        return cls(where, terms, count / mean - share, torch.digamma(count + size) - of_size(torch.digamma) - share)
+        count = _at(value, where).to(mu.dtype)
+        return cls(where, count, _at(mu, where) + _EPS, _at(total, where), size, of_theta)
+
+    def terms(self) -> torch.Tensor:
+        gammas = (
+            torch.lgamma(self.count + self.theta) - self.of_theta(torch.lgamma) - torch.lgamma(self.count + 1)
+        )
+        return self.count * (self.mu / self.total).log() + gammas
+
+    def derivatives(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """In μ and in θ."""
+        share = self.count / self.total
+        digammas = torch.digamma(self.count + self.theta) - self.of_theta(torch.digamma)
+        return self.count / self.mu - share, digammas - share
 
 
-def _at_zero(theta: torch.Tensor, total: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """θ log(θ / (θ + μ)), and its derivatives in μ and θ; overwrites ``total``, θ + μ."""
-    ratio = torch.sub((theta + _EPS).log(), total.log())
-    found = theta * ratio
-    d_mu = torch.div(-theta, total, out=total)
-    return found, d_mu, ratio.add_(d_mu).add_(theta / (theta + _EPS))
-
-
-def _inflate(
-    base: torch.Tensor, logits: torch.Tensor, where: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Zero inflation of log likelihoods (overwritten): the values, each entry's probability not to be an
-    inflated zero, and the derivative in the logits."""
+def _inflate(base: torch.Tensor, logits: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """Log likelihoods with zero inflation; takes the logits off ``base``."""
     base -= logits
-    minus = -logits
     found = softplus(base)
-    found.view(-1).index_copy_(0, where, base.take(where))
-    found -= softplus(minus)
+    found.view(-1).index_copy_(0, where, _at(base, where))
+    return found.sub_(softplus(-logits))
+
+
+def _genuine(base: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """Probability of each entry not to be an inflated zero; overwrites ``base``."""
     genuine = base.sigmoid_()
     genuine.view(-1).index_fill_(0, where, 1.0)
-    return found, genuine, minus.sigmoid_().sub_(genuine)
+    return genuine
+
+
+def _at(entries: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    return entries.reshape(-1).index_select(0, where)
+
+
+def _add(entries: torch.Tensor, where: torch.Tensor, terms: torch.Tensor) -> None:
+    entries.view(-1).index_add_(0, where, terms)
 
 
 def _narrow(expanded: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,11 @@
-"""What makes a training step cheaper and changes nothing else: Adam in one pass, epoch averages logged once."""
+"""A cheaper training step with the same outcome: Adam in one pass, averages over epochs logged once."""
 
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,40 +38,68 @@ def _is_open(group: dict[str, Any]) -> bool:
 
 
 class EpochLog:
-    """Mixin over a training plan: what is averaged over the epoch reaches Lightning once, at its last step.
+    """Mixin over a training plan: what is averaged over an epoch reaches Lightning once, at its last step.
 
-    Lightning inspects signatures and collections at every call of ``log``, which takes longer than what a
-    small network computes in a step. The averages are the same.
+    Lightning inspects signatures and collections at every call of ``log``, which takes longer than much of
+    what a small network computes in a step. What comes out is the same.
     """
 
     _batch: Any = None  # of the step in progress
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._averages: dict[str, _Average] = {}
+        self._averages: dict[bool, dict[str, _Average]] = {True: {}, False: {}}  # of training, of validation
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         """The plan's own step."""
+        with self._in_step(batch):
+            return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> Any:
+        """The plan's own step."""
+        with self._in_step(batch if self._n_validated() < math.inf else None):
+            return super().validation_step(batch, batch_idx)
+
+    @contextmanager
+    def _in_step(self, batch: Any) -> Iterator[None]:
         self._batch = batch
         try:
-            return super().training_step(batch, batch_idx)
+            yield
         finally:
             self._batch = None
+
+    def _n_validated(self) -> float | int:
+        """Minibatches of the one validation loader; infinite where that is not known."""
+        numbers = self.trainer.num_val_batches
+        return numbers[0] if len(numbers) == 1 else math.inf
 
     def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
         """Log as the plan would, but take averages over the epoch together first."""
         options = {key: kept for key, kept in kwargs.items() if key != "batch_size"}
         mean = not args and options.get("reduce_fx", "mean") == "mean"
-        if self._batch is None or not mean or options.get("on_step") is not False or not options.get("on_epoch"):
+        if (
+            self._batch is None
+            or not mean
+            or options.get("on_step") is not False
+            or not options.get("on_epoch")
+        ):
             super().log(name, value, *args, **kwargs)
             return
         size = kwargs.get("batch_size") or extract_batch_size(self._batch)
-        self._averages.setdefault(name, _Average(options)).add(value, size)
+        self._averages[self.trainer.training].setdefault(name, _Average(options)).add(value, size)
 
     def on_train_batch_end(self, *args: Any) -> None:
         """Hand the averages over after the last step."""
         super().on_train_batch_end(*args)
         if self.trainer.is_last_batch:
+            self._hand_over()
+
+    def on_validation_batch_end(
+        self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Hand the averages over after the last step."""
+        super().on_validation_batch_end(outputs, batch, batch_idx, dataloader_idx)
+        if batch_idx + 1 >= self._n_validated():
             self._hand_over()
 
     def on_train_epoch_end(self) -> None:
@@ -77,8 +108,9 @@ class EpochLog:
         self._hand_over()
 
     def _hand_over(self) -> None:
-        averages, self._averages = self._averages, {}
-        for name, average in averages.items():
+        averages = self._averages[self.trainer.training]
+        while averages:
+            name, average = averages.popitem()
             super().log(name, average.value, batch_size=average.size, **average.options)
 
 

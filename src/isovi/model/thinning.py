@@ -23,11 +23,11 @@ def thin(counts: torch.Tensor, low: float, high: float) -> torch.Tensor:
     share = low + (high - low) * torch.rand(n_cells, device=counts.device)
     where = nonzeros(counts)
     cell = where // n_genes
-    whole = counts.take(where)
-    kept = _binomial(whole, share[cell])
+    whole = counts.reshape(-1).index_select(0, where)
+    kept = _binomial(whole, share.index_select(0, cell))
     left = torch.zeros_like(share).index_add_(0, cell, kept)
-    kept = torch.where(left[cell] > 0, kept, whole)
-    return torch.zeros_like(counts).view(-1).index_copy_(0, where, kept).view_as(counts)
+    kept = torch.where(left.index_select(0, cell) > 0, kept, whole)
+    return counts.new_zeros(counts.numel()).index_copy_(0, where, kept).view_as(counts)
 
 
 def _binomial(counts: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
