@@ -152,7 +152,8 @@ class ResidentManager(AnnDataManager):
 
     def __init__(self, manager: AnnDataManager) -> None:
         vars(self).update(vars(manager))
-        self._manager, self._resident, self._device = manager, None, torch.device("cpu")
+        self._manager, self._device = manager, torch.device("cpu")
+        self._resident: ResidentDataset | None = None
 
     def place(self, device: torch.device) -> None:
         """Have datasets made from now on lie on this device, if there is room."""
@@ -166,7 +167,7 @@ class ResidentManager(AnnDataManager):
 
     def create_torch_dataset(
         self,
-        indices: Sequence[Any] | np.ndarray | None = None,
+        indices: Any = None,
         data_and_attributes: list[str] | dict[str, Any] | None = None,
         load_sparse_tensor: bool = False,
     ) -> Any:
@@ -182,7 +183,7 @@ class ResidentData:
     """Mixin over a data splitter of scvi-tools; use :func:`resident`."""
 
     def __init__(self, adata_manager: AnnDataManager, *args: Any, **kwargs: Any) -> None:
-        super().__init__(ResidentManager(adata_manager), *args, **kwargs)
+        super().__init__(ResidentManager(adata_manager), *args, **kwargs)  # type: ignore[call-arg]  # the splitter's
 
     def setup(self, stage: str | None = None) -> None:
         """Split, and learn which device trains."""

@@ -94,38 +94,34 @@ class _Positive(NamedTuple):
     """What a positive count x adds: x log(μ / (θ + μ)) + log Γ(x + θ) / (Γ(θ) x!)."""
 
     where: torch.Tensor  # position of each positive count in the flattened minibatch
-    count: torch.Tensor
+    counts: torch.Tensor
     mu: torch.Tensor
     total: torch.Tensor  # θ + μ
-    theta: torch.Tensor
-    of_theta: Callable[
-        [Callable[[torch.Tensor], torch.Tensor]], torch.Tensor
-    ]  # a function of θ, at each count
+    size: torch.Tensor  # θ
+    theta: torch.Tensor  # θ of every entry, repeated by broadcasting where it is shared
 
     @classmethod
     def of(cls, value: torch.Tensor, mu: torch.Tensor, theta: torch.Tensor, total: torch.Tensor) -> _Positive:
         value = value if value.shape == mu.shape else value.expand_as(mu)  # it may know its own non-zeros
         where = nonzeros(value)
-        size = theta.expand_as(mu).take(where)
+        counts, size = _at(value, where).to(mu.dtype), theta.expand_as(mu).take(where)
+        return cls(where, counts, _at(mu, where) + _EPS, _at(total, where), size, theta.expand_as(mu))
 
-        def of_theta(function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-            shared = theta.numel() < len(where)
-            return function(theta).expand_as(mu).take(where) if shared else function(size)
-
-        count = _at(value, where).to(mu.dtype)
-        return cls(where, count, _at(mu, where) + _EPS, _at(total, where), size, of_theta)
+    def _rise(self, function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """A function's rise from θ to θ + x."""
+        theta = _narrow(self.theta)
+        few = theta.numel() < len(self.where)
+        start = function(theta).expand_as(self.theta).take(self.where) if few else function(self.size)
+        return function(self.counts + self.size) - start
 
     def terms(self) -> torch.Tensor:
-        gammas = (
-            torch.lgamma(self.count + self.theta) - self.of_theta(torch.lgamma) - torch.lgamma(self.count + 1)
-        )
-        return self.count * (self.mu / self.total).log() + gammas
+        gammas = self._rise(torch.lgamma) - torch.lgamma(self.counts + 1)
+        return self.counts * (self.mu / self.total).log() + gammas
 
     def derivatives(self) -> tuple[torch.Tensor, torch.Tensor]:
         """In μ and in θ."""
-        share = self.count / self.total
-        digammas = torch.digamma(self.count + self.theta) - self.of_theta(torch.digamma)
-        return self.count / self.mu - share, digammas - share
+        share = self.counts / self.total
+        return self.counts / self.mu - share, self._rise(torch.digamma) - share
 
 
 def _inflate(base: torch.Tensor, logits: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
