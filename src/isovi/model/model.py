@@ -19,6 +19,7 @@ from scvi.model import SCVI
 from isovi.data import check
 from isovi.data.disk import DiskLoader, DiskSplitter, counts_on_disk
 from isovi.data.fields import COORDINATES, MINIFIED, SECTION, spatial_fields, tissue_of
+from isovi.data.resident import resident
 from isovi.data.splitter import PatchSplitter, ShardSplitter
 from isovi.errors import InputError
 from isovi.geometry.distortion import euclidean
@@ -36,6 +37,7 @@ from isovi.model.distributed import (
 from isovi.model.gaussian import GaussianSCVI
 from isovi.model.module import check_thinning, distance_preserving
 from isovi.model.objective import Constraint, Distortion, Objective
+from isovi.model.speed import FusedAdam, logging_by_epoch
 from isovi.model.training import BestEpoch, CollapseWatch, DualAscent, summarise
 
 logger = logging.getLogger(__name__)
@@ -169,6 +171,7 @@ class DistancePreservingMixin:
             callbacks = [Processes(self.module.objective), *callbacks]
         trained = len(self.history_["elbo_train"]) if self.is_trained_ else 0
         try:
+            self._speed_up()
             self._bind_pairs(kwargs)
             if shared:
                 self._share_minibatches(kwargs)
@@ -221,10 +224,10 @@ class DistancePreservingMixin:
         return given
 
     def _callbacks(self, kwargs: dict[str, Any]) -> list[Callback]:
-        callbacks: list[Callback] = []
+        callbacks: list[Callback] = [FusedAdam()]
         objective = self.module.objective
         if objective is not None:
-            callbacks = [DualAscent(objective), CollapseWatch(objective)]
+            callbacks += [DualAscent(objective), CollapseWatch(objective)]
         if kwargs.get("early_stopping", self._stops_early_by_default()):
             monitor = kwargs.get("early_stopping_monitor", "elbo_validation")
             callbacks.append(BestEpoch(monitor, kwargs.get("early_stopping_mode", "min")))
@@ -235,6 +238,11 @@ class DistancePreservingMixin:
         backbone_train: Callable[..., None] = super().train
         stopping = inspect.signature(backbone_train).parameters.get("early_stopping")
         return stopping is not None and stopping.default is True
+
+    def _speed_up(self) -> None:
+        """Have this training keep its data at hand and log by the epoch."""
+        self._training_plan_cls = logging_by_epoch(type(self)._training_plan_cls)
+        self._data_splitter_cls = resident(type(self)._data_splitter_cls)
 
     def _bind_pairs(self, kwargs: dict[str, Any]) -> None:
         objective = self.module.objective
@@ -266,17 +274,23 @@ class DistancePreservingMixin:
                 "Use pairs=AllPairs().",
             )
         objective.meeting = Meeting(self.adata.n_obs)
-        self._data_splitter_cls = PatchSplitter
+        self._data_splitter_cls = resident(PatchSplitter)
         given = kwargs.get("datasplitter_kwargs") or {}
         kwargs["datasplitter_kwargs"] = {**given, "meeting": objective.meeting}
 
     def _share_minibatches(self, kwargs: dict[str, Any]) -> None:
         """Give each process its own part of every cell's one turn; else scvi-tools deals them out."""
+        if issubclass(self._data_splitter_cls, DiskSplitter):
+            raise InputError(
+                "Counts on disk are to be shared by several processes.",
+                "Each process reads the whole store in its own order, so cells would be seen more than once.",
+                "Train in one process, or hold the counts in memory.",
+            )
         self._training_plan_cls = reporting_plan(self._training_plan_cls)
         if issubclass(self._data_splitter_cls, DataSplitter):
             kwargs["use_distributed_sampler"] = False  # ours is one: Lightning must not wrap it
-            if self._data_splitter_cls is not PatchSplitter:
-                self._data_splitter_cls = ShardSplitter
+            if not issubclass(self._data_splitter_cls, PatchSplitter):
+                self._data_splitter_cls = resident(ShardSplitter)
 
     def _unbind_pairs(self) -> None:
         """The weights belong to the training data; elsewhere all pairs count alike."""

@@ -17,6 +17,7 @@ from isovi.errors import InputError
 from isovi.model import keys
 from isovi.model.likelihood import sparse_likelihood
 from isovi.model.objective import DistortionTerm, Objective
+from isovi.model.thinning import thin
 
 
 class DistancePreservingModule:
@@ -96,23 +97,6 @@ class DistancePreservingModule:
             tensors[CELL].ravel().long(),
             backbone_loss,
         )
-
-
-def thin(counts: torch.Tensor, low: float, high: float) -> torch.Tensor:
-    """Binomial thinning of each cell's counts with a share drawn uniformly from ``[low, high]``.
-
-    A cell that would lose every count keeps all of them, since the library size must be positive.
-
-    Parameters
-    ----------
-    counts
-        Shape ``(cell, gene)``.
-    low, high
-        Range of the share kept, 0 < low <= high <= 1.
-    """
-    share = low + (high - low) * torch.rand(len(counts), 1, device=counts.device)
-    kept = torch.binomial(counts, share.expand_as(counts).contiguous())
-    return torch.where(kept.sum(1, keepdim=True) > 0, kept, counts)
 
 
 def check_thinning(thinning: Any) -> tuple[float, float] | None:

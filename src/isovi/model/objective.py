@@ -242,12 +242,15 @@ class Objective(nn.Module):
 
     def _pairs(
         self, coordinates: Coordinates, section: CellIndices, cells: CellIndices
-    ) -> tuple[PairSet, torch.Tensor, float]:
+    ) -> tuple[PairSet, torch.Tensor | slice, float]:
         """Pairs of one section, which of all pairs of the minibatch they are, and 1 / n²."""
         source, target = torch.triu_indices(len(section), len(section), 1, device=section.device)
         placed = torch.isfinite(coordinates).all(dim=-1)
-        kept = (section[source] == section[target]) & placed[source] & placed[target]
-        source, target, length = source[kept], target[kept], all_distances(coordinates)[kept]
+        length, same = all_distances(coordinates), bool((section == section[:1]).all())
+        kept: torch.Tensor | slice = slice(None)
+        if not (same and bool(placed.all())):  # else all are, and nothing need be picked out
+            kept = (section[source] == section[target]) & placed[source] & placed[target]
+            source, target, length = source[kept], target[kept], length[kept]
         weight = torch.ones_like(length)
         share = 1.0 / max(len(section), 1) ** 2
         if self.weights is not None:

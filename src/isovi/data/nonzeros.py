@@ -1,0 +1,42 @@
+"""Where the counts of a minibatch are, found once and remembered with the tensor."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+_REMEMBERED = "_isovi_nonzeros"
+
+
+def nonzeros(values: torch.Tensor) -> torch.Tensor:
+    """Positions of the non-zeros in the flattened array.
+
+    Parameters
+    ----------
+    values
+        Any shape. What :func:`remember` noted of it is used unless it has been written to since.
+    """
+    if not values.is_inference():
+        version, where = getattr(values, _REMEMBERED, (None, None))
+        if where is not None and version == values._version:
+            return where
+    return remember(values, _find(values))
+
+
+def remember(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """Note the positions of the non-zeros with the tensor itself; returns them.
+
+    Parameters
+    ----------
+    values, where
+        As :func:`nonzeros` takes and returns them.
+    """
+    if not values.is_inference():  # those do not count how often they were written to
+        setattr(values, _REMEMBERED, (values._version, where))
+    return where
+
+
+def _find(values: torch.Tensor) -> torch.Tensor:
+    if values.device.type == "cpu":  # numpy is several times faster
+        return torch.from_numpy(np.flatnonzero((values != 0).numpy()))
+    return values.reshape(-1).nonzero().squeeze(1)

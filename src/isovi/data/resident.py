@@ -1,0 +1,206 @@
+"""Training data as tensors on the device, counts in sparse form: a minibatch is one gather."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import torch
+from scvi import settings
+from scvi.data import AnnDataManager, AnnTorchDataset
+from torch.utils.data import Dataset, Subset
+
+from isovi.data.nonzeros import remember
+
+SHARE_OF_DEVICE = 0.5  # of the free memory of an accelerator that the data may take
+
+
+class CountRows:
+    """Rows of a sparse matrix in memory, as dense minibatches that know where their counts are.
+
+    Parameters
+    ----------
+    matrix
+        Shape ``(cell, gene)``; its arrays are shared where their type allows it, not copied.
+    dtype
+        Of the minibatches.
+    """
+
+    def __init__(self, matrix: sp.csr_matrix, dtype: type) -> None:
+        self.matrix = matrix.astype(dtype, copy=False)
+        # Else positions would not tell the non-zeros: an entry may be zero, or be there twice.
+        self.positive = bool(matrix.has_canonical_format and matrix.data.all())
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the arrays."""
+        return sum(part.nbytes for part in (self.matrix.data, self.matrix.indices, self.matrix.indptr))
+
+    def to(self, device: torch.device) -> CountTensors:
+        """The same on another device."""
+        return CountTensors(self, device)
+
+    def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
+        """Dense rows, shape ``(len(rows), gene)``."""
+        found = self.matrix[rows.numpy()]
+        dense = torch.from_numpy(found.toarray())
+        if self.positive:
+            starts = np.arange(len(rows), dtype=np.int64) * found.shape[1]
+            remember(dense, torch.from_numpy(np.repeat(starts, np.diff(found.indptr)) + found.indices))
+        return dense
+
+
+class CountTensors:
+    """:class:`CountRows` on an accelerator."""
+
+    def __init__(self, rows: CountRows, device: torch.device) -> None:
+        self.n_columns, self.positive = rows.matrix.shape[1], rows.positive
+        parts = (rows.matrix.indptr.astype(np.int64), rows.matrix.indices, rows.matrix.data)
+        self.starts, self.columns, self.values = (torch.as_tensor(part, device=device) for part in parts)
+
+    def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
+        """Dense rows, shape ``(len(rows), gene)``."""
+        first = self.starts[rows]
+        sizes = self.starts[rows + 1] - first
+        row = torch.repeat_interleave(sizes)
+        entry = (first - sizes.cumsum(0) + sizes)[row] + torch.arange(len(row), device=row.device)
+        where = row * self.n_columns + self.columns[entry]
+        dense = self.values.new_zeros(len(rows) * self.n_columns).index_add_(0, where, self.values[entry])
+        dense = dense.view(len(rows), self.n_columns)
+        if self.positive:
+            remember(dense, where)
+        return dense
+
+
+class ResidentDataset(Dataset):
+    """What :class:`scvi.data.AnnTorchDataset` hands out, from tensors that are ready.
+
+    Parameters
+    ----------
+    fields
+        Rows of every registered field.
+    n_obs
+        Number of cells.
+    """
+
+    def __init__(self, fields: dict[str, Any], n_obs: int) -> None:
+        self.fields, self.n_obs, self.device = fields, n_obs, torch.device("cpu")
+
+    @classmethod
+    def of(cls, dataset: AnnTorchDataset) -> ResidentDataset | None:
+        """The dataset in memory; ``None`` where it has a field that is not there already."""
+        if dataset.load_sparse_tensor or dataset.adata_manager.adata.isbacked:
+            return None
+        fields = {}
+        for key, dtype in dataset.keys_and_dtypes.items():
+            fields[key] = _rows(dataset.data[key], dtype)
+            if fields[key] is None:
+                return None
+        return cls(fields, len(dataset))
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of all fields."""
+        return sum(field.nbytes for field in self.fields.values())
+
+    def to(self, device: torch.device) -> ResidentDataset:
+        """Move the data to the device that trains, if there is room."""
+        if device != self.device and not settings.dl_num_workers and self.n_bytes < _room(device):
+            self.fields = {key: field.to(device) for key, field in self.fields.items()}
+            self.device = device
+        return self
+
+    def __len__(self) -> int:
+        return self.n_obs
+
+    def __getitem__(self, indices: int | Sequence[Any] | slice | np.ndarray) -> dict[str, torch.Tensor]:
+        """A minibatch of the cells."""
+        if isinstance(indices, slice):
+            indices = range(*indices.indices(self.n_obs))
+        rows = torch.as_tensor(np.atleast_1d(np.asarray(indices, dtype=np.int64)), device=self.device)
+        return {key: field[rows] for key, field in self.fields.items()}
+
+
+def _rows(data: Any, dtype: type) -> torch.Tensor | CountRows | None:
+    if isinstance(data, pd.DataFrame):
+        data = data.to_numpy()
+    if isinstance(data, np.ndarray):
+        return torch.as_tensor(np.ascontiguousarray(data, dtype=dtype))
+    if sp.issparse(data) and data.format == "csr":
+        return CountRows(data, dtype)
+    return None
+
+
+def _room(device: torch.device) -> float:
+    if device.type == "cuda":
+        return SHARE_OF_DEVICE * torch.cuda.mem_get_info(device)[0]
+    return np.inf if device.type == "cpu" else 0.0
+
+
+class ResidentManager(AnnDataManager):
+    """The manager's twin whose datasets are resident where they can be.
+
+    Parameters
+    ----------
+    manager
+        Of the training data; it is left as it is.
+    """
+
+    def __init__(self, manager: AnnDataManager) -> None:
+        vars(self).update(vars(manager))
+        self._manager, self._device = manager, torch.device("cpu")
+        self._resident: ResidentDataset | None = None
+
+    def place(self, device: torch.device) -> None:
+        """Have datasets made from now on lie on this device, if there is room."""
+        self._device = device
+
+    def release(self) -> None:
+        """Let go of the data."""
+        if self._resident is not None:
+            self._resident.fields.clear()
+        self._resident = None
+
+    def create_torch_dataset(
+        self,
+        indices: Any = None,
+        data_and_attributes: list[str] | dict[str, Any] | None = None,
+        load_sparse_tensor: bool = False,
+    ) -> Any:
+        """As :meth:`scvi.data.AnnDataManager.create_torch_dataset`."""
+        dataset = self._manager.create_torch_dataset(None, data_and_attributes, load_sparse_tensor)
+        if data_and_attributes is None:
+            self._resident = self._resident or ResidentDataset.of(dataset)
+            dataset = dataset if self._resident is None else self._resident.to(self._device)
+        return dataset if indices is None else Subset(dataset, indices)
+
+
+class ResidentData:
+    """Mixin over a data splitter of scvi-tools; use :func:`resident`."""
+
+    def __init__(self, adata_manager: AnnDataManager, *args: Any, **kwargs: Any) -> None:
+        super().__init__(ResidentManager(adata_manager), *args, **kwargs)  # type: ignore[call-arg]  # the splitter's
+
+    def setup(self, stage: str | None = None) -> None:
+        """Split, and learn which device trains."""
+        super().setup(stage)
+        if self.trainer is not None:
+            self.adata_manager.place(self.trainer.strategy.root_device)
+
+    def teardown(self, stage: str | None = None) -> None:
+        """Let go of the data."""
+        super().teardown(stage)
+        self.adata_manager.release()
+
+
+@functools.cache
+def resident(splitter: type) -> type:
+    """The splitter's class, under its own name, with its data kept as tensors on the device.
+
+    Data that is not in memory as CSR or dense arrays, or does not fit, is loaded as scvi-tools does it.
+    """
+    return type(splitter.__name__, (ResidentData, splitter), {"__module__": __name__})
