@@ -17,10 +17,16 @@ from isovi.tl.metrics import (
     spatial_neighbors,
     spearman_distance,
 )
+from isovi.tl.pairwise import pairwise_distance
+from isovi.tl.place import PlacedCells, SpatialPlacer
+from isovi.tl.placement_error import contact_f1, placement_error
 
 __all__ = [
+    "PlacedCells",
+    "SpatialPlacer",
     "choose_n_domains",
     "clustering_agreement",
+    "contact_f1",
     "coordinate_error",
     "domains",
     "gearys_c",
@@ -31,6 +37,8 @@ __all__ = [
     "morans_i_per_dimension",
     "mse_lognorm",
     "pair_distances",
+    "pairwise_distance",
+    "placement_error",
     "ring_means",
     "spatial_neighbors",
     "spearman_distance",
