@@ -1,7 +1,7 @@
 """Positions of held-out spots: ways to place them on isoVI's latents, and baselines.
 
 Run ``python benchmarks/placement.py --data ../shared/data``. Latents and components are kept under ``--out``
-and not made again; every placement is a row of ``results.jsonl``. ``--table`` prints the tables, fits nothing.
+and not made again; every placement is a row of ``results.jsonl``. ``--table`` only prints the tables.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Cells placed among anchors, whose latents and positions are both known.
 
-A latent distance divided by λ stands for a tissue distance, so a guess of a cell's position and its latent can
-be held against an anchor's in one unit: that is what :func:`among_neighbors` does with a guess.
+A latent distance divided by λ stands for a tissue distance, so a guess of a cell's position and its latent
+can be held against an anchor's in one unit: that is what :func:`among_neighbors` does with a guess.
 """
 
 from __future__ import annotations

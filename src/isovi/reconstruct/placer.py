@@ -102,7 +102,7 @@ class SectionPlacer:
 
     def _calibrate(self, latent: LatentArray, features: NDArray, positions: CoordinateArray) -> None:
         self.floor_, self.factor_ = 1.0, float("inf")
-        self.novelty_limits_, self.usual_novelty_ = np.full(2, np.inf), np.nan
+        self.novelty_limits_ = np.full(2, np.inf)
         if not len(latent):
             return
         if self.method == "joint":
@@ -112,7 +112,6 @@ class SectionPlacer:
         self.factor_ = conformal_quantile(errors / self._difficulty(latent), self.coverage)
         novelty = self._novelty(latent, features)
         self.novelty_limits_ = np.array([novelty_limit(column, STRANGE) for column in novelty.T])
-        self.usual_novelty_ = float(np.median((novelty / self.novelty_limits_).max(axis=1)))
 
     def _weigh(self, latent: LatentArray, features: NDArray, positions: CoordinateArray) -> float:
         """Weight of the guess against the latent: both are trusted as the inverse square of their errors."""

@@ -41,6 +41,21 @@ class ExpressionFeatures:
         scores = self._lognorm(counts) @ self.components_.T - mean @ self.components_.T
         return normalize(np.asarray(scores, dtype=np.float64))
 
+    def strangeness(self, counts: sparse.csr_matrix, present: NDArray[np.bool_] | None = None) -> NDArray:
+        """One minus the cosine of expression with what the components make of it, shape ``(cell,)``."""
+        kept = np.ones(len(self.mean_)) if present is None else present.astype(float)
+        mean, components = self.mean_ * kept, self.components_ * kept
+        expression = self._lognorm(counts)
+        scores = expression @ components.T - mean @ components.T
+        along = expression @ mean + (scores * (expression @ components.T)).sum(axis=1)
+        squared = (
+            mean @ mean
+            + 2 * scores @ (components @ mean)
+            + ((scores @ (components @ components.T)) * scores).sum(axis=1)
+        )
+        length = np.sqrt(np.asarray(expression.multiply(expression).sum(axis=1)).ravel() * squared)
+        return 1 - along / np.maximum(length, 1e-12)
+
     def _lognorm(self, counts: sparse.csr_matrix) -> sparse.csr_matrix:
         factors = self.target_ / np.maximum(_totals(counts), 1.0)
         return sparse.csr_matrix(sparse.diags(factors) @ counts).log1p()

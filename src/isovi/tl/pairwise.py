@@ -69,9 +69,9 @@ def pairwise_distance(
 
     Returns
     -------
-    A row for each pair of groups (also of a group with itself): ``group``, ``other``, ``distance``: the median
-    of d_Z / λ over pairs of cells; ``low`` and ``high``: the limits between which the true distance of one
-    pair with that estimate lies at the stated rate. In the units of ``obsm[spatial_key]``.
+    A row for each pair of groups (also of a group with itself): ``group``, ``other``, ``distance``: the
+    median of d_Z / λ over pairs of cells; ``low`` and ``high``: the limits between which the true distance of
+    one pair with that estimate lies at the stated rate. In the units of ``obsm[spatial_key]``.
 
     Raises
     ------

@@ -16,8 +16,9 @@ from isovi.data import check
 from isovi.data.fields import normalise
 from isovi.data.query import Query, match
 from isovi.errors import InputError, IsoviWarning
+from isovi.geometry.conformal import novelty_limit
 from isovi.reconstruct.anchored import neighbor_distance
-from isovi.reconstruct.placer import Method, Regions, SectionPlacer
+from isovi.reconstruct.placer import STRANGE, Method, Regions, SectionPlacer
 from isovi.tl._features import ExpressionFeatures
 
 BATCH = 1_024  # cells encoded at once
@@ -44,7 +45,9 @@ class PlacedCells:
     missing
         Genes of the model that the query lacks.
     novelty
-        Distance to the nearest reference cells, as a multiple of that beyond which a cell is flagged.
+        How unlike the reference the cell is, as a multiple of what is flagged: its distance to the nearest
+        reference cells, in the latent or among features of expression, or the part of its expression that
+        the reference's components do not tell, whichever is more. Shape ``(cell,)``.
     usual_novelty
         Median of the same over the cells that the reference was calibrated with.
     """
@@ -121,9 +124,7 @@ class SpatialPlacer(BaseEstimator):
         self.coverage = coverage
         self.seed = seed
 
-    def fit(
-        self, adata: AnnData, y: object = None, *, calibration: NDArray[np.bool_] | None = None
-    ) -> SpatialPlacer:
+    def fit(self, adata: AnnData, y: object = None, *, calibration: NDArray | None = None) -> SpatialPlacer:
         """Learn from cells whose positions are known.
 
         Parameters
@@ -155,7 +156,8 @@ class SpatialPlacer(BaseEstimator):
         held = self._calibration(adata, calibration)
         query = match(adata, self.model.adata, setup)
         self.features_ = ExpressionFeatures(self.seed).fit(query.adata.X[~held])
-        latent, features = self._encode(query)
+        latent, features, strangeness = self._encode(query)
+        self.strangeness_limit_ = novelty_limit(strangeness[held], STRANGE)
         coordinates, units = normalise(raw, codes, names, {})
         self.sections_ = []
         for code, name in enumerate(names):
@@ -164,6 +166,9 @@ class SpatialPlacer(BaseEstimator):
             placer.fit(latent[of], features[of], coordinates[of].astype(np.float64), held[of])
             self.sections_.append(_Section(str(name), placer, raw[of].mean(axis=0), units[str(name)]))
         self._warn_of_few()
+        self.usual_novelty_ = float("nan")
+        own = self._place(latent[held], features[held], strangeness[held], [])
+        self.usual_novelty_ = float(np.median(own.novelty)) if held.any() else float("nan")
         return self
 
     def predict(self, adata: AnnData) -> NDArray[np.float64]:
@@ -191,12 +196,13 @@ class SpatialPlacer(BaseEstimator):
         """
         check_is_fitted(self, "sections_")
         query = match(adata, self.model.adata, self.model.registry["setup_args"])
-        latent, features = self._encode(query)
-        placed = self._place(latent, features, [str(gene) for gene in query.missing])
+        placed = self._place(*self._encode(query), [str(gene) for gene in query.missing])
         _warn_of_shift(placed, self.model.adata.n_vars)
         return placed
 
-    def _place(self, latent: NDArray, features: NDArray, missing: list[str]) -> PlacedCells:
+    def _place(
+        self, latent: NDArray, features: NDArray, strangeness: NDArray, missing: list[str]
+    ) -> PlacedCells:
         nearest = self._nearest_section(latent)
         n_cells, n_axes = len(latent), len(self.sections_[0].centre)
         positions, radius, novelty = np.empty((n_cells, n_axes)), np.empty(n_cells), np.empty(n_cells)
@@ -207,8 +213,8 @@ class SpatialPlacer(BaseEstimator):
                 positions[of] = found.positions * section.unit + section.centre
                 radius[of], novelty[of] = found.radius * section.unit, found.novelty
         names = np.array([section.name for section in self.sections_], dtype=object)[nearest]
-        usual = float(np.mean([section.placer.usual_novelty_ for section in self.sections_]))
-        return PlacedCells(positions, radius, novelty > 1, names, missing, novelty, usual)
+        novelty = np.maximum(novelty, strangeness / self.strangeness_limit_)
+        return PlacedCells(positions, radius, novelty > 1, names, missing, novelty, self.usual_novelty_)
 
     def _nearest_section(self, latent: NDArray) -> NDArray[np.intp]:
         """Section whose anchors are nearest in the latent."""
@@ -218,13 +224,14 @@ class SpatialPlacer(BaseEstimator):
         apart = [neighbor_distance(known, latent, k=self.n_neighbors) for known in anchors]
         return np.argmin(apart, axis=0)
 
-    def _encode(self, query: Query) -> tuple[NDArray, NDArray]:
-        counts = query.adata.X.copy()
-        features = self.features_.transform(counts, query.present)
+    def _encode(self, query: Query) -> tuple[NDArray, NDArray, NDArray]:
+        """Latent, features of expression, and strangeness of each cell."""
+        features = self.features_.transform(query.adata.X, query.present)
+        strangeness = self.features_.strangeness(query.adata.X, query.present)
         latent = self.model.get_latent_representation(query.adata, batch_size=BATCH)
-        return latent.astype(np.float64), features
+        return latent.astype(np.float64), features, strangeness
 
-    def _calibration(self, adata: AnnData, given: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    def _calibration(self, adata: AnnData, given: NDArray | None) -> NDArray[np.bool_]:
         if given is None:
             return self._unseen(adata)
         mask = np.asarray(given)
@@ -275,9 +282,10 @@ def _warn_of_shift(placed: PlacedCells, n_genes: int) -> None:
     if flagged <= MUCH and missing <= MUCH:
         return
     warnings.warn(
-        f"{flagged:.0%} of the cells are unlike the reference and {missing:.0%} of the model's genes are missing; "
-        f"the cells lie {placed.shift:.2g} times as far from the reference as its own. Positions and radii hold "
-        "for cells like the reference. Use a model of the cells' own tissue, or leave flagged cells out.",
+        f"{flagged:.0%} of the cells are unlike the reference and {missing:.0%} of the model's genes are "
+        f"missing; the cells lie {placed.shift:.2g} times as far from the reference as its own. Positions "
+        "and radii hold for cells like the reference. Use a model of the cells' own tissue, or leave flagged "
+        "cells out.",
         IsoviWarning,
         stacklevel=3,
     )

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from isovi.data import check, io
 from isovi.data.fields import spacing
-from isovi.errors import InputError
+from isovi.errors import InputError, OutputError
 from isovi.tl.place import PlacedCells, SpatialPlacer
 from isovi.tl.placement_error import placement_error
 from isovi.workflow.fit import BACKBONES, GENE_KEY, SPLIT_KEY, say
@@ -86,6 +86,10 @@ def place(options: PlaceOptions, console: Console | None = None) -> dict[str, An
         If the file cannot be written.
     """
     console = console or Console(quiet=True)
+    if options.out.exists() and not options.force:
+        raise OutputError(
+            f'"{options.out}" exists.', "It is kept unless asked.", "Pass --force, or another --out."
+        )
     adata, setup = read_run(options.run)
     query = io.read(options.query)
     check.size(query)
