@@ -53,7 +53,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---------------------------------------------------------------------------- help
 
 
-@pytest.mark.parametrize("verb", ["fit", "compare", "simulate"])
+@pytest.mark.parametrize("verb", ["fit", "compare", "place", "simulate"])
 def test_help_names_every_verb_and_says_what_it_does(verb: str) -> None:
     assert verb in isovi("--help").stdout
     result = isovi(verb, "--help")

@@ -185,3 +185,16 @@ def test_too_few_cells_to_calibrate_with_are_told(model: Any, tissue: tuple[AnnD
 def test_a_reference_that_the_model_never_saw_serves(model: Any, tissue: tuple[AnnData, AnnData]) -> None:
     found = SpatialPlacer(model, method="latent").fit(tissue[1]).place(tissue[0])
     assert np.isfinite(found.radius).all()
+
+
+def test_cells_are_placed_alike_in_chunks_and_not_kept(
+    model: Any,
+    placer: SpatialPlacer,
+    placed: PlacedCells,
+    tissue: tuple[AnnData, AnnData],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("isovi.tl.place.CHUNK", 50)
+    kept = len(model._per_instance_manager_store[model.id])
+    np.testing.assert_allclose(placer.predict(tissue[1]), placed.positions)
+    assert len(model._per_instance_manager_store[model.id]) == kept

@@ -9,7 +9,9 @@ import anndata
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from isovi import cli
 from isovi.errors import InputError, OutputError
 from isovi.workflow.place import PlaceOptions, place
 
@@ -59,3 +61,11 @@ def test_a_file_that_is_there_is_not_replaced_unless_asked(run: Any, query: Path
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, query: Path) -> None:
     with pytest.raises(InputError, match=r"holds no run\.json"):
         place(PlaceOptions(tmp_path, query, tmp_path / "placed.h5ad"))
+
+
+def test_the_command_line_places_and_prints(run: Any, query: Path, tmp_path: Path) -> None:
+    arguments = ["place", str(run.out), "--query", str(query), "--out", str(tmp_path / "placed.zarr")]
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "Placed 30 cells" in result.output
+    assert "X_placed" in anndata.io.read_zarr(tmp_path / "placed.zarr").obsm

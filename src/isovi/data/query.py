@@ -74,6 +74,14 @@ def match(adata: AnnData, reference: AnnData, setup: dict[str, Any]) -> Query:
     return Query(matched, reference.var_names.difference(adata.var_names, sort=False))
 
 
+def forget(model: Any, adata: AnnData) -> None:
+    """Let go of data that a model has looked at: scvi-tools keeps all of it in memory for good.
+
+    Its own ``deregister_manager`` (1.4.2) finds only data that ``setup_anndata`` was called with.
+    """
+    model._per_instance_manager_store[model.id].pop(adata.uns["_scvi_uuid"], None)
+
+
 def _columns(counts: Any, have: pd.Index, want: pd.Index) -> sparse.csr_matrix:
     """Columns in the wanted order, empty where there are none."""
     where = have.get_indexer(want)

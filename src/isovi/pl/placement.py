@@ -59,14 +59,17 @@ def placement(
     _same_length(placed=cells, truth=truth, radius=radius, flagged=strange)
     axes = _canvas.panels(1, ax, columns=1, size=(5.0, 4.6))
     panel, tissue = axes[0], np.asarray(reference, dtype=np.float64)[:, :2]
-    panel.scatter(*tissue.T, s=4, color="0.85", linewidths=0, rasterized=len(tissue) > _MANY)
+    panel.scatter(tissue[:, 0], tissue[:, 1], s=4, color="0.85", linewidths=0, rasterized=len(tissue) > _MANY)
     if radius is not None:
         _regions(panel, cells, np.asarray(radius, dtype=np.float64), strange)
     if truth is not None:
         ends = np.stack([cells, np.asarray(truth, dtype=np.float64)[:, :2]], axis=1)
-        panel.add_collection(LineCollection(ends, colors="0.5", linewidths=0.5, rasterized=len(ends) > _MANY))
+        panel.add_collection(
+            LineCollection(list(ends), colors="0.5", linewidths=0.5, rasterized=len(ends) > _MANY)
+        )
     for mask, marker, color in ((~strange, "o", "tab:blue"), (strange, "x", "tab:red")):
-        panel.scatter(*cells[mask].T, s=9, marker=marker, color=color, rasterized=len(cells) > _MANY)
+        x, y = cells[mask].T
+        panel.scatter(x, y, s=9, marker=marker, color=color, rasterized=len(cells) > _MANY)
     _legend(panel, lines=truth is not None, strange=bool(strange.any()))
     panel.set(aspect="equal")
     panel.invert_yaxis()

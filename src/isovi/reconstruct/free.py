@@ -175,7 +175,7 @@ def _refine(start: NDArray, source: NDArray, target: NDArray, length: NDArray) -
         value.backward()
         return value
 
-    solver.step(loss)  # type: ignore[no-untyped-call]
+    solver.step(loss)
     with torch.no_grad():
         left = (position[first] - position[second]).norm(dim=1) - wanted
         stress = float((left.square().sum() / wanted.square().sum()).sqrt())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
@@ -14,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from isovi.data import check
 from isovi.data.fields import normalise
-from isovi.data.query import Query, match
+from isovi.data.query import Query, forget, match
 from isovi.errors import InputError, IsoviWarning
 from isovi.geometry.conformal import novelty_limit
 from isovi.reconstruct.anchored import neighbor_distance
@@ -22,6 +23,7 @@ from isovi.reconstruct.placer import STRANGE, Method, Regions, SectionPlacer
 from isovi.tl._features import ExpressionFeatures
 
 BATCH = 1_024  # cells encoded at once
+CHUNK = 20_000  # cells whose counts are copied at once
 CALIBRATION_SHARE = 0.2  # of a reference that the model has not seen
 MUCH = 0.1  # share of flagged cells, or of missing genes, that is worth a warning
 
@@ -74,6 +76,15 @@ class _Section:
     placer: SectionPlacer
     centre: NDArray[np.float64]
     unit: float
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """What is known of cells: latent, features and strangeness of expression, one row per cell."""
+
+    latent: NDArray
+    features: NDArray
+    strangeness: NDArray
 
 
 class SpatialPlacer(BaseEstimator):
@@ -156,7 +167,8 @@ class SpatialPlacer(BaseEstimator):
         held = self._calibration(adata, calibration)
         query = match(adata, self.model.adata, setup)
         self.features_ = ExpressionFeatures(self.seed).fit(query.adata.X[~held])
-        latent, features, strangeness = self._encode(query)
+        seen = self._encode(query)
+        latent, features, strangeness = seen.latent, seen.features, seen.strangeness
         self.strangeness_limit_ = novelty_limit(strangeness[held], STRANGE)
         coordinates, units = normalise(raw, codes, names, {})
         self.sections_ = []
@@ -167,7 +179,7 @@ class SpatialPlacer(BaseEstimator):
             self.sections_.append(_Section(str(name), placer, raw[of].mean(axis=0), units[str(name)]))
         self._warn_of_few()
         self.usual_novelty_ = float("nan")
-        own = self._place(latent[held], features[held], strangeness[held], [])
+        own = self._place(_Encoded(latent[held], features[held], strangeness[held]), [])
         self.usual_novelty_ = float(np.median(own.novelty)) if held.any() else float("nan")
         return self
 
@@ -195,14 +207,19 @@ class SpatialPlacer(BaseEstimator):
             If more than a tenth of the genes are missing or of the cells are unlike the reference.
         """
         check_is_fitted(self, "sections_")
-        query = match(adata, self.model.adata, self.model.registry["setup_args"])
-        placed = self._place(*self._encode(query), [str(gene) for gene in query.missing])
+        check.names(adata)
+        setup, parts, missing = self.model.registry["setup_args"], [], pd.Index([])
+        for start in range(0, max(adata.n_obs, 1), CHUNK):
+            query = match(adata[start : start + CHUNK], self.model.adata, setup)
+            parts.append(self._encode(query))
+            missing = query.missing
+        joined = _Encoded(*(np.concatenate(columns) for columns in zip(*map(_columns, parts), strict=True)))
+        placed = self._place(joined, [str(gene) for gene in missing])
         _warn_of_shift(placed, self.model.adata.n_vars)
         return placed
 
-    def _place(
-        self, latent: NDArray, features: NDArray, strangeness: NDArray, missing: list[str]
-    ) -> PlacedCells:
+    def _place(self, cells: _Encoded, missing: list[str]) -> PlacedCells:
+        latent, features = cells.latent, cells.features
         nearest = self._nearest_section(latent)
         n_cells, n_axes = len(latent), len(self.sections_[0].centre)
         positions, radius, novelty = np.empty((n_cells, n_axes)), np.empty(n_cells), np.empty(n_cells)
@@ -213,7 +230,7 @@ class SpatialPlacer(BaseEstimator):
                 positions[of] = found.positions * section.unit + section.centre
                 radius[of], novelty[of] = found.radius * section.unit, found.novelty
         names = np.array([section.name for section in self.sections_], dtype=object)[nearest]
-        novelty = np.maximum(novelty, strangeness / self.strangeness_limit_)
+        novelty = np.maximum(novelty, cells.strangeness / self.strangeness_limit_)
         return PlacedCells(positions, radius, novelty > 1, names, missing, novelty, self.usual_novelty_)
 
     def _nearest_section(self, latent: NDArray) -> NDArray[np.intp]:
@@ -224,12 +241,12 @@ class SpatialPlacer(BaseEstimator):
         apart = [neighbor_distance(known, latent, k=self.n_neighbors) for known in anchors]
         return np.argmin(apart, axis=0)
 
-    def _encode(self, query: Query) -> tuple[NDArray, NDArray, NDArray]:
-        """Latent, features of expression, and strangeness of each cell."""
+    def _encode(self, query: Query) -> _Encoded:
         features = self.features_.transform(query.adata.X, query.present)
         strangeness = self.features_.strangeness(query.adata.X, query.present)
         latent = self.model.get_latent_representation(query.adata, batch_size=BATCH)
-        return latent.astype(np.float64), features, strangeness
+        forget(self.model, query.adata)
+        return _Encoded(latent.astype(np.float64), features, strangeness)
 
     def _calibration(self, adata: AnnData, given: NDArray | None) -> NDArray[np.bool_]:
         if given is None:
@@ -275,6 +292,10 @@ class SpatialPlacer(BaseEstimator):
                 IsoviWarning,
                 stacklevel=3,
             )
+
+
+def _columns(cells: _Encoded) -> tuple[NDArray, NDArray, NDArray]:
+    return cells.latent, cells.features, cells.strangeness
 
 
 def _warn_of_shift(placed: PlacedCells, n_genes: int) -> None:
