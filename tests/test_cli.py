@@ -70,7 +70,7 @@ def test_pack_refuses_in_one_paragraph(file: Path, tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------- help
 
 
-@pytest.mark.parametrize("verb", ["fit", "compare", "diagnose", "pack", "simulate"])
+@pytest.mark.parametrize("verb", ["fit", "compare", "diagnose", "pack", "place", "simulate"])
 def test_help_names_every_verb_and_says_what_it_does(verb: str) -> None:
     assert verb in isovi("--help").stdout
     result = isovi(verb, "--help")

@@ -194,6 +194,27 @@ def pack(
 
 
 @app.command()
+def place(
+    run: Annotated[Path, typer.Argument(help="Folder written by isovi fit.")],
+    query: Annotated[Path, typer.Option(help="Cells with raw counts: .h5ad or .zarr. Never changed.")],
+    out: Annotated[Path, typer.Option(help="File to write: .h5ad or .zarr.")],
+    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Place cells without positions in the tissue of a run, with regions that cover 90 % of them.
+
+    Example: [bold]isovi place run --query cells.h5ad --out placed.h5ad[/bold]
+    """
+    from isovi.workflow.place import PlaceOptions
+    from isovi.workflow.place import place as run_place
+
+    with reported(debug):
+        quiet()
+        run_place(PlaceOptions(run, query, out, seed, force), Console())
+
+
+@app.command()
 def simulate(
     out: Annotated[Path, typer.Option(help="File to write: .h5ad or .zarr.")],
     kind: Annotated[

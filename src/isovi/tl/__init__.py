@@ -20,14 +20,20 @@ from isovi.tl.metrics import (
     spatial_neighbors,
     spearman_distance,
 )
+from isovi.tl.pairwise import pairwise_distance
+from isovi.tl.place import PlacedCells, SpatialPlacer
+from isovi.tl.placement_error import contact_f1, placement_error
 from isovi.tl.profile import distortion_profile
 from isovi.tl.tissot import tissot
 
 __all__ = [
+    "PlacedCells",
+    "SpatialPlacer",
     "autocorrelation_table",
     "certificate",
     "choose_n_domains",
     "clustering_agreement",
+    "contact_f1",
     "coordinate_error",
     "distortion_map",
     "distortion_profile",
@@ -40,6 +46,8 @@ __all__ = [
     "morans_i_per_dimension",
     "mse_lognorm",
     "pair_distances",
+    "pairwise_distance",
+    "placement_error",
     "ring_means",
     "spatial_autocorrelation",
     "spatial_neighbors",

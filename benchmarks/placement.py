@@ -1,0 +1,135 @@
+"""Positions of held-out spots: ways to place them on isoVI's latents, and baselines.
+
+Run ``python benchmarks/placement.py --data ../shared/data``. Latents and components are kept under ``--out``
+and not made again; every placement is a row of ``results.jsonl``. ``--table`` only prints the tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import quality
+from sklearn.decomposition import PCA
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.linear_model import RidgeCV
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler, normalize
+
+from isovi.reconstruct.placer import SectionPlacer
+from isovi.tl.metrics import lognorm
+from isovi.tl.placement_error import placement_error
+
+WAYS = ("joint", "latent", "expression", "trilateration")
+
+
+def cached(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What the file holds, made first if it is not there."""
+    if not file.is_file():
+        np.savez(file, **make())
+    return dict(np.load(file))
+
+
+def latents(path: Path, method: str, seed: int, holdout: float) -> dict[str, Any]:
+    """Latent of every spot by a fit that the held-out ones took no part in."""
+    adata, placement = quality.prepare(path, seed, holdout)
+    model = quality.fit(method, adata, placement, seed, None)
+    mean = model.get_latent_representation(adata)
+    return {"mean": mean, "coordinates": placement.coordinates, "split": placement.split}
+
+
+def components(path: Path, seed: int, holdout: float) -> dict[str, Any]:
+    """Fifty principal components of log-normalised expression, fitted on training spots."""
+    adata, placement = quality.prepare(path, seed, holdout)
+    train = placement.split == "train"
+    totals = np.asarray(adata.X.sum(axis=1)).ravel()
+    expression = lognorm(adata.X, target_sum=float(np.median(totals[train])))
+    return {"pca": PCA(50, random_state=0).fit(expression[train]).transform(expression)}
+
+
+def baselines(pca: np.ndarray, plain: np.ndarray) -> dict[str, tuple[np.ndarray, Any]]:
+    """Features and regression of each baseline."""
+    neighbors = KNeighborsRegressor(10)
+    ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-3, 4, 15)))
+    forest = RandomForestRegressor(100, min_samples_leaf=3, max_features=0.5, random_state=0)
+    return {
+        "10-NN, PCA-10": (pca[:, :10], neighbors),
+        "10-NN, PCA-50": (pca, neighbors),
+        "10-NN, plain": (plain, neighbors),
+        "ridge, PCA-50": (pca, ridge),
+        "random forest, PCA-10": (pca[:, :10], forest),
+    }
+
+
+def run(given: argparse.Namespace, name: str, seed: int) -> list[dict[str, Any]]:
+    """Rows of one section and seed."""
+    path, kept = given.data / f"{name}.h5ad", given.out
+    latent, plain = (
+        cached(kept / f"{name}__{m}__{seed}.npz", lambda m=m: latents(path, m, seed, given.holdout))  # type: ignore[misc]
+        for m in ("isovi", "plain")
+    )
+    pca = cached(kept / f"{name}__pca__{seed}.npz", lambda: components(path, seed, given.holdout))["pca"]
+    split, truth = latent["split"], latent["coordinates"].astype(float)
+    asked, seen = split == "heldout", split != "heldout"  # baselines learn from validation spots too
+    rows = []
+    for method, (features, regression) in baselines(pca, plain["mean"]).items():
+        fitted = regression.fit(features[seen], truth[seen])
+        figures = placement_error(fitted.predict(features[asked]), truth[asked])
+        rows.append({"set": name, "seed": seed, "method": method, **figures})
+    features = normalize(pca[:, :20].astype(float))
+    mean = latent["mean"].astype(float)
+    for method in WAYS:
+        started = time.perf_counter()
+        placer = SectionPlacer(method).fit(
+            mean[seen], features[seen], truth[seen], split[seen] == "validation"
+        )
+        found = placer.place(mean[asked], features[asked])
+        figures = placement_error(found.positions, truth[asked], radius=found.radius)
+        figures |= {"flagged": float(found.flagged.mean()), "seconds": time.perf_counter() - started}
+        rows.append({"set": name, "seed": seed, "method": method, **figures})
+    return rows
+
+
+def report(rows: pd.DataFrame) -> str:
+    """Markdown: median errors by section, ratios to the plain latent's, and coverage."""
+    errors = rows.pivot_table(index="method", columns="set", values="median_error", sort=False)
+    per_fit = rows.pivot_table(index="method", columns=["set", "seed"], values="median_error", sort=False)
+    errors["ratio to plain"] = (per_fit / per_fit.loc["10-NN, plain"]).mean(axis=1)
+    joint = rows[rows.method == "joint"]
+    columns = ["coverage", "median_radius", "flagged", "spearman_distance", "contact_f1", "aligned_stress"]
+    covered = joint.groupby("set", sort=False)[columns].mean()
+    covered["cells"] = joint.groupby("set", sort=False)["n_cells"].sum()
+    return f"{errors.round(2).to_markdown()}\n\n{covered.round(3).to_markdown()}"
+
+
+def main() -> None:
+    """Run what is missing, then print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/placement"))
+    parser.add_argument("--sets", nargs="+", default=quality.SETS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--holdout", type=float, default=0.25)
+    parser.add_argument("--table", action="store_true", help="print the tables of what is there, fit nothing")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    results = given.out / "results.jsonl"
+    rows = pd.read_json(results, lines=True) if results.exists() else pd.DataFrame(columns=["set", "seed"])
+    done = set(zip(rows["set"], rows["seed"], strict=True))
+    for seed in given.seeds:
+        for name in given.sets:
+            if (name, seed) not in done and not given.table:
+                with results.open("a") as file:
+                    file.writelines(json.dumps(row) + "\n" for row in run(given, name, seed))
+    print(report(pd.read_json(results, lines=True)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""Cells placed among anchors, whose latents and positions are both known.
+
+A latent distance divided by λ stands for a tissue distance, so a guess of a cell's position and its latent
+can be held against an anchor's in one unit: that is what :func:`among_neighbors` does with a guess.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.neighbors import NearestNeighbors
+
+from isovi._shapes import CoordinateArray, LatentArray
+from isovi.geometry.distortion import profile_scale
+from isovi.geometry.pairs import sample_pairs
+
+N_NEIGHBORS = 10
+N_PAIRS = 100_000  # pairs of anchors over which λ is fitted
+N_NEAR, N_FAR = 32, 96  # anchors that a cell is held against in trilateration
+STEPS = 25
+CHUNK = 4_096  # cells placed at once
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """Cells whose latents and positions are known.
+
+    Attributes
+    ----------
+    latent
+        Shape ``(anchor, latent)``.
+    positions
+        In coordinate units, shape ``(anchor, axis)``.
+    scale
+        λ: latent length per coordinate unit.
+    """
+
+    latent: LatentArray
+    positions: CoordinateArray
+    scale: float
+
+    @classmethod
+    def fit(cls, latent: LatentArray, positions: CoordinateArray, *, seed: int = 0) -> Anchors:
+        """Anchors with the λ that leaves the least relative distortion among them."""
+        one_section = np.zeros(len(latent), dtype=np.int64)
+        source, target = sample_pairs(one_section, N_PAIRS, np.random.default_rng(seed))
+        in_latent, in_tissue = (
+            torch.as_tensor(np.linalg.norm(values[source] - values[target], axis=1).astype(np.float64))
+            for values in (latent, positions)
+        )
+        return cls(latent, positions, float(profile_scale(in_latent, in_tissue, torch.ones_like(in_tissue))))
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where cells were put.
+
+    Attributes
+    ----------
+    positions
+        In coordinate units, shape ``(cell, axis)``.
+    spread
+        Root mean square distance of the neighbours' positions from their mean, shape ``(cell,)``.
+    """
+
+    positions: NDArray[np.float64]
+    spread: NDArray[np.float64]
+
+
+def among_neighbors(
+    anchors: Anchors,
+    latent: LatentArray,
+    guess: CoordinateArray | None = None,
+    *,
+    k: int = N_NEIGHBORS,
+    trust: float = 1.0,
+) -> Placed:
+    """Mean position of the nearest anchors.
+
+    Parameters
+    ----------
+    anchors
+        Cells whose positions are known.
+    latent
+        Latents of the cells to place, shape ``(cell, latent)``.
+    guess
+        Positions guessed from elsewhere, such as by :class:`isovi.reconstruct.kernel.KernelRegression`,
+        shape ``(cell, axis)``. The squared distance to an anchor is then
+        ``|z - z_j|² / λ² + trust |guess - s_j|²``; without a guess the second term is missing.
+    k
+        Number of neighbours; all anchors where there are fewer.
+    trust
+        Weight of the guess.
+    """
+    known, asked = anchors.latent / anchors.scale, latent / anchors.scale
+    if guess is not None:
+        root = np.sqrt(trust)
+        known, asked = np.hstack([known, root * anchors.positions]), np.hstack([asked, root * guess])
+    index = NearestNeighbors(n_neighbors=min(k, len(anchors))).fit(known)
+    found = np.asarray(anchors.positions, dtype=np.float64)[index.kneighbors(asked, return_distance=False)]
+    mean = found.mean(axis=1)
+    spread = np.sqrt(np.square(found - mean[:, None]).sum(axis=2).mean(axis=1))
+    return Placed(mean, spread)
+
+
+def neighbor_distance(known: NDArray, asked: NDArray, *, k: int = N_NEIGHBORS) -> NDArray[np.float64]:
+    """Mean distance from each row of ``asked`` to the ``k`` nearest rows of ``known``, shape ``(cell,)``."""
+    index = NearestNeighbors(n_neighbors=min(k, len(known))).fit(known)
+    return index.kneighbors(asked)[0].mean(axis=1).astype(np.float64)
+
+
+def trilaterate(
+    anchors: Anchors,
+    latent: LatentArray,
+    start: CoordinateArray,
+    *,
+    seed: int = 0,
+    n_near: int = N_NEAR,
+    n_far: int = N_FAR,
+) -> NDArray[np.float64]:
+    """Positions whose distances to anchors are the latent distances divided by λ, as nearly as may be.
+
+    Minimises ``Σ w_j | |s - s_j| - d_Z(z, z_j) / λ |`` over near anchors and a sample of all, with
+    ``w_j = 1 / (1 + d_Z / λ)``, by damped Gauss-Newton steps on reweighted squares.
+
+    Parameters
+    ----------
+    anchors
+        Cells whose positions are known.
+    latent
+        Latents of the cells to place, shape ``(cell, latent)``.
+    start
+        Where to start, shape ``(cell, axis)``.
+    seed
+        Draws the far anchors.
+    n_near, n_far
+        How many anchors of each kind.
+
+    Returns
+    -------
+    In coordinate units, shape ``(cell, axis)``.
+    """
+    far = np.random.default_rng(seed).permutation(len(anchors))[:n_far]
+    index = NearestNeighbors(n_neighbors=min(n_near, len(anchors))).fit(anchors.latent)
+    near = index.kneighbors(latent, return_distance=False)
+    chosen = np.hstack([near, np.broadcast_to(far, (len(latent), len(far)))])
+    found = [
+        _solve(anchors, latent[part], chosen[part], start[part])
+        for part in np.array_split(np.arange(len(latent)), max(len(latent) // CHUNK, 1))
+    ]
+    return np.concatenate(found)
+
+
+@torch.no_grad()
+def _solve(anchors: Anchors, latent: NDArray, chosen: NDArray, start: NDArray) -> NDArray[np.float64]:
+    ends, known, z = (
+        torch.as_tensor(np.asarray(values, dtype=np.float64))
+        for values in (anchors.positions[chosen], anchors.latent[chosen], latent)
+    )
+    length = (z[:, None] - known).norm(dim=-1) / anchors.scale
+    position = torch.as_tensor(np.asarray(start, dtype=np.float64)).clone()
+    for _ in range(STEPS):
+        position -= _step(position, ends, length)
+    return position.numpy()
+
+
+def _step(position: torch.Tensor, ends: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+    """One damped Gauss-Newton step; the weights make squares of what is a sum of absolute values."""
+    apart = position[:, None] - ends
+    distance = apart.norm(dim=-1).clamp(min=1e-6)
+    excess, direction = distance - length, apart / distance[..., None]
+    weight = 1 / (1 + length) / (excess.abs() + 1e-2)
+    curvature = torch.einsum("ca,cai,caj->cij", weight, direction, direction)
+    slope = torch.einsum("ca,ca,cai->ci", weight, excess, direction)
+    damping = 0.1 * weight.sum(1)[:, None, None] * torch.eye(position.shape[1], dtype=position.dtype)
+    return torch.linalg.solve(curvature + damping, slope[..., None])[..., 0]

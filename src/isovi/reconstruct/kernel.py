@@ -1,0 +1,71 @@
+"""Positions by regression on features: a Gaussian process, exact or by the Nyström method."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+from sklearn.kernel_approximation import Nystroem
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import Pipeline, make_pipeline
+
+from isovi._shapes import CoordinateArray
+
+N_LIKELIHOOD = 400  # cells on which the kernel's constants are fitted
+N_COMPONENTS = 1_000  # cells on which functions are built; with no more cells the process is exact
+
+
+class KernelRegression:
+    """Gaussian process from features to positions, with one length scale for all features.
+
+    Length scale, amplitude and noise maximise the marginal likelihood of a few hundred cells (Rasmussen &
+    Williams 2006, ch. 5); the mean is the subset-of-regressors one (ibid., ch. 8.3.1).
+
+    Parameters
+    ----------
+    seed
+        Draws the cells of both subsets.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    def fit(self, features: NDArray, positions: CoordinateArray) -> KernelRegression:
+        """Learn positions.
+
+        Parameters
+        ----------
+        features
+            Shape ``(cell, feature)``.
+        positions
+            Shape ``(cell, axis)``, in any unit.
+        """
+        positions = np.asarray(positions, dtype=np.float64)
+        self.centre_ = positions.mean(axis=0)
+        self.unit_ = positions.std() or 1.0
+        standard = (positions - self.centre_) / self.unit_
+        self.pipeline_ = self._pipeline(features, standard).fit(features, standard)
+        return self
+
+    def predict(self, features: NDArray) -> NDArray[np.float64]:
+        """Positions, shape ``(cell, axis)``."""
+        return self.pipeline_.predict(features) * self.unit_ + self.centre_
+
+    def _pipeline(self, features: NDArray, standard: NDArray) -> Pipeline:
+        some = np.random.default_rng(self.seed).permutation(len(features))[:N_LIKELIHOOD]
+        kernel = ConstantKernel(1.0, (1e-2, 1e2)) * RBF(1.0, (1e-1, 1e2)) + WhiteKernel(0.3, (1e-3, 1e1))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # a constant at its bound is a good one too
+            process = GaussianProcessRegressor(kernel).fit(features[some], standard[some])
+        amplitude, shape, noise = process.kernel_.k1.k1, process.kernel_.k1.k2, process.kernel_.k2
+        basis = Nystroem(
+            gamma=0.5 / shape.length_scale**2,
+            n_components=min(N_COMPONENTS, len(features)),
+            random_state=self.seed,
+        )
+        ridge = Ridge(noise.noise_level / amplitude.constant_value, fit_intercept=False)
+        return make_pipeline(basis, ridge)

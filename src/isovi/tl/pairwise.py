@@ -1,0 +1,158 @@
+"""Distances between groups of cells, in the tissue's unit, from latents alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from isovi.data import check
+from isovi.errors import InputError
+from isovi.geometry.conformal import conformal_interval
+from isovi.geometry.distortion import profile_scale
+from isovi.geometry.pairs import sample_pairs
+
+N_PAIRS = 100_000  # over which λ is fitted
+MIN_DISTANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class _Ruler:
+    """What turns latent distances into tissue distances: λ, and the range of true over estimated ones."""
+
+    scale: float
+    low: float
+    high: float
+
+
+def pairwise_distance(
+    adata: AnnData,
+    groups: str,
+    *,
+    reference: AnnData | None = None,
+    use_rep: str = "X_isovi",
+    calibration: str = "isovi_split",
+    spatial_key: str = "spatial",
+    section_key: str | None = None,
+    coverage: float = 0.9,
+    n_pairs: int = 2_000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Tissue distances between groups of cells, told from their latents.
+
+    Parameters
+    ----------
+    adata
+        Cells with latents; positions are not read unless it is its own reference.
+    groups
+        Column of ``obs``; cells without a value are left out.
+    reference
+        Cells with latents of the same model and with positions; ``adata`` by default.
+    use_rep
+        Key in ``obsm`` of the latents.
+    calibration
+        Column of the reference's ``obs`` that is ``"train"`` for cells that the model was trained on; all
+        others calibrate the intervals.
+    spatial_key, section_key
+        Positions and sections of the reference; all sections must be in one unit.
+    coverage
+        Share of pairs of cells like the reference whose distance is to lie in the interval.
+    n_pairs
+        Pairs of cells drawn for each pair of groups.
+    seed
+        Draws all pairs.
+
+    Returns
+    -------
+    A row for each pair of groups (also of a group with itself): ``group``, ``other``, ``distance``: the
+    median of d_Z / λ over pairs of cells; ``low`` and ``high``: the limits between which the true distance of
+    one pair with that estimate lies at the stated rate. In the units of ``obsm[spatial_key]``.
+
+    Raises
+    ------
+    InputError
+        If a key is missing or no cell is left to calibrate with.
+    """
+    known = adata if reference is None else reference
+    ruler = _ruler(known, use_rep, calibration, spatial_key, section_key, coverage, seed)
+    codes = check.categories(adata, groups, role="label", allow_missing=True)
+    names = pd.Categorical(adata.obs[groups]).remove_unused_categories().categories
+    latent, rng = _latent(adata, use_rep), np.random.default_rng(seed)
+    members = [np.flatnonzero(codes == code) for code in range(len(names))]
+    rows = []
+    for one, other in combinations_with_replacement(range(len(names)), 2):
+        apart = _drawn(latent, members[one], members[other], n_pairs, rng)
+        distance = float(np.median(apart)) / ruler.scale if len(apart) else np.nan
+        limits = (distance * ruler.low, distance * ruler.high)
+        rows.append((str(names[one]), str(names[other]), distance, *limits))
+    return pd.DataFrame(rows, columns=["group", "other", "distance", "low", "high"])
+
+
+def _ruler(
+    adata: AnnData,
+    use_rep: str,
+    calibration: str,
+    spatial_key: str,
+    section_key: str | None,
+    coverage: float,
+    seed: int,
+) -> _Ruler:
+    positions = check.coordinates(adata, spatial_key)
+    section = check.sections(adata, section_key)[0]
+    latent = _latent(adata, use_rep)
+    if calibration not in adata.obs or (adata.obs[calibration] == "train").all():
+        raise InputError(
+            f"obs[{calibration!r}] tells of no cell that the model was not trained on.",
+            "Intervals are calibrated with such cells.",
+            "Use the file that isovi fit wrote, or mark training cells as 'train' and the others otherwise.",
+        )
+    trained = (adata.obs[calibration] == "train").to_numpy()
+    rng = np.random.default_rng(seed)
+    source, target = sample_pairs(section[trained], N_PAIRS, rng)
+    ends = np.flatnonzero(trained)[source], np.flatnonzero(trained)[target]
+    in_latent, in_tissue = (torch.as_tensor(_lengths(rows, *ends)) for rows in (latent, positions))
+    scale = float(profile_scale(in_latent, in_tissue, torch.ones_like(in_tissue)))
+    ends = _disjoint(section, np.flatnonzero(~trained), rng)
+    estimate = np.maximum(_lengths(latent, *ends) / scale, MIN_DISTANCE)
+    return _Ruler(scale, *conformal_interval(_lengths(positions, *ends) / estimate, coverage))
+
+
+def _disjoint(
+    section: NDArray, cells: NDArray, rng: np.random.Generator
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Cells of one section in pairs, each cell once: so that pairs are exchangeable with new ones."""
+    pairs = []
+    for code in np.unique(section[cells]):
+        own = rng.permutation(cells[section[cells] == code])
+        pairs.append(own[: len(own) // 2 * 2].reshape(-1, 2))
+    source, target = np.concatenate(pairs).T
+    return source, target
+
+
+def _drawn(
+    latent: NDArray, one: NDArray, other: NDArray, n_pairs: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    if not len(one) or not len(other):
+        return np.empty(0)
+    source, target = rng.choice(one, n_pairs), rng.choice(other, n_pairs)
+    kept = source != target
+    return _lengths(latent, source[kept], target[kept])
+
+
+def _lengths(points: NDArray, source: NDArray, target: NDArray) -> NDArray[np.float64]:
+    return np.linalg.norm(points[source] - points[target], axis=1).astype(np.float64)
+
+
+def _latent(adata: AnnData, use_rep: str) -> NDArray:
+    if use_rep not in adata.obsm:
+        raise InputError(
+            f'obsm has no key "{use_rep}" (it has: {", ".join(map(str, adata.obsm)) or "none"}).',
+            "Distances are told from latents.",
+            f'Store model.get_latent_representation() in adata.obsm["{use_rep}"], or pass another use_rep.',
+        )
+    return np.asarray(adata.obsm[use_rep], dtype=np.float64)

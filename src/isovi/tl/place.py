@@ -1,0 +1,312 @@
+"""Positions of cells from their expression, with regions that cover the truth at a stated rate."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from isovi.data import check
+from isovi.data.fields import normalise
+from isovi.data.query import Query, forget, match
+from isovi.errors import InputError, IsoviWarning
+from isovi.geometry.conformal import novelty_limit
+from isovi.reconstruct.anchored import neighbor_distance
+from isovi.reconstruct.placer import STRANGE, Method, Regions, SectionPlacer
+from isovi.tl._features import ExpressionFeatures
+
+BATCH = 1_024  # cells encoded at once
+CHUNK = 20_000  # cells whose counts are copied at once
+CALIBRATION_SHARE = 0.2  # of a reference that the model has not seen
+MUCH = 0.1  # share of flagged cells, or of missing genes, that is worth a warning
+
+
+@dataclass(frozen=True)
+class PlacedCells:
+    """Where cells of a query are in the reference's tissue.
+
+    Attributes
+    ----------
+    positions
+        In the units of the reference's ``obsm``, shape ``(cell, axis)``.
+    radius
+        Of the disc (or ball) that covers the truth at the placer's coverage, same unit, shape ``(cell,)``;
+        infinite where the reference left fewer cells to calibrate with than the coverage needs.
+    flagged
+        Whether the cell is unlike the reference, shape ``(cell,)``: its position means little, and no
+        coverage is promised.
+    section
+        Name of the section that the position is in, shape ``(cell,)``.
+    missing
+        Genes of the model that the query lacks.
+    novelty
+        How unlike the reference the cell is, as a multiple of what is flagged: its distance to the nearest
+        reference cells, in the latent or among features of expression, or the part of its expression that
+        the reference's components do not tell, whichever is more. Shape ``(cell,)``.
+    usual_novelty
+        Median of the same over the cells that the reference was calibrated with.
+    """
+
+    positions: NDArray[np.float64]
+    radius: NDArray[np.float64]
+    flagged: NDArray[np.bool_]
+    section: NDArray[np.object_]
+    missing: list[str]
+    novelty: NDArray[np.float64]
+    usual_novelty: float
+
+    @property
+    def shift(self) -> float:
+        """How much farther from the reference the cells are than cells like it: 1 is no farther."""
+        return float(np.median(self.novelty)) / self.usual_novelty
+
+
+@dataclass(frozen=True)
+class _Section:
+    """One section of the reference, and how its coordinate units become the caller's."""
+
+    name: str
+    placer: SectionPlacer
+    centre: NDArray[np.float64]
+    unit: float
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """What is known of cells: latent, features and strangeness of expression, one row per cell."""
+
+    latent: NDArray
+    features: NDArray
+    strangeness: NDArray
+
+
+class SpatialPlacer(BaseEstimator):
+    """Places cells without positions among cells with positions.
+
+    A scikit-learn estimator whose samples are the cells of an AnnData.
+
+    Parameters
+    ----------
+    model
+        A trained model: :class:`~isovi.IsoSCVI` or another with ``get_latent_representation``.
+    method
+        ``"joint"`` (default): nearest in the latent and near to a guess by a Gaussian process on expression,
+        ``"latent"``, ``"expression"`` or ``"trilateration"``; see
+        :class:`isovi.reconstruct.placer.SectionPlacer`.
+    n_neighbors
+        Reference cells that a position is the mean of.
+    coverage
+        Share of cells like the reference that their regions are to cover.
+    seed
+        Draws what is drawn.
+
+    Examples
+    --------
+    >>> from isovi import IsoSCVI
+    >>> from isovi.simulate import simulate
+    >>> adata = simulate("layers", n_obs=150, n_genes=30, seed=0)
+    >>> reference, query = adata[:120].copy(), adata[120:].copy()
+    >>> IsoSCVI.setup_anndata(reference)
+    >>> model = IsoSCVI(reference, n_latent=4)
+    >>> model.train(max_epochs=2, enable_progress_bar=False)
+    >>> SpatialPlacer(model).fit(reference).predict(query).shape
+    (30, 2)
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        method: Method = "joint",
+        n_neighbors: int = 10,
+        coverage: float = 0.9,
+        seed: int = 0,
+    ) -> None:
+        self.model = model
+        self.method = method
+        self.n_neighbors = n_neighbors
+        self.coverage = coverage
+        self.seed = seed
+
+    def fit(self, adata: AnnData, y: object = None, *, calibration: NDArray | None = None) -> SpatialPlacer:
+        """Learn from cells whose positions are known.
+
+        Parameters
+        ----------
+        adata
+            Reference with raw counts, and positions where the model's data had them. It is not changed.
+        y
+            Not used; scikit-learn's pipelines pass it.
+        calibration
+            Cells that the model was not trained on, shape ``(cell,)``: regions and flags are calibrated with
+            them, positions are learned from the others. By default the model's validation cells if
+            the reference is the model's own data, otherwise a random fifth.
+
+        Raises
+        ------
+        InputError
+            If a parameter is out of range, or the reference cannot be used.
+
+        Warns
+        -----
+        IsoviWarning
+            If a section has too few cells to calibrate with.
+        """
+        del y
+        self._check()
+        setup = self.model.registry["setup_args"]
+        raw = check.coordinates(adata, setup["spatial_key"])
+        codes, names = check.sections(adata, setup["section_key"])
+        held = self._calibration(adata, calibration)
+        query = match(adata, self.model.adata, setup)
+        self.features_ = ExpressionFeatures(self.seed).fit(query.adata.X[~held])
+        seen = self._encode(query)
+        latent, features, strangeness = seen.latent, seen.features, seen.strangeness
+        self.strangeness_limit_ = novelty_limit(strangeness[held], STRANGE)
+        coordinates, units = normalise(raw, codes, names, {})
+        self.sections_ = []
+        for code, name in enumerate(names):
+            of = codes == code
+            placer = SectionPlacer(self.method, self.n_neighbors, self.coverage, self.seed)
+            placer.fit(latent[of], features[of], coordinates[of].astype(np.float64), held[of])
+            self.sections_.append(_Section(str(name), placer, raw[of].mean(axis=0), units[str(name)]))
+        self._warn_of_few()
+        self.usual_novelty_ = float("nan")
+        own = self._place(_Encoded(latent[held], features[held], strangeness[held]), [])
+        self.usual_novelty_ = float(np.median(own.novelty)) if held.any() else float("nan")
+        return self
+
+    def predict(self, adata: AnnData) -> NDArray[np.float64]:
+        """Positions of the cells, shape ``(cell, axis)``, in the units of the reference's ``obsm``."""
+        return self.place(adata).positions
+
+    def place(self, adata: AnnData) -> PlacedCells:
+        """Positions, regions and flags.
+
+        Parameters
+        ----------
+        adata
+            Cells with raw counts where the model's data had them; genes are matched by name. Nothing in it is
+            changed.
+
+        Raises
+        ------
+        InputError
+            If no gene is shared, or counts are not counts.
+
+        Warns
+        -----
+        IsoviWarning
+            If more than a tenth of the genes are missing or of the cells are unlike the reference.
+        """
+        check_is_fitted(self, "sections_")
+        check.names(adata)
+        setup, parts, missing = self.model.registry["setup_args"], [], pd.Index([])
+        for start in range(0, max(adata.n_obs, 1), CHUNK):
+            query = match(adata[start : start + CHUNK], self.model.adata, setup)
+            parts.append(self._encode(query))
+            missing = query.missing
+        joined = _Encoded(*(np.concatenate(columns) for columns in zip(*map(_columns, parts), strict=True)))
+        placed = self._place(joined, [str(gene) for gene in missing])
+        _warn_of_shift(placed, self.model.adata.n_vars)
+        return placed
+
+    def _place(self, cells: _Encoded, missing: list[str]) -> PlacedCells:
+        latent, features = cells.latent, cells.features
+        nearest = self._nearest_section(latent)
+        n_cells, n_axes = len(latent), len(self.sections_[0].centre)
+        positions, radius, novelty = np.empty((n_cells, n_axes)), np.empty(n_cells), np.empty(n_cells)
+        for number, section in enumerate(self.sections_):
+            of = np.flatnonzero(nearest == number)
+            if len(of):
+                found: Regions = section.placer.place(latent[of], features[of])
+                positions[of] = found.positions * section.unit + section.centre
+                radius[of], novelty[of] = found.radius * section.unit, found.novelty
+        names = np.array([section.name for section in self.sections_], dtype=object)[nearest]
+        novelty = np.maximum(novelty, cells.strangeness / self.strangeness_limit_)
+        return PlacedCells(positions, radius, novelty > 1, names, missing, novelty, self.usual_novelty_)
+
+    def _nearest_section(self, latent: NDArray) -> NDArray[np.intp]:
+        """Section whose anchors are nearest in the latent."""
+        if len(self.sections_) == 1:
+            return np.zeros(len(latent), dtype=np.intp)
+        anchors = [section.placer.anchors_.latent for section in self.sections_]
+        apart = [neighbor_distance(known, latent, k=self.n_neighbors) for known in anchors]
+        return np.argmin(apart, axis=0)
+
+    def _encode(self, query: Query) -> _Encoded:
+        features = self.features_.transform(query.adata.X, query.present)
+        strangeness = self.features_.strangeness(query.adata.X, query.present)
+        latent = self.model.get_latent_representation(query.adata, batch_size=BATCH)
+        forget(self.model, query.adata)
+        return _Encoded(latent.astype(np.float64), features, strangeness)
+
+    def _calibration(self, adata: AnnData, given: NDArray | None) -> NDArray[np.bool_]:
+        if given is None:
+            return self._unseen(adata)
+        mask = np.asarray(given)
+        if mask.shape != (adata.n_obs,) or mask.dtype != bool or mask.all():
+            raise InputError(
+                f"calibration has shape {mask.shape}, dtype {mask.dtype} and {int(mask.sum())} cells.",
+                f"It is a mask of shape ({adata.n_obs},) that leaves cells to learn from.",
+                "Give for example (adata.obs['isovi_split'] == 'validation').to_numpy().",
+            )
+        return mask
+
+    def _unseen(self, adata: AnnData) -> NDArray[np.bool_]:
+        mask = np.zeros(adata.n_obs, dtype=bool)
+        if adata.obs_names.equals(self.model.adata.obs_names):
+            mask[np.asarray(self.model.validation_indices, dtype=int)] = True
+        else:
+            n = round(CALIBRATION_SHARE * adata.n_obs)
+            mask[np.random.default_rng(self.seed).permutation(adata.n_obs)[:n]] = True
+        return mask
+
+    def _check(self) -> None:
+        if self.method not in get_args(Method):
+            raise InputError(
+                f"method={self.method!r} was asked for.", f"It is one of {get_args(Method)}.", "Give one."
+            )
+        if self.n_neighbors < 1:
+            raise InputError(
+                f"n_neighbors={self.n_neighbors} was asked for.", "It must be at least 1.", "Give 10."
+            )
+        if not 0 < self.coverage < 1:
+            raise InputError(
+                f"coverage={self.coverage} was asked for.", "It is between 0 and 1.", "Give for example 0.9."
+            )
+
+    def _warn_of_few(self) -> None:
+        few = [section.name for section in self.sections_ if not np.isfinite(section.placer.factor_)]
+        if few:
+            warnings.warn(
+                f"Sections {few} have too few cells to calibrate with. Their radii are infinite: positions "
+                "come without a guarantee. Train with more validation cells, or give calibration=.",
+                IsoviWarning,
+                stacklevel=3,
+            )
+
+
+def _columns(cells: _Encoded) -> tuple[NDArray, NDArray, NDArray]:
+    return cells.latent, cells.features, cells.strangeness
+
+
+def _warn_of_shift(placed: PlacedCells, n_genes: int) -> None:
+    flagged, missing = placed.flagged.mean(), len(placed.missing) / n_genes
+    if flagged <= MUCH and missing <= MUCH:
+        return
+    warnings.warn(
+        f"{flagged:.0%} of the cells are unlike the reference and {missing:.0%} of the model's genes are "
+        f"missing; the cells lie {placed.shift:.2g} times as far from the reference as its own. Positions "
+        "and radii hold for cells like the reference. Use a model of the cells' own tissue, or leave flagged "
+        "cells out.",
+        IsoviWarning,
+        stacklevel=3,
+    )

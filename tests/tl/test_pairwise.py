@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+from isovi.errors import InputError
+from isovi.tl.pairwise import pairwise_distance
+
+
+def isometric(n: int, noise: float, seed: int = 0) -> AnnData:
+    """Two groups in a line, 60 micrometres apart, with latents at 0.02 per micrometre."""
+    rng = np.random.default_rng(seed)
+    positions = rng.normal(0, 4, (n, 2))
+    group = np.where(np.arange(n) % 2, "left", "right")
+    positions[group == "right", 0] += 60
+    latent = 0.02 * np.hstack([positions, np.zeros((n, 1))]) + noise * rng.normal(size=(n, 3))
+    obs = pd.DataFrame(
+        {"group": group, "isovi_split": np.where(rng.uniform(size=n) < 0.5, "train", "heldout")}
+    )
+    obs.index = obs.index.astype(str)
+    return AnnData(np.ones((n, 1), np.float32), obs=obs, obsm={"spatial": positions, "X_isovi": latent})
+
+
+def test_an_isometry_tells_distances_in_the_unit_of_the_positions() -> None:
+    found = pairwise_distance(isometric(400, 0.0), "group").set_index(["group", "other"])
+    across = found.loc[("left", "right")]
+    assert across["distance"] == pytest.approx(60, abs=1)
+    assert across["low"] == pytest.approx(across["distance"], rel=1e-6)
+    assert across["high"] == pytest.approx(across["distance"], rel=1e-6)
+    assert found.loc[("left", "left"), "distance"] < 10
+
+
+def test_positions_of_the_query_are_not_needed() -> None:
+    query = isometric(60, 0.0, seed=1)
+    del query.obsm["spatial"]
+    found = pairwise_distance(query, "group", reference=isometric(400, 0.0))
+    assert found.loc[found.group != found.other, "distance"].item() == pytest.approx(60, abs=2)
+
+
+def test_intervals_cover_distances_of_single_pairs() -> None:
+    reference, new = isometric(2_000, 0.1), isometric(2_000, 0.1, seed=1)
+    found = pairwise_distance(reference, "group").iloc[1]
+    low, high = found["low"] / found["distance"], found["high"] / found["distance"]
+    scale = (
+        np.linalg.norm(reference.obsm["X_isovi"][0::2].mean(0) - reference.obsm["X_isovi"][1::2].mean(0)) / 60
+    )
+    ends = np.random.default_rng(0).permutation(2_000).reshape(2, -1)
+    true, told = (
+        np.linalg.norm(new.obsm[key][ends[0]] - new.obsm[key][ends[1]], axis=1)
+        for key in ("spatial", "X_isovi")
+    )
+    ratio = true / (told / scale)
+    wide = ((ratio >= 0.9 * low) & (ratio <= 1.1 * high)).mean()  # the scale here is not quite the one fitted
+    assert wide > 0.87
+
+
+def test_without_cells_to_calibrate_with_it_is_refused() -> None:
+    adata = isometric(50, 0.0)
+    adata.obs["isovi_split"] = "train"
+    with pytest.raises(InputError, match="not trained on"):
+        pairwise_distance(adata, "group")
+
+
+def test_missing_latents_are_refused() -> None:
+    adata = isometric(50, 0.0)
+    with pytest.raises(InputError, match='no key "X_other"'):
+        pairwise_distance(adata, "group", use_rep="X_other")
