@@ -256,7 +256,7 @@ class DistancePreservingMixin:
         self._training_plan_cls = reporting_plan(self._training_plan_cls)
         if issubclass(self._data_splitter_cls, DataSplitter):
             kwargs["use_distributed_sampler"] = False  # ours is one: Lightning must not wrap it
-            if self._data_splitter_cls is not PatchSplitter:
+            if not issubclass(self._data_splitter_cls, PatchSplitter):
                 self._data_splitter_cls = ShardSplitter
 
     def _unbind_pairs(self) -> None:
