@@ -19,6 +19,7 @@ demo: $(STAMP)-run
 	$(BIN)/isovi simulate --kind layers --n-obs 900 --n-genes 300 --seed 0 --out demo/tissue.h5ad --force
 	$(BIN)/isovi fit demo/tissue.h5ad --out demo/run $(DEMO)
 	$(BIN)/isovi fit demo/tissue.h5ad --out demo/plain $(DEMO) --plain
+	$(BIN)/isovi diagnose demo/run
 	$(BIN)/isovi compare demo/plain demo/run --save demo/latents.png
 
 # One thread: the models of the tests are so small that threads only wait for each other.

@@ -38,9 +38,8 @@ THREADS = 1
 METHODS = ("pca", "scvi", "isovi", "plain", "shuffled")
 
 
-def prepare(path: Path, seed: int, holdout: float) -> tuple[anndata.AnnData, Placement]:
+def prepare(adata: anndata.AnnData, seed: int, holdout: float) -> tuple[anndata.AnnData, Placement]:
     """The spots with the chosen genes, and where they are."""
-    adata = anndata.read_h5ad(path)
     split = split_spots(adata.n_obs, holdout, rng=np.random.default_rng(seed))
     adata = adata[:, select_genes(adata, split == "train", n_top_genes=2000)].copy()
     codes = np.zeros(adata.n_obs, dtype=np.int64)
@@ -103,7 +102,7 @@ def principal_components(adata: anndata.AnnData, train: np.ndarray) -> np.ndarra
 
 def run(path: Path, method: str, seed: int, holdout: float, max_epochs: int | None) -> dict[str, Any]:
     """One row of the results."""
-    adata, placement = prepare(path, seed, holdout)
+    adata, placement = prepare(anndata.read_h5ad(path), seed, holdout)
     started = time.perf_counter()
     if method == "pca":
         latent = principal_components(adata, placement.split == "train")
@@ -170,7 +169,10 @@ def figures(row: dict[str, Any]) -> dict[str, Any]:
         "coordinate error": held_out["coordinate_error"],
         "reconstruction": held_out.get("reconstruction"),
         "relative distortion": held_out["relative_distortion"],
+        "L(0.1)": held_out["distortion_constant"],
         "spearman": held_out["spearman_distance"],
+        "anisotropy": held_out["anisotropy"],
+        "anisotropy, all": row["all"]["anisotropy"],
         "mse": held_out.get("mse_lognorm"),
         "Moran's I, all": row["all"]["morans_i"],
         "distortion, train": row["train"]["relative_distortion"],
@@ -183,6 +185,7 @@ def ratios(by_set: pd.DataFrame, base: str) -> str:
     if base not in by_set.index.get_level_values("method"):
         return ""
     columns = ["coordinate error", "reconstruction", "mse", "Moran's I, all"]
+    columns += ["L(0.1)", "anisotropy", "anisotropy, all"]
     ratio = by_set[columns] / by_set[columns].xs(base, level="method").reindex(by_set.index, level="set")
     mean = ratio.groupby("method", sort=False).mean()
     mean["largest reconstruction"] = ratio["reconstruction"].groupby("method").max()

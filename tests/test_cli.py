@@ -53,7 +53,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---------------------------------------------------------------------------- help
 
 
-@pytest.mark.parametrize("verb", ["fit", "compare", "simulate"])
+@pytest.mark.parametrize("verb", ["fit", "compare", "diagnose", "simulate"])
 def test_help_names_every_verb_and_says_what_it_does(verb: str) -> None:
     assert verb in isovi("--help").stdout
     result = isovi(verb, "--help")
@@ -258,6 +258,26 @@ def test_compare_prints_figures_and_pictures(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert re.search(r"reconstruction \(nats\).*1\.5.*2\.5", result.stdout)
     assert f"{tmp_path}/b/figures/domains.png\n" in result.stdout
+
+
+@pytest.mark.slow
+def test_diagnose_prints_held_out_figures_first_and_where_the_pictures_are(
+    file: Path, tmp_path: Path
+) -> None:
+    fitted = isovi("fit", file, "--out", tmp_path / "run", "--holdout", 0.4, "--max-epochs", 2)
+    assert fitted.exit_code == 0, fitted.output
+    result = isovi("diagnose", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.index("held out") < result.stdout.index("training")
+    found = json.loads((tmp_path / "run" / "diagnosis.json").read_text())
+    assert found["certificate"]["n_pairs"] == 12
+    for name in ("distortion_profile.png", "tissot_spatial.png", "diagnosis.json"):
+        (path,) = [line for line in result.stdout.splitlines() if line.endswith(name)]
+        assert Path(path).is_file()
+
+
+def test_diagnose_refuses_other_folders(tmp_path: Path) -> None:
+    assert_one_paragraph(isovi("diagnose", tmp_path), "holds no finished run")
 
 
 def test_compare_refuses_other_folders(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ space, ``axis`` tissue axes (2 or 3), ``gene`` genes, ``section`` tissue section
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 PairFloats = Float[Tensor, "pair"]
@@ -23,3 +23,6 @@ PairIndexArray = Int[np.ndarray, "pair"]
 CellIndexArray = Int[np.ndarray, "cell"]
 CoordinateArray = Float[np.ndarray, "cell axis"]
 LatentArray = Float[np.ndarray, "cell latent"]
+PairFloatArray = Float[np.ndarray, "pair"]
+CellFloatArray = Float[np.ndarray, "cell"]
+CellBoolArray = Bool[np.ndarray, "cell"]

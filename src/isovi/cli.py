@@ -145,6 +145,27 @@ def compare(
 
 
 @app.command()
+def diagnose(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder written by isovi fit.")],
+    debug: Debug = False,
+) -> None:
+    """Measure how well a run keeps distances: profile, certificate, ellipses, map; held-out spots first.
+
+    Writes diagnosis.json and pictures into the folder.
+
+    Example: [bold]isovi diagnose run[/bold]
+    """
+    from isovi.workflow import diagnose as workflow
+
+    with reported(debug):
+        quiet()
+        console, found = Console(), workflow.diagnose(run)
+        console.print(workflow.table(found))
+        for line in (*workflow.certified(found), *workflow.pictures(run), str(run / "diagnosis.json")):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def simulate(
     out: Annotated[Path, typer.Option(help="File to write: .h5ad or .zarr.")],
     kind: Annotated[

@@ -7,9 +7,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import pdist
 from scipy.stats import chisquare
 
-from isovi.geometry.pairs import PairSet, sample_pairs, tissue_distance
+from isovi.geometry.pairs import (
+    PairSet,
+    disjoint_pairs,
+    sample_pairs,
+    sample_pairs_in_range,
+    tissue_distance,
+)
+from isovi.geometry.profile import range_edges, split_by_range
 
 UNTIMED = settings(deadline=None)  # times on a busy machine say nothing
 SECTIONS = st.lists(st.integers(0, 3), min_size=0, max_size=14).map(np.array)
@@ -83,3 +91,56 @@ def test_a_pair_set_knows_its_length_and_does_not_change() -> None:
     assert len(pairs) == 3
     with pytest.raises(AttributeError):
         pairs.weight = values * 2
+
+
+def scattered(seed: int, n: int, n_axes: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Positions at unit density, and two sections on top of each other."""
+    rng = np.random.default_rng(seed)
+    return rng.uniform(0, (n / 2) ** (1 / n_axes), (n, n_axes)), rng.integers(0, 2, n)
+
+
+@UNTIMED
+@given(seed=st.integers(0, 10**6), n=st.integers(2, 200), n_axes=st.integers(2, 3))
+def test_disjoint_pairs_share_no_spot_and_stay_in_their_section(seed: int, n: int, n_axes: int) -> None:
+    coordinates, section = scattered(seed, n, n_axes)
+    edges = range_edges(float(np.ptp(coordinates, axis=0).max()))
+    source, target = disjoint_pairs(coordinates, section, edges, np.random.default_rng(seed))
+    assert len(np.unique(np.concatenate([source, target]))) == 2 * len(source)
+    assert (section[source] == section[target]).all()
+    assert len(source) == sum(np.sum(section == code) // 2 for code in (0, 1))
+
+
+def test_every_range_is_represented_among_disjoint_pairs() -> None:
+    coordinates, section = scattered(0, 3000)
+    edges = range_edges(39.0)
+    source, target = disjoint_pairs(coordinates, section, edges, np.random.default_rng(0))
+    apart = np.linalg.norm(coordinates[source] - coordinates[target], axis=1)
+    shares = [mask.mean() for *_, mask in split_by_range(apart, edges)]
+    assert min(shares) > 0.2
+    at_random = disjoint_pairs(coordinates, section, (0.0, 39.0), np.random.default_rng(0))
+    apart = np.linalg.norm(coordinates[at_random[0]] - coordinates[at_random[1]], axis=1)
+    assert np.mean(apart < edges[1]) < 0.05
+
+
+def test_no_spots_make_no_disjoint_pairs() -> None:
+    source, target = disjoint_pairs(
+        np.empty((0, 2)), np.empty(0, dtype=int), (0.0, 1.0), np.random.default_rng(0)
+    )
+    assert len(source) == len(target) == 0
+
+
+@pytest.mark.parametrize("n", [300, 6000])
+def test_pairs_in_a_range_stand_for_all_pairs_in_it(n: int) -> None:
+    """Few spots: uniform draws; many: near ones are looked up. The weighted mean length is the true one."""
+    coordinates, section = scattered(1, n)
+    low, high = 0.5, 2.5
+    source, target, weight = sample_pairs_in_range(
+        coordinates, section, low, high, 4000, np.random.default_rng(0)
+    )
+    apart = np.linalg.norm(coordinates[source] - coordinates[target], axis=1)
+    assert ((apart >= low) & (apart < high)).all()
+    assert (section[source] == section[target]).all()
+    everyone = np.concatenate([pdist(coordinates[section == code]) for code in (0, 1)])
+    true = everyone[(everyone >= low) & (everyone < high)]
+    error = np.sqrt(np.average((apart - true.mean()) ** 2, weights=weight) / len(apart))
+    assert abs(np.average(apart, weights=weight) - true.mean()) < 4 * error

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from isovi import pl
+from isovi import pl, tl
 from isovi.errors import InputError
 from isovi.pl._palette import CATEGORICAL, MISSING, categorical, position_colors
 from isovi.pl._spots import Section
@@ -33,6 +33,14 @@ def adata(rng) -> anndata.AnnData:
     adata = anndata.AnnData(obs=obs)
     adata.obsm["spatial"] = np.column_stack([x.ravel(), y.ravel()])
     adata.obsm["X_isovi"] = rng.normal(size=(48, 4))
+    return adata
+
+
+@pytest.fixture
+def measured(adata) -> anndata.AnnData:
+    """With what the tools write, for the plots that read it."""
+    for tool in (tl.distortion_map, tl.distortion_profile, tl.spatial_autocorrelation, tl.tissot):
+        tool(adata)
     return adata
 
 
@@ -62,6 +70,12 @@ def draw(name: str, adata: anndata.AnnData, history: dict, **keywords: object) -
         "history": (history,),
         "shepard": (far, near),
         "latent_map": ({"a": z, "b": s}, s),
+        "certificate": (tl.certificate(adata.copy(), cells=np.arange(48), epsilon=None),),
+        "distortion_map": (adata,),
+        "distortion_profile": (adata,),
+        "spatial_autocorrelation": (adata,),
+        "tissot": (adata,),
+        "tissot_latents": ({"a": z, "b": s}, s),
     }
     return getattr(pl, name)(*arguments[name], **keywords)
 
@@ -72,33 +86,33 @@ def spot_colors(ax: Axes) -> np.ndarray:
 
 @pytest.mark.parametrize("name", pl.__all__)
 class TestEveryPlot:
-    def test_returns_axes_and_writes_the_file(self, name, adata, history, tmp_path):
-        axes = draw(name, adata, history, save=tmp_path / "figure.png")
+    def test_returns_axes_and_writes_the_file(self, name, measured, history, tmp_path):
+        axes = draw(name, measured, history, save=tmp_path / "figure.png")
         assert all(isinstance(ax, Axes) for ax in np.ravel(np.asarray(axes, dtype=object)))
         assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
-        draw(name, adata, history, save=str(tmp_path / "figure.svg"))
+        draw(name, measured, history, save=str(tmp_path / "figure.svg"))
         assert "<svg" in (tmp_path / "figure.svg").read_text()
 
-    def test_leaves_global_state_and_data_alone(self, name, adata, history, tmp_path):
-        parameters, figures, before = dict(mpl.rcParams), plt.get_fignums(), adata.copy()
-        draw(name, adata, history, save=tmp_path / "figure.png")
+    def test_leaves_global_state_and_data_alone(self, name, measured, history, tmp_path):
+        parameters, figures, before = dict(mpl.rcParams), plt.get_fignums(), measured.copy()
+        draw(name, measured, history, save=tmp_path / "figure.png")
         assert dict(mpl.rcParams) == parameters
         assert plt.get_fignums() == figures
-        pd.testing.assert_frame_equal(adata.obs, before.obs)
-        assert set(adata.obsm) == set(before.obsm)
-        assert not adata.uns
+        pd.testing.assert_frame_equal(measured.obs, before.obs)
+        assert set(measured.obsm) == set(before.obsm)
+        assert set(measured.uns) == set(before.uns)
 
-    def test_draws_on_the_axes_given(self, name, adata, history):
-        own = draw(name, adata, history)
+    def test_draws_on_the_axes_given(self, name, measured, history):
+        own = draw(name, measured, history)
         count = np.size(np.asarray(own, dtype=object))
         mine = Figure().subplots(1, count, squeeze=False)[0]
-        drawn = draw(name, adata, history, ax=mine[0] if count == 1 else mine)
+        drawn = draw(name, measured, history, ax=mine[0] if count == 1 else mine)
         assert list(np.ravel(np.asarray(drawn, dtype=object))) == list(mine)
         assert all(ax.has_data() or ax.collections for ax in mine)
 
-    def test_refuses_too_few_axes(self, name, adata, history):
+    def test_refuses_too_few_axes(self, name, measured, history):
         with pytest.raises(InputError, match="7 Axes were given"):
-            draw(name, adata, history, ax=Figure().subplots(1, 7))
+            draw(name, measured, history, ax=Figure().subplots(1, 7))
 
 
 class TestDomains:

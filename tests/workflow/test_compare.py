@@ -47,7 +47,7 @@ def test_held_out_figures_stand_side_by_side(tmp_path: Path) -> None:
     assert all(word in text for word in ("constraint 0.2", "none", str(runs[0]), str(runs[1])))
     assert row(text, "coordinate error") == ["1.25", "1.25"]
     assert row(text, "reconstruction") == ["2.25", "123.5"]
-    assert row(text, "Moran") == ["5.25", "5.25"]
+    assert row(text, "Moran") == ["7.25", "7.25"]
 
 
 def test_all_spots_where_one_run_held_none_out(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from isovi import IsoSCVI
 from isovi.workflow.evaluate import Placement, evaluate_fit, evaluate_geometry
 
 GEOMETRY = {"morans_i", "gearys_c", "relative_distortion", "spearman_distance"}
+GEOMETRY |= {"distortion_constant", "anisotropy"}
 
 
 def grid(n: int = 12, sections: int = 1, heldout: float = 0.25) -> Placement:
@@ -54,6 +55,8 @@ def test_a_scaled_isometry_is_free_of_distortion(scale: float, sections: int) ->
     for figures in found.values():
         assert figures["relative_distortion"] == pytest.approx(0, abs=1e-9)
         assert figures["spearman_distance"] == pytest.approx(1, abs=1e-6)
+        assert figures["distortion_constant"] == pytest.approx(1, abs=1e-4)
+        assert figures["anisotropy"] == pytest.approx(1, abs=1e-4)
         assert figures["morans_i"] > 0.5 > figures["gearys_c"]
     # the mean of the ten nearest training spots around: within one spacing inside the grid
     assert found["heldout"]["coordinate_error"] < 1

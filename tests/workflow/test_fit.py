@@ -19,6 +19,8 @@ from isovi.workflow import fit as workflow
 from isovi.workflow.fit import FitOptions, check_options, distortion_of
 
 FIGURES = {
+    "anisotropy",
+    "distortion_constant",
     "reconstruction",
     "elbo",
     "mse_lognorm",
@@ -120,7 +122,8 @@ def test_pictures_are_pictures(run: Any) -> None:
 def test_each_stage_says_one_line(run: Any) -> None:
     lines = run.said.splitlines()
     starts = ["Read 120 spots", "Split into 81 train, 9 validation, 30 heldout spots", "  epoch 1/3"]
-    starts += ["  epoch 2/3", "  epoch 3/3", "Trained 3 epochs", "Held-out spots: ", "Wrote "]
+    starts += ["  epoch 2/3", "  epoch 3/3", "Trained 3 epochs", "Held-out spots: "]
+    starts += ["Held-out geometry: ", "Wrote "]
     assert len(lines) == len(starts)
     assert all(line.startswith(start) for line, start in zip(lines, starts, strict=True))
 

@@ -319,6 +319,17 @@ def _section_list(stuck: list[str]) -> str:
 # ---------------------------------------------------------------------------- genes and counts
 
 
+def pair_matrix(adata: AnnData, key: str) -> Any:
+    """The matrix of pair weights in ``obsp[key]``, or an error that names what there is."""
+    if key not in adata.obsp:
+        raise InputError(
+            f"obsp has no {key!r}; it has {sorted(adata.obsp) or 'nothing'}.",
+            "Pairs by obsp need a matrix of weights.",
+            "Name one that exists, or compute it, for example with squidpy.gr.spatial_neighbors_knn.",
+        )
+    return adata.obsp[key]
+
+
 def genes_in_common(adata_var_names: Iterable[str], model_var_names: Iterable[str]) -> np.ndarray:
     """Genes that both the data and a fitted model know.
 

@@ -203,16 +203,6 @@ def tissue_of(manager: AnnDataManager, pairs: PairKind) -> Tissue:
     """
     adata = manager.adata
     columns = {key: check.categories(adata, key, role="pairs") for key in pairs.obs_keys}
-    matrices = {key: _matrix(adata, key) for key in pairs.obsp_keys}
+    matrices = {key: check.pair_matrix(adata, key) for key in pairs.obsp_keys}
     section = np.asarray(manager.get_from_registry(SECTION)).ravel().astype(np.int64)
     return Tissue(np.asarray(manager.get_from_registry(COORDINATES)), section, columns, matrices)
-
-
-def _matrix(adata: AnnData, key: str) -> Any:
-    if key not in adata.obsp:
-        raise InputError(
-            f"obsp has no {key!r}; it has {sorted(adata.obsp) or 'nothing'}.",
-            "Pairs by obsp need a matrix of weights.",
-            "Name one that exists, or compute it, for example with squidpy.gr.spatial_neighbors_knn.",
-        )
-    return adata.obsp[key]

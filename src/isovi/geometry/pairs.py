@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from isovi._shapes import (
     CellIndexArray,
+    CoordinateArray,
     Coordinates,
     PairFloats,
     PairIndexArray,
     PairIndices,
 )
+
+_TRIES = 50  # uniform draws for each pair wanted in a range, before near ones are looked up
+_ROUNDS = 12  # of proposals for partners at a given distance
 
 
 @dataclass(frozen=True)
@@ -92,3 +98,157 @@ def _draw(
     source = rng.integers(0, n)
     target = (source + rng.integers(1, n)) % n
     return starts[which] + source, starts[which] + target
+
+
+def sample_pairs_in_range(
+    coordinates: CoordinateArray,
+    section: CellIndexArray,
+    low: float,
+    high: float,
+    n_pairs: int,
+    rng: np.random.Generator,
+) -> tuple[PairIndexArray, PairIndexArray, np.ndarray]:
+    """Draw pairs of one section at tissue distances from ``low`` to ``high``.
+
+    Uniform draws are kept where they fall into the range. Where that is rare (short range, many spots) a
+    random spot gets a random partner among those within the range instead, weighted with their number.
+
+    Parameters
+    ----------
+    coordinates
+        Positions in coordinate units, shape ``(cell, axis)``.
+    section
+        Section code of each spot.
+    low, high
+        Range of d_S, in coordinate units; ``low <= d_S < high``.
+    n_pairs
+        How many pairs are wanted; there may be fewer.
+    rng
+        The caller's random generator.
+
+    Returns
+    -------
+    source, target, weight
+        Spots of each pair, and weights with which sums estimate those over all pairs of the range, up to a
+        constant.
+    """
+    source, target = sample_pairs(section, _TRIES * n_pairs, rng)
+    apart = _distance(coordinates, source, target)
+    kept = np.flatnonzero((apart >= low) & (apart < high))[:n_pairs]
+    if len(kept) == n_pairs or len(source) < _TRIES * n_pairs:
+        return source[kept], target[kept], np.ones(len(kept))
+    return _near_pairs(coordinates, section, low, high, n_pairs, rng)
+
+
+def _near_pairs(
+    coordinates: CoordinateArray,
+    section: CellIndexArray,
+    low: float,
+    high: float,
+    n_pairs: int,
+    rng: np.random.Generator,
+) -> tuple[PairIndexArray, PairIndexArray, np.ndarray]:
+    centres = rng.integers(0, len(section), n_pairs)
+    found: list[tuple[int, int, float]] = []
+    for code in np.unique(section):
+        members, asked = np.flatnonzero(section == code), centres[section[centres] == code]
+        tree = cKDTree(coordinates[members])
+        for centre, near in zip(asked, tree.query_ball_point(coordinates[asked], high), strict=True):
+            others = members[near]
+            apart = np.linalg.norm(coordinates[others] - coordinates[centre], axis=1)
+            others = others[(apart >= low) & (apart < high) & (others != centre)]
+            if len(others):
+                found.append((int(centre), int(rng.choice(others)), float(len(others))))
+    source, target, weight = np.array(found, dtype=float).reshape(-1, 3).T
+    return source.astype(np.int64), target.astype(np.int64), weight
+
+
+def disjoint_pairs(
+    coordinates: CoordinateArray,
+    section: CellIndexArray,
+    edges: tuple[float, ...],
+    rng: np.random.Generator,
+) -> tuple[PairIndexArray, PairIndexArray]:
+    """Join spots to pairs of one section so that no spot is in two pairs and every range is represented.
+
+    Each range of tissue distance gets an equal share of the pairs, as far as the spots allow; what remains is
+    paired at random. Partners are chosen by position alone, so given the latent's encoder the pairs are
+    independent.
+
+    Parameters
+    ----------
+    coordinates
+        Positions in coordinate units, shape ``(cell, axis)``.
+    section
+        Section code of each spot.
+    edges
+        Ends of the ranges, ascending, see :func:`isovi.geometry.profile.range_edges`.
+    rng
+        The caller's random generator.
+
+    Returns
+    -------
+    source, target
+        Indices of the two spots of each pair, from short to long range within each section.
+    """
+    parts = [np.flatnonzero(section == code) for code in np.unique(section)]
+    joined = [_match_section(coordinates, members, edges, rng) for members in parts]
+    source, target = np.concatenate([np.empty((2, 0), dtype=np.int64), *joined], axis=1)
+    return source, target
+
+
+def _match_section(
+    coordinates: CoordinateArray, members: np.ndarray, edges: tuple[float, ...], rng: np.random.Generator
+) -> np.ndarray:
+    free, pairs = rng.permutation(members), []
+    each = len(members) // 2 // (len(edges) - 1)
+    for low, high in pairwise(edges[:-1]):
+        matched = _match_range(coordinates, free, low, high, each, rng)
+        pairs.append(matched)
+        free = free[~np.isin(free, matched)]
+    half = len(free) // 2
+    return np.concatenate([*pairs, np.stack([free[:half], free[half : 2 * half]])], axis=1)
+
+
+def _match_range(
+    coordinates: CoordinateArray,
+    free: np.ndarray,
+    low: float,
+    high: float,
+    n_pairs: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Up to ``n_pairs`` disjoint pairs (2, pair): a spot proposes to the free spot nearest a random place."""
+    found = np.empty((2, 0), dtype=np.int64)
+    for _ in range(_ROUNDS):
+        free = free[~np.isin(free, found)]
+        if found.shape[1] >= n_pairs or len(free) < 2:
+            break
+        asking = rng.permutation(free)
+        places = coordinates[asking] + _steps(len(asking), coordinates.shape[1], low, high, rng)
+        asked = free[cKDTree(coordinates[free]).query(places)[1]]
+        apart = _distance(coordinates, asking, asked)
+        fits = (asking != asked) & (apart >= low) & (apart < high)
+        found = np.concatenate([found, _first_come(asking[fits], asked[fits])], axis=1)
+    return found[:, :n_pairs]
+
+
+def _steps(n: int, n_axes: int, low: float, high: float, rng: np.random.Generator) -> np.ndarray:
+    """Random displacements (n, axis), uniform over the ball of radius ``high`` without that of ``low``."""
+    direction = rng.normal(size=(n, n_axes))
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    return direction * rng.uniform(low**n_axes, high**n_axes, size=(n, 1)) ** (1 / n_axes)
+
+
+def _first_come(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Pairs (2, pair) that are the first of both their spots."""
+    order = np.arange(len(source))
+    spots, places = np.concatenate([source, target]), np.concatenate([order, order])
+    first = np.full(int(spots.max(initial=-1)) + 1, len(source))
+    np.minimum.at(first, spots, places)  # a pair counts if it is the first of both; others ask again later
+    kept = (first[source] == order) & (first[target] == order)
+    return np.stack([source[kept], target[kept]])
+
+
+def _distance(coordinates: CoordinateArray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(coordinates[source] - coordinates[target], axis=1)

@@ -52,7 +52,7 @@ def latent_map(
     """
     positions = np.asarray(coordinates, dtype=np.float64)[:, :2]
     values = {name: np.asarray(latent, dtype=np.float64) for name, latent in latents.items()}
-    _require_rows(values, len(positions))
+    require_rows(values, len(positions))
     section = _spots.Section("", np.arange(len(positions)), positions)
     width, height = section.panel_size
     n = 1 + len(values)
@@ -66,7 +66,8 @@ def latent_map(
     return np.array(axes, dtype=object)
 
 
-def _require_rows(latents: Mapping[str, NDArray], n: int) -> None:
+def require_rows(latents: Mapping[str, NDArray], n: int) -> None:
+    """Refuse latents that do not have a row for each position."""
     wrong = {name: latent.shape for name, latent in latents.items() if latent.ndim != 2 or len(latent) != n}
     if wrong or not latents:
         raise InputError(

@@ -1,7 +1,10 @@
-"""Tools on a fitted model's latent: measures of quality and spatial domains."""
+"""Tools on a fitted model's latent: geometry, measures of quality, spatial domains."""
 
 from __future__ import annotations
 
+from isovi.tl.autocorrelation import autocorrelation_table, spatial_autocorrelation
+from isovi.tl.certificate import certificate
+from isovi.tl.distortion_map import distortion_map
 from isovi.tl.domains import choose_n_domains, domains, ring_means
 from isovi.tl.metrics import (
     clustering_agreement,
@@ -17,11 +20,17 @@ from isovi.tl.metrics import (
     spatial_neighbors,
     spearman_distance,
 )
+from isovi.tl.profile import distortion_profile
+from isovi.tl.tissot import tissot
 
 __all__ = [
+    "autocorrelation_table",
+    "certificate",
     "choose_n_domains",
     "clustering_agreement",
     "coordinate_error",
+    "distortion_map",
+    "distortion_profile",
     "domains",
     "gearys_c",
     "gearys_c_per_dimension",
@@ -32,6 +41,8 @@ __all__ = [
     "mse_lognorm",
     "pair_distances",
     "ring_means",
+    "spatial_autocorrelation",
     "spatial_neighbors",
     "spearman_distance",
+    "tissot",
 ]

@@ -15,6 +15,7 @@ from sklearn.mixture import GaussianMixture
 
 from isovi.data import check
 from isovi.errors import InputError, IsoviWarning
+from isovi.tl import _inputs
 from isovi.tl.metrics import Graph, spatial_neighbors
 
 MAX_DOMAINS = 20
@@ -79,9 +80,9 @@ def domains(
     IsoviWarning
         If fewer domains were found than asked for, because too few spots differ.
     """
-    latent = _latent(adata, use_rep)
+    latent = _inputs.latent(adata, use_rep)
     positions = check.coordinates(adata, spatial_key)
-    sections = _sections(adata, section_key)
+    sections = _inputs.sections(adata, section_key)
     _require_counts(n_domains, n_rings, seed, adata.n_obs)
     features = standardize(ring_means(latent, spatial_neighbors(positions, sections, n_neighbors), n_rings))
     near = features[
@@ -248,31 +249,6 @@ def _by_size(codes: NDArray) -> NDArray[np.int64]:
 
 def _categorical(codes: NDArray) -> pd.Categorical:
     return pd.Categorical.from_codes(codes, [str(code) for code in range(int(codes.max()) + 1)])
-
-
-def _latent(adata: AnnData, use_rep: str) -> NDArray[np.float64]:
-    if use_rep not in adata.obsm:
-        raise InputError(
-            f'obsm has no key "{use_rep}" (it has: {", ".join(map(str, adata.obsm)) or "none"}).',
-            "Domains are found on a latent representation in obsm.",
-            f'Store model.get_latent_representation() in adata.obsm["{use_rep}"] or pass another use_rep.',
-        )
-    stored = adata.obsm[use_rep]
-    latent = np.asarray(stored.toarray() if sparse.issparse(stored) else stored, dtype=np.float64)
-    if latent.ndim != 2 or not np.isfinite(latent).all():
-        wrong = int((~np.isfinite(latent)).sum())
-        raise InputError(
-            f'obsm["{use_rep}"] has shape {latent.shape} and {wrong} values not finite.',
-            "It must be a matrix of finite numbers.",
-            "Compute the latent again, or drop the spots concerned.",
-        )
-    return latent
-
-
-def _sections(adata: AnnData, section_key: str | None) -> NDArray[np.int64]:
-    if section_key is None:
-        return np.zeros(adata.n_obs, dtype=np.int64)
-    return check.categories(adata, section_key, role="section")
 
 
 def _require_counts(n_domains: int | None, n_rings: int, seed: int, n_obs: int) -> None:

@@ -10,10 +10,13 @@ import numpy as np
 import torch
 from anndata import AnnData
 
+from isovi.data.split import HELDOUT, TRAIN
+from isovi.geometry.certificate import CERTIFIED_EPSILON
 from isovi.geometry.distortion import profile_scale, relative_distortion
 from isovi.geometry.pairs import sample_pairs
+from isovi.geometry.profile import distortion_profile
+from isovi.geometry.tissot import tissot_ellipses
 from isovi.tl import metrics
-from isovi.workflow.prepare import HELDOUT, TRAIN
 
 N_PAIRS = 200_000  # pairs over which distances are compared
 N_SAMPLES = 5  # posterior samples over which the likelihood is averaged
@@ -32,12 +35,18 @@ class Geometry:
         Over pairs of the set, with λ fitted to training pairs.
     spearman_distance
         Of latent with tissue distances, over pairs of the set.
+    distortion_constant
+        L(0.1): the factor within which all but a tenth of the set's pairs keep their distance.
+    anisotropy
+        Median over Tissot ellipses, fitted to the nearest spots of the set; not a number if it has none.
     """
 
     morans_i: float
     gearys_c: float
     relative_distortion: float
     spearman_distance: float
+    distortion_constant: float
+    anisotropy: float
 
 
 @dataclass(frozen=True)
@@ -149,7 +158,18 @@ def _geometry(
             rng=np.random.default_rng(seed),
             n_pairs=N_PAIRS,
         ),
+        distortion_constant=distortion_profile(in_latent.numpy(), in_tissue.numpy())
+        .for_epsilon(CERTIFIED_EPSILON)
+        .L,
+        anisotropy=_anisotropy(latent[spots], placement.coordinates[spots], placement.section[spots]),
     )
+
+
+def _anisotropy(latent: np.ndarray, coordinates: np.ndarray, section: np.ndarray) -> float:
+    """Median anisotropy of the spots that have an ellipse."""
+    found = tissot_ellipses(latent.astype(np.float64), coordinates.astype(np.float64), section)
+    known = found.anisotropy[~np.isnan(found.anisotropy)]
+    return float(np.median(known)) if len(known) else float("nan")
 
 
 def evaluate_fit(

@@ -21,16 +21,18 @@ from rich.console import Console
 
 from isovi.data import check, io
 from isovi.data.fields import normalise
+from isovi.data.split import HELDOUT, SPLIT_KEY, TRAIN, VALIDATION
 from isovi.errors import InputError, IsoviWarning
 from isovi.graph import AllPairs, PairKind
 from isovi.model.checkpoint import EpochCheckpoint
 from isovi.model.distributed import is_first_process
-from isovi.model.model import IsoSCVI, IsoVAE
 from isovi.model.objective import Constraint, Distortion, Penalty
 from isovi.tl import clustering_agreement, domains, is_labelled
+from isovi.workflow import guarantee
 from isovi.workflow.evaluate import Placement, evaluate_fit, evaluate_geometry
+from isovi.workflow.finished import BACKBONES, GENE_KEY, LATENT_KEY
 from isovi.workflow.pictures import draw
-from isovi.workflow.prepare import HELDOUT, TRAIN, VALIDATION, holdout_of, select_genes, split_spots
+from isovi.workflow.prepare import holdout_of, select_genes, split_spots
 from isovi.workflow.progress import EpochProgress
 from isovi.workflow.resume import (
     Attempt,
@@ -42,11 +44,7 @@ from isovi.workflow.resume import (
     require_decision,
 )
 
-BACKBONES: dict[str, Any] = {"scvi": IsoSCVI, "vae": IsoVAE}
-LATENT_KEY = "X_isovi"
 DOMAIN_KEY = "isovi_domain"
-SPLIT_KEY = "isovi_split"
-GENE_KEY = "isovi_gene"
 PACKAGES = (
     "isovi",
     "scvi-tools",
@@ -162,6 +160,7 @@ def fit(options: FitOptions, console: Console | None = None) -> dict[str, Any]:
         metrics.update(measure(model, used, latent, placement, options))
         annotate(adata, latent, genes, placement, options)
         metrics.update(domain_figures(adata, options))
+        metrics["guarantee"] = guarantee.headline(adata, adata.uns["isovi"])
         tell(metrics, console)
         metrics.update(seconds=round(time.perf_counter() - started, 2), peak_memory_mb=peak_memory())
         draw(folder / "figures", model, adata, placement, options)
@@ -410,17 +409,19 @@ def domain_figures(adata: AnnData, options: FitOptions) -> dict[str, Any]:
 
 
 def tell(metrics: dict[str, Any], console: Console) -> None:
-    """One line of figures, held out where there are such spots."""
+    """Figures, held out where there are such spots; what is known of geometry comes last."""
     part = "heldout" if "heldout" in metrics else "all"
     figures = metrics[part]
     line = (
-        f"{'Held-out' if part == 'heldout' else 'All'} spots: relative distortion "
-        f"{figures['relative_distortion']:.3f}, Spearman of distances {figures['spearman_distance']:.3f}, "
+        f"{'Held-out' if part == 'heldout' else 'All'} spots: "
+        f"Spearman of distances {figures['spearman_distance']:.3f}, "
         f"reconstruction {figures['reconstruction']:.2f} nats"
     )
     if "coordinate_error" in figures:
         line += f", coordinate error {figures['coordinate_error']:.2f} spacings"
     say(console, f"{line}; {metrics['n_domains']} domains")
+    if metrics["guarantee"]:
+        say(console, guarantee.tell(metrics["guarantee"], figures))
 
 
 def write(folder: Path, model: Any, adata: AnnData, metrics: dict[str, Any], options: FitOptions) -> None:

@@ -10,9 +10,9 @@ from anndata import AnnData
 from scipy import sparse
 
 from isovi.data import check
+from isovi.data.split import HELDOUT, TRAIN, VALIDATION
 from isovi.errors import InputError
 
-TRAIN, VALIDATION, HELDOUT = "train", "validation", "heldout"
 VALIDATION_SHARE = 0.1  # of the spots that are not held out
 MIN_SPOTS = 5  # training spots in which a gene must be seen
 CHUNK_ENTRIES = 20_000_000  # entries of a dense chunk of genes

@@ -1,0 +1,255 @@
+"""Certificates: bounds on L(ε) of unseen pairs that hold with a stated confidence.
+
+Held-out cells are joined to disjoint pairs. Given the fitted encoder the ratios d_Z / d_S of such pairs are
+independent, so their empirical distribution bounds the true one, whatever that is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import beta
+
+from isovi._shapes import CellBoolArray, PairFloatArray, PairIndexArray
+from isovi.errors import InputError
+from isovi.geometry.profile import EPSILONS, DistortionProfile, ProfilePoint, distortion_profile
+
+DELTA = 0.05
+"""Chance that a certificate is wrong."""
+
+CERTIFIED_EPSILON = 0.1
+"""Share of broken pairs for which a single L is certified by default."""
+
+
+@dataclass(frozen=True)
+class CurveCertificate:
+    """With confidence 1 - δ, for all ε at once: L(ε + 2η) is no more than the measured L(ε).
+
+    By the inequality of Dvoretzky, Kiefer and Wolfowitz with Massart's (1990) constant the empirical
+    distribution is within η = sqrt(ln(2/δ) / (2n)) of the true one everywhere, so any interval's share of
+    pairs is within 2η of the measured one.
+
+    Attributes
+    ----------
+    profile
+        Measured profile of the disjoint pairs.
+    delta
+        Chance that the statement is wrong.
+    """
+
+    profile: DistortionProfile
+    delta: float
+
+    @property
+    def n_pairs(self) -> int:
+        """Number of disjoint pairs."""
+        return self.profile.n_pairs
+
+    @property
+    def eta(self) -> float:
+        """Largest difference of the distributions, η."""
+        return math.sqrt(math.log(2 / self.delta) / (2 * self.n_pairs))
+
+    def for_epsilon(self, epsilon: float) -> ProfilePoint:
+        """Certified L at ``epsilon``: the measured L(ε - 2η); infinite where ε < 2η."""
+        if epsilon < 2 * self.eta:
+            return ProfilePoint(float(epsilon), math.inf, math.nan)
+        measured = self.profile.for_epsilon(epsilon - 2 * self.eta)
+        return ProfilePoint(float(epsilon), measured.L, measured.scale)
+
+    def curve(self, epsilons: Iterable[float] = EPSILONS) -> tuple[ProfilePoint, ...]:
+        """Certified points: the measured ones with ε moved up by 2η, as far as they stay below 1."""
+        moved = (epsilon + 2 * self.eta for epsilon in epsilons)
+        return tuple(self.for_epsilon(epsilon) for epsilon in moved if epsilon < 1)
+
+
+@dataclass(frozen=True)
+class PointCertificate:
+    """With confidence 1 - δ, for one ε: at most a share ε of pairs breaks λ d_S <= d_Z <= L λ d_S.
+
+    The middle of the interval of log ratios is chosen on one half of the pairs. Intervals around it are
+    nested, so on the other half the shortest one may be taken whose share of pairs outside has an exact
+    binomial upper bound (Clopper & Pearson 1934) of at most ε.
+
+    Attributes
+    ----------
+    epsilon
+        Share of pairs that may break the bounds.
+    L
+        Certified distortion constant; infinite if too many pairs coincide in latent or tissue.
+    scale
+        λ, latent length per coordinate unit.
+    delta
+        Chance that the statement is wrong.
+    n_pairs
+        Number of disjoint pairs, both halves.
+    """
+
+    epsilon: float
+    L: float
+    scale: float
+    delta: float
+    n_pairs: int
+
+
+def certify_curve(
+    latent: PairFloatArray,
+    tissue: PairFloatArray,
+    source: PairIndexArray,
+    target: PairIndexArray,
+    *,
+    trained: CellBoolArray | None = None,
+    delta: float = DELTA,
+    edges: Iterable[float] | None = None,
+) -> CurveCertificate:
+    """Certify the whole profile of disjoint pairs of held-out cells.
+
+    Parameters
+    ----------
+    latent, tissue
+        d_Z and d_S of each pair.
+    source, target
+        Cells of each pair. No cell may be in two pairs.
+    trained
+        Which cells the model saw, in training or for early stopping; none of them may be in a pair.
+    delta
+        Chance that the certificate is wrong.
+    edges
+        Ranges of d_S for the measured profile's bins.
+
+    Raises
+    ------
+    InputError
+        If pairs share a cell, hold a cell that was trained on, or ``delta`` is not between 0 and 1.
+    """
+    _check(source, target, trained, delta)
+    return CurveCertificate(distortion_profile(latent, tissue, edges=edges), float(delta))
+
+
+def certify_point(
+    latent: PairFloatArray,
+    tissue: PairFloatArray,
+    source: PairIndexArray,
+    target: PairIndexArray,
+    *,
+    rng: np.random.Generator,
+    epsilon: float = CERTIFIED_EPSILON,
+    trained: CellBoolArray | None = None,
+    delta: float = DELTA,
+) -> PointCertificate:
+    """Certify L for one ε, more tightly than :func:`certify_curve` does.
+
+    Parameters
+    ----------
+    latent, tissue, source, target, trained, delta
+        As for :func:`certify_curve`.
+    rng
+        Halves the pairs.
+    epsilon
+        Share of pairs that may break the bounds.
+
+    Raises
+    ------
+    InputError
+        As for :func:`certify_curve`, and if there are too few pairs for ``epsilon``: see
+        :func:`cells_needed`.
+    """
+    _check(source, target, trained, delta)
+    allowed = _allowed(len(source), epsilon, delta)
+    order = rng.permutation(len(source))
+    chosen, tested = order[: len(order) // 2], order[len(order) // 2 :]
+    profile = distortion_profile(latent[chosen], tissue[chosen])
+    middle = _middle(profile, allowed / len(tested))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        away = np.abs(np.log(latent[tested]) - np.log(tissue[tested]) - middle)
+    away[(latent[tested] == 0) & (tissue[tested] == 0)] = 0.0
+    half = np.sort(away)[len(tested) - allowed - 1]
+    return PointCertificate(
+        float(epsilon), float(np.exp(2 * half)), float(np.exp(middle - half)), float(delta), len(source)
+    )
+
+
+def _middle(profile: DistortionProfile, epsilon: float) -> float:
+    low, high = profile.interval(epsilon)
+    if np.isfinite([low, high]).all():
+        return (low + high) / 2
+    return float(np.median(profile.log_ratio)) if len(profile.log_ratio) else 0.0
+
+
+def _allowed(n_pairs: int, epsilon: float, delta: float) -> int:
+    """Most pairs of the tested half that may lie outside for the exact bound to be at most ε."""
+    tested = n_pairs - n_pairs // 2
+    outside = np.arange(max(int(epsilon * tested), 0) + 1)
+    fits = beta.ppf(1 - delta, outside + 1, np.maximum(tested - outside, 1e-9)) <= epsilon
+    if n_pairs < 2 or not fits.any():
+        raise InputError(
+            f"{n_pairs} disjoint pairs of held-out cells were given.",
+            f"To certify ε = {epsilon:g} with confidence {1 - delta:g} takes {cells_needed(epsilon, delta)} "
+            "held-out cells in pairs.",
+            f"Hold out more cells, or ask for ε of at least {least_epsilon(n_pairs, delta):.2g}.",
+        )
+    return int(outside[fits].max())
+
+
+def cells_needed(epsilon: float, delta: float = DELTA, *, curve: bool = False) -> int:
+    """Number of held-out cells that a certificate takes.
+
+    Parameters
+    ----------
+    epsilon
+        Share of broken pairs for which :func:`certify_point` can bound L at all; for a curve the wished-for
+        width 2η, by which its ε moves.
+    delta
+        Chance that the certificate is wrong.
+    curve
+        Whether the whole curve is to be certified.
+
+    Examples
+    --------
+    >>> cells_needed(0.1), cells_needed(0.1, curve=True)
+    (114, 1476)
+    """
+    if curve:
+        return 2 * math.ceil(2 * math.log(2 / delta) / epsilon**2)
+    tested = math.ceil(math.log(delta) / math.log1p(-epsilon))
+    return max(4 * tested - 2, 4)
+
+
+def least_epsilon(n_pairs: int, delta: float = DELTA) -> float:
+    """Smallest ε, rounded up to two digits, for which so many disjoint pairs can certify any L; 1 if none.
+
+    Examples
+    --------
+    >>> least_epsilon(57), least_epsilon(20)
+    (0.1, 0.26)
+    """
+    if n_pairs < 2:
+        return 1.0
+    return math.ceil(100 * (1 - delta ** (1 / (n_pairs - n_pairs // 2)))) / 100
+
+
+def _check(
+    source: PairIndexArray, target: PairIndexArray, trained: CellBoolArray | None, delta: float
+) -> None:
+    if not 0 < delta < 1:
+        raise InputError(
+            f"delta={delta} was asked for.", "It is a chance between 0 and 1.", "Give for example 0.05."
+        )
+    cells = np.concatenate([source, target])
+    shared = len(cells) - len(np.unique(cells))
+    if shared:
+        raise InputError(
+            f"{len(source)} pairs share {shared} cells.",
+            "Ratios are independent only if no cell is in two pairs.",
+            "Draw pairs with isovi.geometry.pairs.disjoint_pairs.",
+        )
+    seen = 0 if trained is None else int(trained[cells].sum())
+    if seen:
+        raise InputError(
+            f"{seen} of the {len(cells)} cells in pairs were trained on.",
+            "It holds for cells that the model never saw: geometry of training cells is memorised.",
+            "Hold cells out of the fit, and certify on those.",
+        )

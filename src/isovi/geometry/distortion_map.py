@@ -1,0 +1,91 @@
+"""Distortion spot by spot: where a latent tears the tissue apart or folds it onto itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.spatial.distance import cdist
+
+from isovi._shapes import CellFloatArray, CellIndexArray, CoordinateArray, LatentArray
+from isovi.geometry.distortion import profile_scale
+from isovi.geometry.pairs import sample_pairs
+
+N_PARTNERS = 200
+"""Spots of its section that each spot is compared with."""
+
+_SCALE_PAIRS = 200_000
+_CHUNK = 4096  # spots whose distances to all partners are held at once
+
+
+@dataclass(frozen=True)
+class DistortionMap:
+    """How well the distances of each spot to the rest of its section are kept.
+
+    Attributes
+    ----------
+    distortion
+        Relative distortion Σ|d_Z - λ d_S| / Σ λ d_S over the spot's pairs; not a number for a spot that is
+        alone in its section. Shape ``(cell,)``.
+    stretch
+        The same without the absolute value: positive where the latent holds the spot too far from the rest
+        (a tear), negative where too near (a fold). Shape ``(cell,)``.
+    scale
+        λ, latent length per coordinate unit, fitted to all spots that take part.
+    """
+
+    distortion: CellFloatArray
+    stretch: CellFloatArray
+    scale: float
+
+
+def spot_distortion(
+    latent: LatentArray,
+    coordinates: CoordinateArray,
+    section: CellIndexArray,
+    *,
+    rng: np.random.Generator,
+    n_partners: int = N_PARTNERS,
+) -> DistortionMap:
+    """Relative distortion of each spot's distances to randomly drawn spots of its section.
+
+    Needs O(cells x partners) time, and memory for one chunk of cells.
+
+    Parameters
+    ----------
+    latent
+        Shape ``(cell, latent)``.
+    coordinates
+        Shape ``(cell, axis)``.
+    section
+        Section code of each spot.
+    rng
+        Draws the partners, the same for all spots of a section.
+    n_partners
+        How many; all spots of a section that has no more.
+    """
+    scale = _scale(latent, coordinates, section, rng)
+    error, excess, expected = (np.zeros(len(section)) for _ in range(3))
+    for code in np.unique(section):
+        members = np.flatnonzero(section == code)
+        partners = rng.choice(members, min(n_partners, len(members)), replace=False)
+        for start in range(0, len(members), _CHUNK):
+            spots = members[start : start + _CHUNK]
+            wanted = scale * cdist(coordinates[spots], coordinates[partners])
+            off = cdist(latent[spots], latent[partners]) - wanted
+            error[spots], excess[spots] = np.abs(off).sum(axis=1), off.sum(axis=1)
+            expected[spots] = wanted.sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return DistortionMap(error / expected, excess / expected, scale)
+
+
+def _scale(
+    latent: LatentArray, coordinates: CoordinateArray, section: CellIndexArray, rng: np.random.Generator
+) -> float:
+    source, target = sample_pairs(section, _SCALE_PAIRS, rng)
+    in_latent, in_tissue = (
+        torch.as_tensor(np.linalg.norm(points[source] - points[target], axis=1))
+        for points in (latent, coordinates)
+    )
+    return float(profile_scale(in_latent, in_tissue, torch.ones_like(in_tissue)))

@@ -1,0 +1,275 @@
+"""Tissot ellipses: what the map from tissue to latent makes of a small circle around each spot.
+
+The map near a spot is a linear one, J, found by local linear regression of the latent on the coordinates. Its
+singular values are the half axes of the ellipse that a unit circle becomes: all the same where the map keeps
+angles, all one where it keeps distances. (Zhou & Du 2024, Fig. 4, draw them; the name is the cartographers'.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float
+from scipy.spatial import cKDTree
+
+from isovi._shapes import CellFloatArray, CellIndexArray, CoordinateArray, LatentArray
+from isovi.errors import InputError
+
+LinearMaps = Float[np.ndarray, "cell latent axis"]
+
+_BLOCK_VALUES = 2**22  # values looked at together: 32 MB of float64
+_THINNEST = 1e-2  # least thickness of a neighbourhood, as a share of its radius, for a map across it
+_ROUNDING = 1e-10  # a half axis below this share of the largest is rounding, and counts as none
+
+
+@dataclass(frozen=True)
+class TissotEllipses:
+    """Linear map from tissue to latent near each spot, and the ellipse (in 3-D: ellipsoid) it describes.
+
+    Everything is not-a-number at spots without a map, see :func:`local_linear_maps`.
+
+    Attributes
+    ----------
+    jacobian
+        J, latent length per coordinate unit, shape ``(cell, latent, axis)``.
+    half_axes
+        Singular values of J, largest first, latent length per coordinate unit, shape ``(cell, axis)``. Those
+        that are lost in rounding are zero; a latent of fewer dimensions than the tissue has such.
+    directions
+        Right singular vectors, shape ``(cell, axis, axis)``: row ``i`` is the unit vector in tissue that J
+        stretches by half axis ``i``. The sign is arbitrary, and so is a direction among equal half axes.
+    """
+
+    jacobian: LinearMaps
+    half_axes: Float[np.ndarray, "cell axis"]
+    directions: Float[np.ndarray, "cell axis axis"]
+
+    def __len__(self) -> int:
+        return len(self.half_axes)
+
+    @property
+    def valid(self) -> np.ndarray:
+        """Which spots have a map, shape ``(cell,)``."""
+        return np.isfinite(self.half_axes[:, 0])
+
+    @cached_property
+    def anisotropy(self) -> CellFloatArray:
+        """Largest over smallest half axis, at least 1; infinite where J flattens, NaN where J is zero."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self.half_axes[:, 0] / self.half_axes[:, -1]
+
+    @cached_property
+    def area(self) -> CellFloatArray:
+        """Area scale (in 3-D: volume scale): product of the half axes."""
+        return self.half_axes.prod(axis=1)
+
+    @cached_property
+    def angle(self) -> CellFloatArray:
+        """Angle of the longest half axis in 2-D tissue, from the first axis to the second, 0 to π.
+
+        Raises
+        ------
+        InputError
+            In 3-D tissue, where one angle does not tell a direction.
+        """
+        if self.directions.shape[1] != 2:
+            raise InputError(
+                f"The tissue has {self.directions.shape[1]} axes.",
+                "An orientation is one angle in 2-D tissue only.",
+                "Use directions[:, 0], the unit vector along the longest half axis.",
+            )
+        return _angle(self.directions[:, 0])
+
+    def in_tissue(self) -> tuple[Float[np.ndarray, "cell 2"], CellFloatArray]:
+        """Ellipses to draw at the spots: long where, and in the direction in which, the map stretches.
+
+        Returns
+        -------
+        half_axes, angle
+            Those of the ellipse of (JᵀJ)^½, in 3-D tissue seen along the third axis; the angle as
+            :attr:`angle`.
+        """
+        stretch = np.swapaxes(self.directions, 1, 2) @ (self.half_axes[:, :, None] * self.directions)
+        return outlines(stretch[:, :2])
+
+    def in_plane(
+        self, projection: Float[np.ndarray, "2 latent"]
+    ) -> tuple[Float[np.ndarray, "cell 2"], CellFloatArray]:
+        """Ellipses to draw in a plane view of the latent: the images of unit circles in tissue.
+
+        Parameters
+        ----------
+        projection
+            P, the linear map of the latent to the plane.
+
+        Returns
+        -------
+        half_axes, angle
+            Those of the ellipse of P J; the angle in the plane, from its first axis to its second, 0 to π.
+        """
+        return outlines(projection @ self.jacobian)
+
+
+def tissot_ellipses(
+    latent: LatentArray,
+    coordinates: CoordinateArray,
+    section: CellIndexArray,
+    n_neighbors: int = 12,
+) -> TissotEllipses:
+    """Tissot ellipse of every spot; the parameters are those of :func:`local_linear_maps`."""
+    return ellipses_of(local_linear_maps(latent, coordinates, section, n_neighbors))
+
+
+def ellipses_of(jacobian: LinearMaps) -> TissotEllipses:
+    """Ellipses of given linear maps.
+
+    Parameters
+    ----------
+    jacobian
+        J of every spot, shape ``(cell, latent, axis)``; one with a value that is not finite has no ellipse.
+    """
+    n, rank, axes = jacobian.shape
+    half_axes, directions = np.empty((n, axes)), np.empty((n, axes, axes))
+    missing = ((0, 0), (0, max(axes - rank, 0)), (0, 0))
+    for part in _blocks(n, rank * axes):
+        _, half_axes[part], directions[part] = _svd(np.pad(jacobian[part], missing))
+    half_axes[half_axes < _ROUNDING * half_axes[:, :1]] = 0.0
+    return TissotEllipses(jacobian, half_axes, directions)
+
+
+def local_linear_maps(
+    latent: LatentArray,
+    coordinates: CoordinateArray,
+    section: CellIndexArray,
+    n_neighbors: int = 12,
+) -> LinearMaps:
+    """Slope of the weighted linear regression of the latent on the coordinates around each spot.
+
+    The spot and its ``n_neighbors`` nearest spots of the section have the weights ``1 - (d / h)²`` by their
+    distance d (Epanechnikov 1969), where h is the distance of the next nearest spot. A neighbour's weight
+    thus falls to zero before another takes its place, and no choice is made among neighbours that are equally
+    far. On a regular grid, a number of neighbours that fills whole shells uses all of them: 6, 12 or 18 where
+    spots lie in a hexagonal grid, 4, 8 or 12 in a square one.
+
+    There is no map, but not-a-number, where the neighbourhood does not tell one in all directions: where it
+    is thinner than a hundredth of its radius h, because the neighbours lie on a line (in 3-D: in a plane), at
+    one place, or all at the distance h; at all spots of a section with fewer than ``axis + 2`` spots; at
+    spots that have no position; and next to a latent value that is not finite. A section with no more than
+    ``n_neighbors + 1`` spots uses all but the farthest, which gives h.
+
+    Parameters
+    ----------
+    latent
+        Shape ``(cell, latent)``.
+    coordinates
+        Shape ``(cell, axis)``, with 2 or 3 axes. Rows of not-a-number are left out, also as neighbours.
+    section
+        Section code of each spot, shape ``(cell,)``: maps of one section do not depend on another.
+    n_neighbors
+        Number of neighbours, at least one more than there are axes.
+
+    Returns
+    -------
+    J, latent length per coordinate unit, shape ``(cell, latent, axis)``.
+
+    Raises
+    ------
+    InputError
+        If there are too few neighbours for a map.
+    """
+    _require_enough(n_neighbors, coordinates.shape[1])
+    maps = np.full((len(latent), latent.shape[1], coordinates.shape[1]), np.nan)
+    for members in _members(coordinates, section):
+        if len(members) >= coordinates.shape[1] + 2:
+            positions, values = (array[members].astype(np.float64) for array in (coordinates, latent))
+            maps[members] = _section_maps(values, positions, min(n_neighbors, len(members) - 2))
+    return maps
+
+
+def outlines(maps: Float[np.ndarray, "cell 2 axis"]) -> tuple[Float[np.ndarray, "cell 2"], CellFloatArray]:
+    """Half axes, longest first, and angle of the ellipses that linear maps to a plane make of unit circles.
+
+    Parameters
+    ----------
+    maps
+        Shape ``(cell, 2, axis)``.
+
+    Returns
+    -------
+    half_axes, angle
+        Shapes ``(cell, 2)`` and ``(cell,)``; the angle of the longest one in the plane, 0 to π.
+    """
+    left, half_axes, _ = _svd(maps)
+    return half_axes, _angle(left[:, :, 0])
+
+
+def _require_enough(n_neighbors: int, axes: int) -> None:
+    if n_neighbors <= axes:
+        raise InputError(
+            f"n_neighbors={n_neighbors} for coordinates of {axes} axes.",
+            f"A linear map needs at least {axes + 1} neighbours.",
+            "Pass n_neighbors=12, say.",
+        )
+
+
+def _members(coordinates: CoordinateArray, section: CellIndexArray) -> list[np.ndarray]:
+    """Indices of the placed spots of each section."""
+    placed = np.flatnonzero(np.isfinite(coordinates).all(axis=1))
+    order = placed[np.argsort(section[placed], kind="stable")]
+    return np.split(order, np.flatnonzero(np.diff(section[order])) + 1)
+
+
+def _section_maps(latent: LatentArray, positions: CoordinateArray, k: int) -> LinearMaps:
+    n, axes = positions.shape
+    tree = cKDTree(positions)
+    maps = np.empty((n, latent.shape[1], axes))
+    for part in _blocks(n, (k + 2) * (latent.shape[1] + 2 * axes)):
+        distance, near = tree.query(positions[part], k + 2)  # the spot itself, its neighbours, the next one
+        radius = distance[:, -1]
+        inside = near[:, :-1]
+        weight = 1 - (distance[:, :-1] / _nonzero(radius)[:, None]) ** 2
+        offset = (positions[inside] - positions[part, None]) / _nonzero(radius)[:, None, None]
+        change = latent[inside] - latent[part, None]  # of a constant latent it is zero without rounding
+        maps[part] = _slopes(change, offset, weight) / _nonzero(radius)[:, None, None]
+    return maps
+
+
+def _slopes(
+    change: Float[np.ndarray, "cell near latent"],
+    offset: Float[np.ndarray, "cell near axis"],
+    weight: Float[np.ndarray, "cell near"],
+) -> LinearMaps:
+    """Slopes of the regressions with intercept of ``change`` on ``offset``; neighbourhoods have radius 1."""
+    weight = (weight / weight.sum(axis=1, keepdims=True))[:, :, None]
+    centred = offset - (weight * offset).sum(axis=1, keepdims=True)
+    weighted = np.swapaxes(weight * centred, 1, 2)
+    moment, cross = weighted @ centred, weighted @ change
+    slopes = np.full((len(change), change.shape[2], offset.shape[2]), np.nan)
+    thick = np.linalg.eigvalsh(moment)[:, 0] > _THINNEST**2
+    slopes[thick] = np.swapaxes(np.linalg.solve(moment[thick], cross[thick]), 1, 2)
+    return slopes
+
+
+def _svd(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Reduced singular value decompositions; those of maps that are not finite are not-a-number."""
+    finite = np.isfinite(maps).all(axis=(1, 2))
+    parts = np.linalg.svd(np.where(finite[:, None, None], maps, 0.0), full_matrices=False)
+    for part in parts:
+        part[~finite] = np.nan
+    return parts
+
+
+def _angle(vectors: np.ndarray) -> np.ndarray:
+    return np.arctan2(vectors[:, 1], vectors[:, 0]) % np.pi
+
+
+def _nonzero(radius: np.ndarray) -> np.ndarray:
+    """The radius, or one where all neighbours are at one place, which is seen by their thickness."""
+    return np.where(radius > 0, radius, 1.0)
+
+
+def _blocks(n: int, values_each: int) -> list[slice]:
+    size = max(_BLOCK_VALUES // values_each, 1)
+    return [slice(start, start + size) for start in range(0, n, size)]

@@ -1,0 +1,325 @@
+"""Tissot ellipses, in tissue and in a plane view of the latent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import matplotlib as mpl
+import numpy as np
+from anndata import AnnData
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import EllipseCollection
+from matplotlib.colors import Colormap, ListedColormap, LogNorm, Normalize
+from numpy.typing import ArrayLike, NDArray
+
+from isovi.errors import InputError
+from isovi.geometry.tissot import TissotEllipses, ellipses_of, tissot_ellipses
+from isovi.pl import _canvas, _palette, _spots
+from isovi.pl._canvas import AxesLike, PathLike
+from isovi.pl.latent_map import onto_tissue, require_rows
+
+Basis = Literal["spatial", "latent"]
+
+_ROUND, _TORN = 1.0, 4.0  # anisotropies at the ends of the colours, the same in every picture
+_TICKS = (1, 1.5, 2, 3, 4)
+_LONGEST = 3.0  # longest half axis drawn, in median radii
+_RASTER_ABOVE = 5_000  # spots; beyond that vector files would be huge
+_MOST = {"spatial": 1000, "latent": 250}
+_PANEL_COLUMNS = 4
+_BAR_WIDTH = 0.7  # inches
+_OPACITY = 0.75
+_CANDIDATES = 20  # spots looked at for each that is drawn, where there are many more
+
+
+def tissot(
+    adata: AnnData,
+    key: str = "isovi_tissot",
+    *,
+    basis: Basis = "spatial",
+    color: str | None = None,
+    max_ellipses: int | None = None,
+    ax: AxesLike | None = None,
+    save: PathLike | None = None,
+) -> Axes | NDArray:
+    """Draw the Tissot ellipses that :func:`isovi.tl.tissot` found.
+
+    In tissue, each ellipse is long in the direction in which the latent changes fastest, and large where it
+    changes much. In the latent, it is the image of a small circle around the spot. All sizes of a panel are
+    multiplied by one number that gives the median ellipse the room of a spot: a latent that keeps distances
+    has equal circles.
+
+    Parameters
+    ----------
+    adata
+        Annotated data; nothing in it is changed. The latent, positions and sections are those of
+        ``uns[key]["params"]``.
+    key
+        The ``key_added`` of :func:`isovi.tl.tissot`.
+    basis
+        ``"spatial"``: at the spots in tissue. ``"latent"``: in the first two principal components of the
+        latent, brought onto the tissue as in :func:`latent_map`.
+    color
+        Numeric column of ``obs``; the anisotropy by default, in colours that are the same in every picture:
+        from 1, round, to 4, stretched or torn.
+    max_ellipses
+        In a panel with more, as many are drawn, spread evenly; by default 1000 in tissue, and 250 in the
+        latent, where they overlap.
+    ax
+        Axes to draw on, one for each section; ``None`` makes a figure with a colour bar.
+    save
+        File to write, in the format that its name ends in.
+
+    Returns
+    -------
+    The Axes, or an array of them if there are several sections.
+
+    Raises
+    ------
+    InputError
+        If ellipses or a column are missing, an argument is out of range, or `ax` does not fit the number of
+        sections.
+    """
+    n_shown = _most(basis, max_ellipses)
+    parameters, ellipses = _stored(adata, key)
+    parts = _spots.sections(adata, parameters["spatial_key"], parameters.get("section_key"))
+    values, shades = _shades(adata, color, ellipses)
+    axes = _panels(len(parts), ax, parts[0], title=0.2)
+    for panel, part in zip(axes, parts, strict=True):
+        rows = part.members
+        latent = np.asarray(adata.obsm[parameters["use_rep"]], dtype=np.float64)[rows]
+        view = _view(_subset(ellipses, rows), latent, part.positions, basis)
+        _draw(panel, view, shades.to_rgba(values[rows]), n_shown)
+        panel.set_title(part.name, fontsize="medium")
+    if ax is None:
+        _bar(axes, shades, color)
+    _canvas.write(axes, save)
+    return _canvas.result(axes)
+
+
+def tissot_latents(
+    latents: Mapping[str, ArrayLike],
+    coordinates: ArrayLike,
+    *,
+    basis: Basis = "latent",
+    n_neighbors: int = 12,
+    max_ellipses: int | None = None,
+    ax: AxesLike | None = None,
+    save: PathLike | None = None,
+) -> Axes | NDArray:
+    """Draw the Tissot ellipses of several latents side by side (Zhou & Du 2024, Fig. 4).
+
+    Parameters
+    ----------
+    latents
+        Latents by name, each of shape ``(n, n_latent)``, of the spots of one section.
+    coordinates
+        Positions, shape ``(n, 2)`` or ``(n, 3)``, in any isotropic unit; the first two columns are drawn.
+    basis, max_ellipses
+        As in :func:`tissot`.
+    n_neighbors
+        As in :func:`isovi.tl.tissot`.
+    ax
+        Axes to draw on, one for each latent; ``None`` makes a figure with a colour bar.
+    save
+        File to write, in the format that its name ends in.
+
+    Returns
+    -------
+    The Axes, or an array of them if there are several latents. Titles tell the median anisotropy.
+
+    Raises
+    ------
+    InputError
+        If a latent does not have a row per position, an argument is out of range, or `ax` does not fit.
+    """
+    n_shown = _most(basis, max_ellipses)
+    positions = np.asarray(coordinates, dtype=np.float64)
+    values = {name: np.asarray(latent, dtype=np.float64) for name, latent in latents.items()}
+    require_rows(values, len(positions))
+    section = _spots.Section("", np.arange(len(positions)), positions[:, :2])
+    axes = _panels(len(values), ax, section, title=0.4)
+    shades = ScalarMappable(*_anisotropy_colors())
+    for panel, (name, latent) in zip(axes, values.items(), strict=True):
+        ellipses = tissot_ellipses(latent, positions, np.zeros(len(positions), dtype=np.int64), n_neighbors)
+        view = _view(ellipses, latent, positions[:, :2], basis)
+        _draw(panel, view, shades.to_rgba(ellipses.anisotropy), n_shown)
+        panel.set_title(f"{name}\nmedian anisotropy {_median(ellipses):.2f}", fontsize="medium")
+    if ax is None:
+        _bar(axes, shades, None)
+    _canvas.write(axes, save)
+    return _canvas.result(axes)
+
+
+# ---------------------------------------------------------------------------- what is drawn
+
+
+@dataclass(frozen=True)
+class _View:
+    """Ellipses in the plane of a panel, in its units but for one factor on all half axes."""
+
+    positions: NDArray[np.float64]  # (cell, 2)
+    half_axes: NDArray[np.float64]  # (cell, 2), longest first
+    angle: NDArray[np.float64]  # (cell,), radians
+
+
+def _view(ellipses: TissotEllipses, latent: NDArray, positions: NDArray, basis: Basis) -> _View:
+    if basis == "spatial":
+        return _View(positions, *ellipses.in_tissue())
+    placed, _ = onto_tissue(latent, positions)
+    projection = np.linalg.lstsq(latent - latent.mean(axis=0), placed - placed.mean(axis=0), rcond=None)[0]
+    return _View(placed, *ellipses.in_plane(projection.T))
+
+
+def _subset(ellipses: TissotEllipses, rows: NDArray) -> TissotEllipses:
+    return TissotEllipses(ellipses.jacobian[rows], ellipses.half_axes[rows], ellipses.directions[rows])
+
+
+def _evenly(positions: NDArray, n: int) -> NDArray[np.intp]:
+    """Indices of `n` spots, each the farthest from all before it; all if there are no more."""
+    if len(positions) <= n:
+        return np.arange(len(positions))
+    candidates = np.random.default_rng(0).permutation(len(positions))[: _CANDIDATES * n]
+    places = positions[candidates]
+    chosen, distance = [0], np.full(len(places), np.inf)
+    while len(chosen) < n:
+        distance = np.minimum(distance, np.square(places - places[chosen[-1]]).sum(axis=1))
+        chosen.append(int(distance.argmax()))
+    return candidates[chosen]
+
+
+def _median(ellipses: TissotEllipses) -> float:
+    known = ellipses.anisotropy[~np.isnan(ellipses.anisotropy)]
+    return float(np.median(known)) if len(known) else float("nan")
+
+
+# ---------------------------------------------------------------------------- drawing
+
+
+def _panels(n: int, ax: AxesLike | None, section: _spots.Section, *, title: float) -> list[Axes]:
+    """Panels in the proportions of a section, with room for titles and the colour bar, in inches."""
+    width, height = section.panel_size
+    columns = min(n, _PANEL_COLUMNS)
+    return _canvas.panels(n, ax, columns=columns, size=(width + _BAR_WIDTH / columns, height + title))
+
+
+def _draw(ax: Axes, view: _View, colors: NDArray, most: int) -> None:
+    _dots(ax, view.positions)
+    valid = np.flatnonzero(np.isfinite(view.angle))
+    if len(valid):
+        shown = valid[_evenly(view.positions[valid], most)]
+        room = _spots.Section("", shown, view.positions[shown]).diameter / 2
+        half_axes = _fitted(view.half_axes[shown], room)
+        order = np.argsort(-half_axes[:, 0], kind="stable")  # small ones on top
+        shown, half_axes = shown[order], half_axes[order]
+        _outline(ax, view.positions[shown], half_axes, view.angle[shown], colors[shown])
+        ax.update_datalim(_corners(view.positions[shown], half_axes))
+    ax.margins(0.02)
+    ax.autoscale_view()
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.yaxis.set_inverted(True)  # as in images
+    ax.set_axis_off()
+
+
+def _corners(positions: NDArray, half_axes: NDArray) -> NDArray[np.float64]:
+    """Points between which all ellipses lie."""
+    reach = half_axes[:, :1]
+    return np.concatenate([positions - reach, positions + reach])
+
+
+def _fitted(half_axes: NDArray, room: float) -> NDArray[np.float64]:
+    """Half axes with a median radius (root mean square) of `room`, none too long to see its neighbours."""
+    median = np.median(np.sqrt(np.square(half_axes).mean(axis=1)))
+    return np.minimum(half_axes * (room / (median or 1.0)), _LONGEST * room)
+
+
+def _dots(ax: Axes, positions: NDArray) -> None:
+    size = float(np.clip(6_000 / max(len(positions), 1), 0.5, 6))
+    ax.scatter(
+        positions[:, 0],
+        positions[:, 1],
+        s=size,
+        color=_palette.MISSING,
+        linewidths=0,
+        rasterized=len(positions) > _RASTER_ABOVE,
+    )
+
+
+def _outline(ax: Axes, positions: NDArray, half_axes: NDArray, angle: NDArray, colors: NDArray) -> None:
+    ax.add_collection(
+        EllipseCollection(
+            2 * half_axes[:, 0],
+            2 * half_axes[:, 1],
+            np.rad2deg(angle),
+            units="xy",
+            offsets=positions,
+            offset_transform=ax.transData,
+            facecolors=colors * [1, 1, 1, _OPACITY],
+            edgecolors=colors * [0.8, 0.8, 0.8, 1],
+            linewidths=0.4,
+        )
+    )
+
+
+def _anisotropy_colors() -> tuple[Normalize, Colormap]:
+    return LogNorm(_ROUND, _TORN, clip=True), ListedColormap(
+        mpl.colormaps["plasma"](np.linspace(0.05, 0.88, 256))
+    )
+
+
+def _shades(adata: AnnData, color: str | None, ellipses: TissotEllipses) -> tuple[NDArray, ScalarMappable]:
+    """Values of the spots, and the colours that they stand for."""
+    if color is None:
+        return ellipses.anisotropy, ScalarMappable(*_anisotropy_colors())
+    if color not in adata.obs or adata.obs[color].dtype.kind not in "iuf":
+        raise InputError(
+            f'obs has no numeric column "{color}" (it has: {", ".join(map(str, adata.obs)) or "none"}).',
+            "Ellipses are coloured by a number for each spot.",
+            "Name a numeric column, or leave color out to see the anisotropy.",
+        )
+    values = adata.obs[color].to_numpy(dtype=np.float64)
+    known = values[np.isfinite(values)]
+    low, high = np.quantile(known, [0.02, 0.98]) if len(known) else (0.0, 1.0)
+    return values, ScalarMappable(Normalize(low, high), "viridis")
+
+
+def _bar(axes: list[Axes], shades: ScalarMappable, color: str | None) -> None:
+    beyond = "max" if color is None else "both"  # no anisotropy is below one
+    bar = axes[0].figure.colorbar(
+        shades, ax=axes, fraction=0.05, shrink=0.5, aspect=25, pad=0.02, extend=beyond
+    )
+    if color is None:
+        bar.set_ticks(_TICKS, labels=[f"{tick:g}" for tick in _TICKS], minor=False)
+        bar.minorticks_off()
+    bar.set_label(color or "anisotropy (1 = round)", fontsize="small")
+    bar.ax.tick_params(labelsize="small")
+    bar.outline.set_visible(False)
+
+
+# ---------------------------------------------------------------------------- checks
+
+
+def _stored(adata: AnnData, key: str) -> tuple[Mapping[str, str], TissotEllipses]:
+    """Parameters of the ellipses, and the ellipses."""
+    if key not in adata.uns or f"{key}_jacobian" not in adata.obsm:
+        raise InputError(
+            f'The data has no ellipses "{key}" (uns has: {", ".join(map(str, adata.uns)) or "nothing"}).',
+            "They must be found before they are drawn.",
+            "Run isovi.tl.tissot(adata) first, or pass another key.",
+        )
+    parameters = adata.uns[key]["params"]
+    flat = np.asarray(adata.obsm[f"{key}_jacobian"], dtype=np.float64)
+    n_axes = adata.obsm[parameters["spatial_key"]].shape[1]
+    return parameters, ellipses_of(flat.reshape(len(flat), -1, n_axes))
+
+
+def _most(basis: str, max_ellipses: int | None) -> int:
+    if basis not in _MOST or (max_ellipses is not None and max_ellipses < 1):
+        raise InputError(
+            f"basis={basis!r} and max_ellipses={max_ellipses}.",
+            'The basis is "spatial" or "latent", and at least one ellipse is drawn.',
+            'Pass basis="spatial" and max_ellipses=1000, say.',
+        )
+    return max_ellipses or _MOST[basis]

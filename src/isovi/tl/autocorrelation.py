@@ -1,0 +1,297 @@
+"""Spatial autocorrelation of latent dimensions, with p-values under permutation within sections."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+from scipy.stats import false_discovery_control, norm
+
+from isovi.data import check
+from isovi.errors import InputError
+from isovi.tl import _inputs
+from isovi.tl.metrics import Graph, _matrix, _same_rows, spatial_neighbors
+
+STATISTICS = ("morans_i", "gearys_c")
+"""Columns of the table that hold a statistic; the columns that belong to it begin with its name."""
+
+_ROUNDING = 1e-12  # relative: sums of squares below this are zero, permuted values this close are equal
+
+
+def spatial_autocorrelation(
+    adata: AnnData,
+    *,
+    use_rep: str = "X_isovi",
+    spatial_key: str = "spatial",
+    section_key: str | None = None,
+    cells: ArrayLike | None = None,
+    n_neighbors: int = 6,
+    n_perms: int | None = None,
+    seed: int = 0,
+    key_added: str = "isovi_autocorrelation",
+) -> pd.DataFrame:
+    """Test which latent dimensions are smooth in tissue: Moran's I and Geary's C with p-values.
+
+    See :func:`autocorrelation_table` for the columns and for what is tested.
+
+    Parameters
+    ----------
+    adata
+        Annotated data; only ``uns[key_added]`` and ``uns[key_added + "_params"]`` are written.
+    use_rep
+        Key in ``obsm`` of the latent, shape ``(n_obs, n_latent)``.
+    spatial_key
+        Key in ``obsm`` of the positions, shape ``(n_obs, 2)`` or ``(n_obs, 3)``.
+    section_key
+        Column of ``obs`` with the tissue section; ``None`` if there is only one. Neighbours are sought, and
+        values permuted, within sections.
+    cells
+        Spots that take part, e.g. those held out: boolean mask of shape ``(n_obs,)`` or row numbers; all by
+        default. Neighbours are sought among them.
+    n_neighbors
+        Neighbours of each spot on the spatial graph, see :func:`spatial_neighbors`.
+    n_perms
+        Number of random permutations for the p-values; ``None`` takes the normal approximation.
+    seed
+        Seed of the permutations.
+    key_added
+        Key in ``uns`` of the table. The same key with ``"_params"`` gets the parameters and the number of
+        spots that took part.
+
+    Returns
+    -------
+    The table, one row for each dimension: ``"Z1"``, ``"Z2"``, ...
+
+    Raises
+    ------
+    InputError
+        If a key is missing, the latent or the positions are not finite, `cells` is no selection of spots, or
+        a number is out of range.
+    """
+    chosen = _inputs.chosen_cells(cells, adata.n_obs)
+    latent = _inputs.latent(adata, use_rep)[chosen]
+    positions = check.coordinates(adata, spatial_key)[chosen]
+    sections = _inputs.sections(adata, section_key)[chosen]
+    graph = spatial_neighbors(positions, sections, n_neighbors)
+    table = autocorrelation_table(latent, graph, sections, n_perms=n_perms, seed=seed)
+    adata.uns[key_added] = table.copy()
+    adata.uns[f"{key_added}_params"] = (
+        {"use_rep": use_rep, "spatial_key": spatial_key, "n_neighbors": n_neighbors, "n_spots": len(chosen)}
+        | ({} if section_key is None else {"section_key": section_key})
+        | ({} if n_perms is None else {"n_perms": n_perms, "seed": seed})
+    )
+    return table
+
+
+def autocorrelation_table(
+    latent: ArrayLike,
+    graph: Graph,
+    sections: ArrayLike,
+    *,
+    n_perms: int | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Moran's I and Geary's C of each latent dimension, tested against permutation within sections.
+
+    The null hypothesis: within a section, values do not depend on the place. A dimension that differs only
+    between sections has a high Moran's I, but its expected value is as high. The alternative is one-sided:
+    neighbours are more alike (I above, C below what is expected).
+
+    Parameters
+    ----------
+    latent
+        Shape ``(n, n_latent)``.
+    graph
+        Spatial connectivities, shape ``(n, n)``, none of them between sections or of a spot with itself.
+    sections
+        Section of each spot, shape ``(n,)``.
+    n_perms
+        Number of random permutations; ``None`` for the normal approximation.
+    seed
+        Seed of the permutations.
+
+    Returns
+    -------
+    One row for each dimension, named ``"Z1"``, ``"Z2"``, ..., and for ``morans_i`` as for ``gearys_c``:
+
+    - the statistic under that name, as :func:`morans_i_per_dimension` gives it;
+    - ``*_expected``, ``*_z``: its mean over all permutations, and how many of their standard deviations it
+      lies from there, both exact (Mantel 1967; with one section, Cliff and Ord's randomisation moments);
+    - ``*_p``: probability of a value as extreme; the tail of the normal distribution, or with `n_perms` the
+      share ``(1 + k) / (1 + n_perms)`` where k permutations were as extreme (Phipson and Smyth 2010);
+    - ``*_p_adjusted``: over the dimensions, by Benjamini and Hochberg's method.
+
+    NaN where a dimension is constant; z and p are NaN also where no permutation changes the statistic.
+
+    Raises
+    ------
+    InputError
+        If `n_perms` is not positive, `seed` is negative, the arrays do not describe the same spots, or the
+        graph connects sections or a spot with itself.
+
+    Examples
+    --------
+    >>> positions = np.stack(np.divmod(np.arange(100.0), 10), axis=1)
+    >>> noise = np.random.default_rng(0).normal(size=100)
+    >>> one = np.zeros(100)
+    >>> table = autocorrelation_table(np.c_[positions, noise], spatial_neighbors(positions, one), one)
+    >>> (table["morans_i_p_adjusted"] < 0.05).to_dict()
+    {'Z1': True, 'Z2': True, 'Z3': False}
+    """
+    _require_numbers(n_perms, seed)
+    values, codes = _matrix(latent, "latent"), np.asarray(sections)
+    _same_rows(latent=values, graph=graph, sections=codes)
+    weights = sparse.csr_matrix(graph, dtype=np.float64)
+    _require_within(weights, codes)
+    values = values - values.mean(axis=0)
+    members = [np.flatnonzero(codes == code) for code in np.unique(codes)]
+    factor = _factors(values, weights.sum())
+    statistics = factor * _pair_sums(values, weights)
+    expected, deviation = factor * _moments(values, weights, members)
+    z = (statistics - expected) / deviation
+    p = np.stack([norm.sf(z[0]), norm.cdf(z[1])])
+    if n_perms is not None:
+        p = np.where(np.isnan(z), np.nan, _permuted_p(values, weights, members, n_perms, seed))
+    return _table(statistics, expected, z, p)
+
+
+# ---------------------------------------------------------------------------- statistics
+
+
+def _pair_sums(values: NDArray, weights: sparse.csr_matrix) -> NDArray[np.float64]:
+    """Sums (2, d) over pairs of w_ij y_i y_j and of w_ij (y_i - y_j)²."""
+    products = np.einsum("ij,ij->j", values, weights @ values)
+    degrees = np.asarray(weights.sum(axis=0) + weights.sum(axis=1).T).ravel()
+    return np.stack([products, degrees @ values**2 - 2 * products])
+
+
+def _factors(values: NDArray, total: float) -> NDArray[np.float64]:
+    """What turns the sums over pairs of centred values (n, d) into Moran's I and Geary's C, (2, d)."""
+    n, squares = len(values), (values**2).sum(axis=0)
+    varies = (np.ptp(values, axis=0) > 0) & (total > 0)
+    scale = np.divide(1.0, total * squares, out=np.full_like(squares, np.nan), where=varies)
+    return np.stack([n * scale, (n - 1) / 2 * scale])
+
+
+# ---------------------------------------------------------------------------- exact moments
+
+
+def _moments(values: NDArray, weights: sparse.csr_matrix, members: list[NDArray]) -> NDArray[np.float64]:
+    """Means and standard deviations (2, 2, d) of :func:`_pair_sums` over all permutations within sections.
+
+    Sections are permuted independently: means and variances add. Deviations of zero are NaN.
+    """
+    symmetric = (weights + weights.T) / 2
+    parts = []
+    for spots in members:
+        within = _weight_sums(symmetric[spots][:, spots])
+        parts.append([_mantel(within, pairs(values[spots]), len(spots)) for pairs in (_products, _squares)])
+    mean, variance = np.sum(parts, axis=0).transpose(1, 0, 2)
+    return np.stack([mean, np.sqrt(np.where(variance > 0, variance, np.nan))])
+
+
+_Sums = tuple[Any, Any, Any]
+"""Of a symmetric matrix without its diagonal: the total, the sum of each row, the sum of squares."""
+
+
+def _weight_sums(weights: sparse.spmatrix | sparse.sparray) -> _Sums:
+    rows = np.asarray(weights.sum(axis=1)).reshape(-1, 1)
+    return rows.sum(), rows, weights.multiply(weights).sum()
+
+
+def _products(values: NDArray) -> _Sums:
+    """Sums of y_i y_j for each column y of (n, d)."""
+    total = values.sum(axis=0)
+    rows = values * (total - values)
+    return rows.sum(axis=0), rows, (values**2).sum(axis=0) ** 2 - (values**4).sum(axis=0)
+
+
+def _squares(values: NDArray) -> _Sums:
+    """Sums of (y_i - y_j)² for each column y of (n, d)."""
+    centred = values - values.mean(axis=0)
+    second, fourth = (centred**2).sum(axis=0), (centred**4).sum(axis=0)
+    rows = len(values) * centred**2 + second
+    return rows.sum(axis=0), rows, 2 * len(values) * fourth + 6 * second**2
+
+
+def _mantel(a: _Sums, b: _Sums, n: int) -> NDArray[np.float64]:
+    """Mean and variance (2, d), over permutations of the n spots, of the sum of a_ij b_ij (Mantel 1967)."""
+    (squares_a, rows_a), (squares_b, rows_b) = _centred(a, n), _centred(b, n)
+    # Terms by how many spots two pairs have in common; a sum over too few spots for them is empty.
+    two = 2 * squares_a * squares_b / max(n * (n - 1), 1)
+    one = 4 * (rows_a - squares_a) * (rows_b - squares_b) / max(n * (n - 1) * (n - 2), 1)
+    none = (2 * squares_a - 4 * rows_a) * (2 * squares_b - 4 * rows_b)
+    variance = two + one + none / max(n * (n - 1) * (n - 2) * (n - 3), 1)
+    return np.stack([a[0] * b[0] / max(n * (n - 1), 1), variance])
+
+
+def _centred(sums: _Sums, n: int) -> tuple[Any, Any]:
+    """Sum of squares, and of squared row sums, once the mean is taken from all pairs."""
+    total, rows, squares = sums
+    mean = total / max(n * (n - 1), 1)
+    remaining = squares - total * mean
+    differ = remaining > _ROUNDING * squares  # otherwise all pairs are alike, and no permutation matters
+    return remaining * differ, ((rows - (n - 1) * mean) ** 2).sum(axis=0) * differ
+
+
+# ---------------------------------------------------------------------------- permutations
+
+
+def _permuted_p(
+    values: NDArray, weights: sparse.csr_matrix, members: list[NDArray], n_perms: int, seed: int
+) -> NDArray[np.float64]:
+    """Shares (2, d) of permutations within sections, and the data themselves, that are as extreme."""
+    towards = np.array([[1.0], [-1.0]])  # I above, C below
+    observed = towards * _pair_sums(values, weights)
+    limit = observed - _ROUNDING * np.abs(observed)
+    rng = np.random.default_rng(seed)
+    extreme = np.ones(observed.shape)
+    order = np.empty(len(values), dtype=np.intp)
+    for _ in range(n_perms):
+        for spots in members:
+            order[spots] = rng.permutation(spots)
+        extreme += towards * _pair_sums(values[order], weights) >= limit
+    return extreme / (n_perms + 1)
+
+
+# ---------------------------------------------------------------------------- pieces
+
+
+def _table(statistics: NDArray, expected: NDArray, z: NDArray, p: NDArray) -> pd.DataFrame:
+    columns: dict[str, NDArray] = {}
+    for i, name in enumerate(STATISTICS):
+        columns |= {name: statistics[i], f"{name}_expected": expected[i], f"{name}_z": z[i]}
+        columns |= {f"{name}_p": p[i], f"{name}_p_adjusted": _adjusted(p[i])}
+    names = [f"Z{i + 1}" for i in range(p.shape[1])]
+    return pd.DataFrame(columns, index=pd.Index(names, name="dimension", dtype=object))
+
+
+def _adjusted(p: NDArray) -> NDArray[np.float64]:
+    adjusted, known = np.full(p.shape, np.nan), np.isfinite(p)
+    if known.any():
+        adjusted[known] = false_discovery_control(p[known])
+    return adjusted
+
+
+def _require_numbers(n_perms: int | None, seed: int) -> None:
+    if (n_perms is not None and n_perms < 1) or seed < 0:
+        raise InputError(
+            f"n_perms={n_perms} and seed={seed}.",
+            "There must be at least one permutation, and the seed cannot be negative.",
+            "Pass n_perms=999 and seed=0, say, or n_perms=None for the normal approximation.",
+        )
+
+
+def _require_within(weights: sparse.csr_matrix, codes: NDArray) -> None:
+    source, target = weights.nonzero()
+    across, own = np.count_nonzero(codes[source] != codes[target]), np.count_nonzero(source == target)
+    if across or own:
+        raise InputError(
+            f"The graph has {across} connections between sections and {own} of a spot with itself.",
+            "Both are taken to be absent: values are permuted within sections.",
+            "Build the graph with isovi.tl.spatial_neighbors and the same sections.",
+        )

@@ -1,0 +1,187 @@
+"""Certificate of a latent in an AnnData: what holds for cells that nobody has seen yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+from numpy.typing import ArrayLike
+
+from isovi.data.split import HELDOUT, SPLIT_KEY
+from isovi.errors import InputError
+from isovi.geometry.certificate import (
+    CERTIFIED_EPSILON,
+    DELTA,
+    CurveCertificate,
+    PointCertificate,
+    certify_curve,
+    certify_point,
+)
+from isovi.geometry.pairs import disjoint_pairs
+from isovi.geometry.profile import ProfilePoint, range_edges
+from isovi.tl import _inputs
+from isovi.tl.metrics import pair_distances
+from isovi.tl.profile import points
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What is certified of L(ε) for pairs of new cells, each statement with confidence 1 - δ.
+
+    Attributes
+    ----------
+    curve
+        Bounds for all ε at once.
+    point
+        The tighter bound for one ε; ``None`` if none was asked for.
+    matched
+        Whether the pairs are matched by range, as many at short as at middle and long range; otherwise they
+        are random pairs of a section.
+    """
+
+    curve: CurveCertificate
+    point: PointCertificate | None
+    matched: bool
+
+    @property
+    def n_pairs(self) -> int:
+        """Number of disjoint pairs of held-out cells."""
+        return self.curve.n_pairs
+
+    @property
+    def delta(self) -> float:
+        """Chance that a statement is wrong."""
+        return self.curve.delta
+
+    @property
+    def eta(self) -> float:
+        """η: the curve's ε is the measured one plus 2η."""
+        return self.curve.eta
+
+    def for_epsilon(self, epsilon: float) -> ProfilePoint:
+        """Certified L at ``epsilon``, from the tighter bound where that is for this ε."""
+        if self.point is not None and self.point.epsilon == epsilon:
+            return ProfilePoint(self.point.epsilon, self.point.L, self.point.scale)
+        return self.curve.for_epsilon(epsilon)
+
+
+def certificate(
+    adata: AnnData,
+    *,
+    use_rep: str = "X_isovi",
+    spatial_key: str = "spatial",
+    section_key: str | None = None,
+    split_key: str = SPLIT_KEY,
+    cells: ArrayLike | None = None,
+    model: Any = None,
+    matched: bool = True,
+    epsilon: float | None = CERTIFIED_EPSILON,
+    delta: float = DELTA,
+    key_added: str = "isovi_certificate",
+    seed: int = 0,
+) -> Certificate:
+    """Certify how well distances are kept for cells that the model never saw.
+
+    Held-out cells are joined to disjoint pairs within sections, by position alone. The statements are about
+    pairs of new cells joined in this way: given the fitted encoder, the latents of different cells are
+    taken to be independent.
+
+    Parameters
+    ----------
+    adata
+        Annotated data; only ``uns[key_added]`` is written.
+    use_rep, spatial_key, section_key, model
+        As in :func:`distortion_profile`. With ``model``, each cell's latent is a sample of its posterior.
+    split_key
+        Column of ``obs`` that says ``"heldout"`` for cells that the model did not see, not in training nor to
+        stop it; ``isovi fit`` writes it.
+    cells
+        Cells to certify on, a boolean mask or row numbers; all held-out ones by default.
+    matched
+        Join about a third of the pairs at each of short, middle and long range, so that short range counts as
+        much as long: the harder statement. Otherwise join cells at random, which makes it a statement about
+        the pairs of :func:`distortion_profile`.
+    epsilon
+        Share of pairs that may break the bounds, for the tighter certificate; ``None`` for the curve alone.
+    delta
+        Chance that a certificate is wrong.
+    key_added
+        Key in ``uns`` of the result: ``epsilon``, ``L``, ``scale`` (arrays: the certified curve),
+        ``n_pairs``, ``delta``, ``eta``, ``matched``, ``point`` (``epsilon``, ``L``, ``scale``), and the
+        parameters.
+    seed
+        Joins and halves the pairs.
+
+    Raises
+    ------
+    InputError
+        If it is not known which cells were held out, one of `cells` was not, or there are too few of them:
+        the message says how many it takes.
+    """
+    chosen = _unseen(adata, split_key, cells, model)
+    spots = _inputs.embedded(adata, use_rep if model is None else None, spatial_key, section_key, chosen)
+    latent = spots.latent if model is None else _inputs.samples(model, adata, spots, 1, seed)[0]
+    rng = np.random.default_rng(seed)
+    edges = range_edges(float(np.ptp(spots.coordinates, axis=0).max()))
+    joined_at = edges if matched else (0.0, edges[-1])
+    pairs = disjoint_pairs(spots.coordinates, spots.section, joined_at, rng)
+    _require_pairs(len(pairs[0]), len(spots.cells))
+    distances = pair_distances(latent, *pairs), pair_distances(spots.coordinates, *pairs)
+    curve = certify_curve(*distances, *pairs, delta=delta, edges=edges)
+    point = None
+    if epsilon is not None:
+        point = certify_point(*distances, *pairs, rng=rng, epsilon=epsilon, delta=delta)
+    found = Certificate(curve, point, matched)
+    adata.uns[key_added] = as_arrays(found) | _inputs.parameters(use_rep, spatial_key, section_key, seed)
+    return found
+
+
+def _unseen(adata: AnnData, split_key: str, cells: ArrayLike | None, model: Any) -> np.ndarray:
+    """Rows of the cells to certify on, all of them known to be held out."""
+    seen = _seen(adata, split_key, model)
+    if seen is None and cells is None:
+        raise InputError(
+            f'obs has no column "{split_key}".',
+            "A certificate holds for cells that the model never saw, and it is not known which those are.",
+            f'Write "heldout" for them to adata.obs["{split_key}"], or pass them as cells.',
+        )
+    if seen is None:
+        return _inputs.chosen_cells(cells, adata.n_obs)
+    chosen = np.flatnonzero(~seen) if cells is None else _inputs.chosen_cells(cells, adata.n_obs)
+    wrong = int(seen[chosen].sum())
+    if wrong:
+        raise InputError(
+            f"{wrong} of {len(chosen)} cells were trained on, or stopped the training.",
+            "It holds for cells that the model never saw: geometry of training cells is memorised.",
+            f'Leave cells out to take those that obs["{split_key}"] calls "{HELDOUT}".',
+        )
+    return chosen
+
+
+def _seen(adata: AnnData, split_key: str, model: Any) -> np.ndarray | None:
+    """Mask of the cells that the model saw, if the split or the model itself tells."""
+    if split_key in adata.obs:
+        return (adata.obs[split_key] != HELDOUT).to_numpy(dtype=bool)
+    if model is not None and model.adata is adata and model.is_trained:
+        known = np.zeros(adata.n_obs, dtype=bool)
+        known[np.concatenate([model.train_indices, model.validation_indices]).astype(int)] = True
+        return known
+    return None
+
+
+def _require_pairs(n_pairs: int, n_cells: int) -> None:
+    if n_pairs < 1:
+        raise InputError(
+            f"{n_cells} held-out cells make {n_pairs} pairs.",
+            "A certificate needs held-out cells in pairs of one section.",
+            "Hold out more cells: isovi fit --holdout 0.25, say.",
+        )
+
+
+def as_arrays(found: Certificate) -> dict[str, Any]:
+    """A certificate as numbers and arrays that can be written to a file."""
+    point = {} if found.point is None else {"point": points([found.for_epsilon(found.point.epsilon)])}
+    numbers = {name: getattr(found, name) for name in ("n_pairs", "delta", "eta", "matched")}
+    return {**points(found.curve.curve()), **numbers, **point}

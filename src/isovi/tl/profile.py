@@ -1,0 +1,148 @@
+"""Distortion profile of a latent in an AnnData."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+from numpy.typing import ArrayLike, NDArray
+
+from isovi.data import check
+from isovi.geometry.pairs import sample_pairs_in_range
+from isovi.geometry.profile import (
+    DistortionProfile,
+    ProfilePoint,
+    RangeProfile,
+    range_edges,
+)
+from isovi.geometry.profile import distortion_profile as profile_of
+from isovi.graph import AllPairs, PairKind, Tissue
+from isovi.tl import _inputs
+from isovi.tl.metrics import pair_distances
+
+N_PAIRS = 200_000
+"""Pairs drawn for a profile."""
+
+N_SAMPLES = 5
+"""Posterior samples of each spot over which the pairs are shared out."""
+
+_RANGE_PAIRS = 20_000  # drawn anew for each range, so that the short one is not left to chance
+
+
+def distortion_profile(
+    adata: AnnData,
+    *,
+    use_rep: str = "X_isovi",
+    spatial_key: str = "spatial",
+    section_key: str | None = None,
+    pairs: PairKind | None = None,
+    cells: ArrayLike | None = None,
+    model: Any = None,
+    n_pairs: int = N_PAIRS,
+    key_added: str = "isovi_profile",
+    seed: int = 0,
+) -> DistortionProfile:
+    """Measure L(ε): how far latent distances are from a multiple of tissue distances.
+
+    L(ε) is the smallest L for which λ d_S <= d_Z <= L λ d_S holds for all but a share ε of the pairs (the
+    definition of a distance-preserving model, Zhou & Du 2024); 1 is an isometry up to scale. Measure it on
+    held-out spots: geometry of training spots is largely memorised.
+
+    Parameters
+    ----------
+    adata
+        Annotated data; only ``uns[key_added]`` is written.
+    use_rep
+        Key in ``obsm`` of the latent, shape ``(n_obs, n_latent)``.
+    spatial_key
+        Key in ``obsm`` of the positions, shape ``(n_obs, 2)`` or ``(n_obs, 3)``.
+    section_key
+        Column of ``obs`` with the tissue section; pairs are formed within sections.
+    pairs
+        Pairs that count, and their weights; all pairs of a section by default.
+    cells
+        Spots that take part: a boolean mask or row numbers; all by default. For held-out spots of a run:
+        ``adata.obs["isovi_split"] == "heldout"``.
+    model
+        A fitted model. Distances are then taken between samples z ~ q(z | y) of its posterior, the generation
+        process that the definition speaks of, instead of between rows of ``obsm[use_rep]``.
+    n_pairs
+        Pairs drawn at random; all are taken where there are no more.
+    key_added
+        Key in ``uns`` of the result: arrays ``epsilon``, ``L``, ``scale``; ``bins`` with the arrays ``low``,
+        ``high`` (spacings), ``n_pairs`` and, a row for each range, ``L`` and ``scale``; ``n_pairs``; and the
+        parameters.
+    seed
+        Draws pairs and samples.
+
+    Returns
+    -------
+    The profile, exact at any ε by ``profile.for_epsilon(0.1)``, with ``bins`` for short, middle and long
+    range. Its λ is latent length per spacing.
+
+    Raises
+    ------
+    InputError
+        If a key is missing, latent or positions are not finite, or no pair has weight.
+    """
+    spots = _inputs.embedded(adata, use_rep if model is None else None, spatial_key, section_key, cells)
+    latent = spots.latent[None] if model is None else _inputs.samples(model, adata, spots, N_SAMPLES, seed)
+    kind, rng = pairs or AllPairs(), np.random.default_rng(seed)
+    source, target, weight = (end.numpy() for end in kind.fit(_tissue(adata, kind, spots)).draw(n_pairs, rng))
+    distances = _distances(latent, source, target), pair_distances(spots.coordinates, source, target)
+    edges = range_edges(distances[1].max(initial=0.0))
+    profile = profile_of(*distances, weight.astype(float), edges=edges)
+    if isinstance(kind, AllPairs):
+        profile = replace(profile, bins=tuple(_ranges(latent, spots, edges, rng)))
+    adata.uns[key_added] = as_arrays(profile) | _inputs.parameters(use_rep, spatial_key, section_key, seed)
+    return profile
+
+
+def _tissue(adata: AnnData, kind: PairKind, spots: _inputs.Embedded) -> Tissue:
+    columns = {key: check.categories(adata, key, role="pairs")[spots.cells] for key in kind.obs_keys}
+    matrices = {key: check.pair_matrix(adata, key)[spots.cells][:, spots.cells] for key in kind.obsp_keys}
+    return Tissue(spots.coordinates, spots.section, columns, matrices)
+
+
+def _distances(latent: NDArray, source: NDArray, target: NDArray) -> NDArray[np.float64]:
+    """Latent distances of pairs; of several samples (sample, cell, latent) each has every n-th pair."""
+    found = np.empty(len(source))
+    for number, points in enumerate(latent):
+        mine = slice(number, None, len(latent))
+        found[mine] = pair_distances(points, source[mine], target[mine])
+    return found
+
+
+def _ranges(
+    latent: NDArray, spots: _inputs.Embedded, edges: tuple[float, ...], rng: np.random.Generator
+) -> Iterable[RangeProfile]:
+    for number, (low, high) in enumerate(pairwise(edges)):
+        end = np.inf if number == len(edges) - 2 else high
+        source, target, weight = sample_pairs_in_range(
+            spots.coordinates, spots.section, low, end, _RANGE_PAIRS, rng
+        )
+        if len(source):
+            apart = pair_distances(spots.coordinates, source, target)
+            yield RangeProfile(low, high, profile_of(_distances(latent, source, target), apart, weight))
+
+
+def as_arrays(profile: DistortionProfile) -> dict[str, Any]:
+    """A profile as arrays that can be written to a file."""
+    curves = [points(part.profile.curve()) for part in profile.bins]
+    bins = {
+        "low": np.array([part.low for part in profile.bins]),
+        "high": np.array([part.high for part in profile.bins]),
+        "n_pairs": np.array([part.profile.n_pairs for part in profile.bins]),
+        **{name: np.array([curve[name] for curve in curves]) for name in ("L", "scale")},
+    }
+    return {**points(profile.curve()), "bins": bins, "n_pairs": profile.n_pairs}
+
+
+def points(curve: Iterable[ProfilePoint]) -> dict[str, NDArray[np.float64]]:
+    """Points of a curve as one array for each field."""
+    taken = list(curve)
+    return {name: np.array([getattr(p, name) for p in taken]) for name in ("epsilon", "L", "scale")}
