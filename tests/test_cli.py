@@ -101,7 +101,8 @@ def test_every_option_arrives(asked: list[workflow.FitOptions]) -> None:
     text = (
         "fit x.zarr --out run --backbone vae --distortion-target 0.3 --pairs knn:6 --spatial-key xy "
         "--section-key slide --batch-key donor --label-key layer --layer raw --n-top-genes 7 --n-latent 3 "
-        "--holdout section:A --max-epochs 5 --seed 9 --force"
+        "--holdout section:A --max-epochs 5 --seed 9 --force "
+        "--resume --devices 2 --nodes 3"
     )
     assert isovi(*text.split()).exit_code == 0
     assert asked == [
@@ -122,6 +123,9 @@ def test_every_option_arrives(asked: list[workflow.FitOptions]) -> None:
             max_epochs=5,
             seed=9,
             force=True,
+            resume=True,
+            devices=2,
+            nodes=3,
         )
     ]
 

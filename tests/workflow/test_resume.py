@@ -151,6 +151,31 @@ def test_without_a_checkpoint_there_is_nothing_to_say(tmp_path: Path) -> None:
     assert not begin(tmp_path / "out", {}, resume=True).resumes
 
 
+# ---------------------------------------------------------------------------- other processes
+
+
+def test_other_processes_than_the_first_only_train(
+    tissue_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(workflow, "is_first_process", lambda: False)
+    monkeypatch.setattr(workflow, "train", lambda used, *rest: asked.append((used.n_obs, rest[-1].resumes)))
+    options = workflow.FitOptions(tissue_file, tmp_path / "out", devices=2, resume=True)
+    assert workflow.fit(options) == {}
+    checkpoint_of(tmp_path / "out").touch()
+    assert workflow.fit(options) == {}
+    assert asked == [(120, False), (120, True)]
+    assert not (tmp_path / "out").exists()
+
+
+def test_devices_and_machines_reach_the_training(tissue_file: Path, tmp_path: Path) -> None:
+    options = workflow.FitOptions(tissue_file, tmp_path / "out", devices=2, nodes=3)
+    assert workflow.several(options) == {"devices": 2, "num_nodes": 3}
+    assert workflow.several(workflow.FitOptions(tissue_file, tmp_path / "out")) == {}
+    with pytest.raises(InputError, match=r"--devices 0 .* at least 1"):
+        workflow.fit(workflow.FitOptions(tissue_file, tmp_path / "out", devices=0))
+
+
 # ---------------------------------------------------------------------------- killed processes
 
 
