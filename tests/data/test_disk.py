@@ -57,9 +57,7 @@ def test_minibatches_hold_the_rows_of_their_cells(manager: AnnDataManager, shuff
 def test_loaders_cover_their_split_once_in_as_many_batches_as_they_say(
     manager: AnnDataManager, patches: bool
 ) -> None:
-    splitter = splitter_of(
-        manager, train_size=0.7, validation_size=0.2, meeting=Meeting(40), patches=patches
-    )
+    splitter = splitter_of(manager, train_size=0.7, validation_size=0.2, meeting=Meeting(40), patches=patches)
     loaders = splitter.train_dataloader(), splitter.val_dataloader(), splitter.test_dataloader()
     splits = splitter.train_idx, splitter.val_idx, splitter.test_idx
     for loader, split in zip(loaders, splits, strict=True):

@@ -13,7 +13,16 @@ from isovi.geometry.curve import curve_order
 from isovi.geometry.meeting import Meeting
 from isovi.graph import Tissue, parse_pairs
 
-KINDS = ["all", "knn:3", "radius:1.5", "delaunay", "gaussian:1", "domain:region", "obsp:links", "all+gaussian:1"]
+KINDS = [
+    "all",
+    "knn:3",
+    "radius:1.5",
+    "delaunay",
+    "gaussian:1",
+    "domain:region",
+    "obsp:links",
+    "all+gaussian:1",
+]
 
 
 @pytest.fixture
@@ -78,7 +87,12 @@ def test_what_a_shelf_reads_are_few_runs_of_neighbouring_rows() -> None:
 def test_near_cells_meet_with_patches() -> None:
     """A patch is a run of rows, so most cells of a minibatch have the next row with them."""
     with_patches, alone = (
-        np.mean([np.isin(batch + 1, batch).mean() for batch in batches_of(sampler_of(np.arange(400), 16, patches=p))])
+        np.mean(
+            [
+                np.isin(batch + 1, batch).mean()
+                for batch in batches_of(sampler_of(np.arange(400), 16, patches=p))
+            ]
+        )
         for p in (True, False)
     )
     assert with_patches > 0.6 > 0.4 > alone
@@ -93,7 +107,9 @@ def test_epochs_differ_unless_told() -> None:
 
 
 def test_the_caller_owns_the_generator() -> None:
-    first, same, other = ([b.tolist() for b in batches_of(sampler_of(np.arange(80), seed=s))] for s in (5, 5, 6))
+    first, same, other = (
+        [b.tolist() for b in batches_of(sampler_of(np.arange(80), seed=s))] for s in (5, 5, 6)
+    )
     assert first == same
     assert first != other
 

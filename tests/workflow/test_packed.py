@@ -34,7 +34,12 @@ def run_packed(store: Path, tmp_path_factory: pytest.TempPathFactory, fit: Calla
 
 
 def test_a_packed_run_leaves_the_same_files(run_packed: Any) -> None:
-    assert {file.name for file in run_packed.out.iterdir()} >= {"adata.h5ad", "model", "metrics.json", "run.json"}
+    assert {file.name for file in run_packed.out.iterdir()} >= {
+        "adata.h5ad",
+        "model",
+        "metrics.json",
+        "run.json",
+    }
     assert not list(run_packed.out.rglob("*.zarr"))
 
 
