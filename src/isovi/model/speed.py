@@ -13,7 +13,6 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.data import extract_batch_size
-from torchmetrics import Metric
 
 
 class FusedAdam(Callback):
@@ -116,22 +115,25 @@ class EpochLog:
 
 @dataclass
 class _Average:
-    """Weighted sum of what was logged under one name; a metric keeps its own."""
+    """Weighted sum of the numbers logged under one name; a metric of torchmetrics takes its own."""
 
     options: dict[str, Any]
     total: Any = 0.0
     size: int = 0
+    metric: Any = None
 
     def add(self, value: Any, size: int) -> None:
         self.size += size
-        if isinstance(value, Metric):
-            self.total = value
+        if isinstance(value, torch.Tensor):
+            self.total = self.total + value.detach() * size
+        elif isinstance(value, int | float):
+            self.total = self.total + value * size
         else:
-            self.total = self.total + (value.detach() if isinstance(value, torch.Tensor) else value) * size
+            self.metric = value
 
     @property
     def value(self) -> Any:
-        return self.total if isinstance(self.total, Metric) else self.total / self.size
+        return self.total / self.size if self.metric is None else self.metric
 
 
 @functools.cache
