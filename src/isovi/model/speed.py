@@ -13,7 +13,6 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.data import extract_batch_size
-from torchmetrics import Metric
 
 
 class FusedAdam(Callback):
@@ -75,6 +74,8 @@ class EpochLog:
 
     def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
         """Log as the plan would, but take averages over the epoch together first."""
+        if kwargs.get("on_step") and kwargs.get("on_epoch") is False and not self._is_written():
+            return
         options = {key: kept for key, kept in kwargs.items() if key != "batch_size"}
         mean = not args and options.get("reduce_fx", "mean") == "mean"
         if (
@@ -87,6 +88,14 @@ class EpochLog:
             return
         size = kwargs.get("batch_size") or extract_batch_size(self._batch)
         self._averages[self.trainer.training].setdefault(name, _Average(options)).add(value, size)
+
+    def _is_written(self) -> bool:
+        """Whether the loggers get the values of this step, as far as can be told."""
+        trainer = self.trainer
+        countable = self._batch is not None and trainer.training and self.automatic_optimization
+        if not countable or trainer.accumulate_grad_batches != 1 or not trainer.log_every_n_steps:
+            return True
+        return (trainer.global_step + 1) % trainer.log_every_n_steps == 0
 
     def on_train_batch_end(self, *args: Any) -> None:
         """Hand the averages over after the last step."""
@@ -116,22 +125,25 @@ class EpochLog:
 
 @dataclass
 class _Average:
-    """Weighted sum of what was logged under one name; a metric keeps its own."""
+    """Weighted sum of the numbers logged under one name; a metric of torchmetrics takes its own."""
 
     options: dict[str, Any]
     total: Any = 0.0
     size: int = 0
+    metric: Any = None
 
     def add(self, value: Any, size: int) -> None:
         self.size += size
-        if isinstance(value, Metric):
-            self.total = value
+        if isinstance(value, torch.Tensor):
+            self.total = self.total + value.detach() * size
+        elif isinstance(value, int | float):
+            self.total = self.total + value * size
         else:
-            self.total = self.total + (value.detach() if isinstance(value, torch.Tensor) else value) * size
+            self.metric = value
 
     @property
     def value(self) -> Any:
-        return self.total if isinstance(self.total, Metric) else self.total / self.size
+        return self.total / self.size if self.metric is None else self.metric
 
 
 @functools.cache
