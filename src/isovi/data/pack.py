@@ -104,7 +104,7 @@ def pack(
         with io.replacing(final, store=True) as temporary:
             settings = {"spatial_key": spatial_key, "section_key": section_key or "", "curve": "hilbert"}
             n_counts = write_ordered(adata, temporary, order, settings)
-    return Packed(*adata.shape, n_sections, n_counts)
+    return Packed(adata.n_obs, adata.n_vars, n_sections, n_counts)
 
 
 def _target(source: str | os.PathLike[str], target: str | os.PathLike[str], force: bool) -> Path:

@@ -14,11 +14,12 @@ from rich.table import Table
 
 from isovi.data import check, io
 from isovi.data.fields import spacing
+from isovi.data.split import HELDOUT, SPLIT_KEY, VALIDATION
 from isovi.errors import InputError, OutputError
 from isovi.tl.place import PlacedCells, SpatialPlacer
 from isovi.tl.placement_error import placement_error
-from isovi.workflow.fit import BACKBONES, GENE_KEY, SPLIT_KEY, say
-from isovi.workflow.prepare import HELDOUT, VALIDATION
+from isovi.workflow.finished import BACKBONES, GENE_KEY
+from isovi.workflow.fit import say
 
 PLACED_KEY = "X_placed"
 RADIUS_KEY = "placed_radius_90"
