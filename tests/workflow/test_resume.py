@@ -151,6 +151,12 @@ def test_without_a_checkpoint_there_is_nothing_to_say(tmp_path: Path) -> None:
     assert not begin(tmp_path / "out", {}, resume=True).resumes
 
 
+def test_starting_anew_throws_the_earlier_attempt_away(tmp_path: Path) -> None:
+    checkpoint_of(tmp_path / "out").touch()
+    assert not begin(tmp_path / "out", {}, resume=False).resumes
+    assert list(tmp_path.iterdir()) == []
+
+
 # ---------------------------------------------------------------------------- other processes
 
 

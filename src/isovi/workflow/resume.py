@@ -81,7 +81,7 @@ def require_decision(out: Path, *, resume: bool, force: bool) -> None:
 
 
 def begin(out: Path, about: dict[str, str], *, resume: bool) -> Attempt:
-    """Look for what an earlier attempt left.
+    """Look for what an earlier attempt left, or throw it away.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def begin(out: Path, about: dict[str, str], *, resume: bool) -> Attempt:
     about
         What this attempt is; see :func:`describe_attempt`.
     resume
-        Go on where there is something to go on from.
+        Go on where there is something to go on from; otherwise start anew.
 
     Raises
     ------
@@ -98,7 +98,9 @@ def begin(out: Path, about: dict[str, str], *, resume: bool) -> Attempt:
         If the earlier attempt was another one.
     """
     path = checkpoint_of(out)
-    resumes = resume and path.exists()
+    if not resume:
+        path.unlink(missing_ok=True)
+    resumes = path.exists()
     if resumes:
         _require_same(path, read_about(path), about)
     return Attempt(path, about, resumes)
