@@ -2,7 +2,8 @@
 
 Run ``python benchmarks/memory.py --out benchmarks/results/memory``. Every fit is a process of its own, whose
 largest resident memory is read at its end; it is a row of ``results.jsonl`` and is not repeated when the
-command is run again. Training takes one epoch of at most ``--steps`` minibatches; memory does not depend on how many.
+command is run again. Training takes one epoch of at most ``--steps`` minibatches; memory does not depend on
+how many.
 """
 
 from __future__ import annotations
