@@ -75,7 +75,7 @@ def test_everything_else_comes_along(rich: AnnData, tmp_path: Path) -> None:
 def test_the_store_is_anndata_to_everybody_else(adata: AnnData, tmp_path: Path) -> None:
     store, _ = packed(adata, tmp_path)
     read = anndata.io.read_zarr(tmp_path / "store.zarr")
-    assert (read.X != adata.X[store.obs[pack.ROW_COLUMN].to_numpy()]).nnz == 0
+    assert (adata.X[store.obs[pack.ROW_COLUMN].to_numpy()] != read.X).nnz == 0
     assert {read.X.indices.dtype, read.X.indptr.dtype} == {np.dtype(np.int32)}
     group = zarr.open_group(tmp_path / "store.zarr", mode="r")
     assert group.metadata.zarr_format == 3
