@@ -16,6 +16,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from isovi._shapes import CoordinateArray
 
 N_LIKELIHOOD = 400  # cells on which the kernel's constants are fitted
+CHUNK = 10_000  # cells whose kernel with the components is held in memory
 N_COMPONENTS = 1_000  # cells on which functions are built; with no more cells the process is exact
 
 
@@ -53,7 +54,8 @@ class KernelRegression:
 
     def predict(self, features: NDArray) -> NDArray[np.float64]:
         """Positions, shape ``(cell, axis)``."""
-        return self.pipeline_.predict(features) * self.unit_ + self.centre_
+        parts = np.array_split(features, max(len(features) // CHUNK, 1))
+        return np.concatenate([self.pipeline_.predict(part) for part in parts]) * self.unit_ + self.centre_
 
     def _pipeline(self, features: NDArray, standard: NDArray) -> Pipeline:
         some = np.random.default_rng(self.seed).permutation(len(features))[:N_LIKELIHOOD]
