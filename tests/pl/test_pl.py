@@ -70,6 +70,7 @@ def draw(name: str, adata: anndata.AnnData, history: dict, **keywords: object) -
         "history": (history,),
         "shepard": (far, near),
         "latent_map": ({"a": z, "b": s}, s),
+        "placement": (s, s),
         "certificate": (tl.certificate(adata.copy(), cells=np.arange(48), epsilon=None),),
         "distortion_map": (adata,),
         "distortion_profile": (adata,),
