@@ -24,6 +24,8 @@ myst_heading_anchors = 3
 
 autodoc_inherit_docstrings = False  # scvi-tools' docstrings hold references that only its own build resolves
 autodoc_member_order = "bysource"
+# scikit-learn's own, made at run time, with references that only its build resolves
+autodoc_default_options = {"exclude-members": "set_fit_request, set_predict_request, set_place_request"}
 autodoc_typehints = "none"  # signatures of the backbones run over pages; the docstrings name what matters
 napoleon_google_docstring = False
 napoleon_use_rtype = False
