@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,19 @@ def test_minibatches_know_their_nonzeros(place: Callable, canonical: bool) -> No
     assert np.array_equal(dense.numpy(), matrix.toarray()[[2, 1, 0]])
     assert sorted(nonzeros(dense).tolist()) == np.flatnonzero(dense.numpy()).tolist()
     assert hasattr(dense, "_isovi_nonzeros")
+
+
+def test_a_minibatch_converts_no_index_of_the_rest() -> None:
+    """Index arrays of two types, as some files have them: scipy would convert all of the longer one."""
+    matrix = sp.random(20_000, 50, 0.1, format="csr", random_state=0, dtype=np.float32)
+    matrix.indptr = matrix.indptr.astype(np.int64)
+    rows, chosen = CountRows(matrix, np.float32), torch.tensor([3, 19_999, 0, 3])
+    tracemalloc.start()
+    found = rows[chosen]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found.numpy(), matrix[chosen.numpy()].toarray())
+    assert peak < matrix.indices.nbytes / 10
 
 
 def test_what_is_remembered_of_a_tensor_ends_when_it_is_written_to() -> None:

@@ -45,12 +45,24 @@ class CountRows:
         return CountTensors(self, device)
 
     def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
-        """Dense rows, shape ``(len(rows), gene)``."""
-        found = self.matrix[rows.numpy()]
-        dense = torch.from_numpy(found.toarray())
+        """Dense rows, shape ``(len(rows), gene)``.
+
+        Not by indexing the matrix: where the types of its two index arrays differ, scipy would convert all
+        of them for each minibatch.
+        """
+        chosen, n_columns = rows.numpy(), self.matrix.shape[1]
+        first = self.matrix.indptr[chosen]
+        sizes = self.matrix.indptr[chosen + 1] - first
+        starts = np.cumsum(sizes) - sizes
+        entry = np.repeat(first - starts, sizes) + np.arange(sizes.sum())
+        where = np.repeat(np.arange(len(chosen)) * n_columns, sizes) + self.matrix.indices[entry]
+        flat = np.zeros(len(chosen) * n_columns, dtype=self.matrix.dtype)
+        dense = torch.from_numpy(flat.reshape(len(chosen), n_columns))
         if self.positive:
-            starts = np.arange(len(rows), dtype=np.int64) * found.shape[1]
-            remember(dense, torch.from_numpy(np.repeat(starts, np.diff(found.indptr)) + found.indices))
+            flat[where] = self.matrix.data[entry]
+            remember(dense, torch.from_numpy(where))
+        else:
+            np.add.at(flat, where, self.matrix.data[entry])
         return dense
 
 
