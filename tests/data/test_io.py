@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 import zarr
 from anndata import AnnData
 
@@ -470,3 +471,16 @@ def test_errors_are_the_packages_and_the_systems_own() -> None:
     assert issubclass(OutputError, OSError)
     assert issubclass(OutputError, IsoviError)
     assert issubclass(InputError, ValueError)
+
+
+def test_counts_get_narrow_indices(tmp_path: Path) -> None:
+    """Some writers store 64-bit row pointers beside 32-bit columns."""
+    counts = sp.random(20, 9, 0.3, format="csr", random_state=0, dtype=np.float32)
+    counts.indptr = counts.indptr.astype(np.int64)
+    given = anndata.AnnData(counts.copy(), layers={"counts": counts.copy()})
+    given.X.indptr = given.layers["counts"].indptr = counts.indptr
+    given.write_h5ad(tmp_path / "mixed.h5ad")
+    found = io.read(tmp_path / "mixed.h5ad")
+    for matrix in (found.X, found.layers["counts"]):
+        assert matrix.indptr.dtype == matrix.indices.dtype == np.int32
+        np.testing.assert_array_equal(matrix.toarray(), counts.toarray())
