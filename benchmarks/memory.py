@@ -125,13 +125,12 @@ def measure(file: Path, mode: str, pairs: str, steps: int) -> dict[str, Any]:
 
 def fit(file: Path, mode: str, pairs: str, steps: int) -> dict[str, Any]:
     """Read, train and infer; figures of this process."""
-    import anndata
     import lightning.pytorch as pl
     import scvi
     import torch
 
     import isovi
-    from isovi.data import pack
+    from isovi.data import io, pack
     from isovi.graph import parse_pairs
 
     class Clock(pl.Callback):
@@ -150,7 +149,7 @@ def fit(file: Path, mode: str, pairs: str, steps: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     scvi.settings.seed, scvi.settings.verbosity = 0, 40
     imports = peak()
-    adata = anndata.io.read_h5ad(file) if mode == "memory" else pack.open_packed(file.with_suffix(".zarr"))
+    adata = io.read(file) if mode == "memory" else pack.open_packed(file.with_suffix(".zarr"))
     stored = adata.X if mode == "memory" else None
     counts = 0 if stored is None else stored.data.nbytes + stored.indices.nbytes + stored.indptr.nbytes
     reading, clock, started = peak(), Clock(), time.perf_counter()
