@@ -205,7 +205,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     for mode, part in pd.DataFrame(rows).query("pairs == 'all'").groupby("mode", sort=False):
         median = part.groupby("n_obs")["peak_mb"].median() / 1024
         axes.plot(median.index, median, "o-", label="in memory" if mode == "memory" else "packed, on disk")
-    axes.set(xlabel="cells (500 genes)", ylabel="largest resident memory (GB)", xscale="log", ylim=(0, None))
+    axes.set(xlabel="cells (500 genes)", ylabel="largest resident memory (GiB)", xscale="log", ylim=(0, None))
     axes.legend(frameon=False)
     figure.savefig(path, dpi=150)
 

@@ -57,7 +57,7 @@ class PlacedCells:
     positions: NDArray[np.float64]
     radius: NDArray[np.float64]
     flagged: NDArray[np.bool_]
-    section: NDArray[np.object_]
+    section: NDArray[Any]
     missing: list[str]
     novelty: NDArray[np.float64]
     usual_novelty: float
