@@ -36,6 +36,13 @@ SETS = (
 )
 THREADS = 1
 METHODS = ("pca", "scvi", "isovi", "plain", "shuffled")
+VARIANTS: dict[str, dict[str, Any]] = {  # of isovi, by --methods: what else might lower L
+    "target-0.1": {"distortion": isovi.Constraint(0.1)},
+    "target-0.3": {"distortion": isovi.Constraint(0.3)},
+    "sample": {"distortion": isovi.Constraint(distance="sample")},
+    "wasserstein": {"distortion": isovi.Constraint(distance="wasserstein")},
+    "near": {"pairs": isovi.Gaussian(3.0)},
+}
 
 
 def prepare(adata: anndata.AnnData, seed: int, holdout: float) -> tuple[anndata.AnnData, Placement]:
@@ -89,8 +96,19 @@ def fit(method: str, adata: anndata.AnnData, placement: Placement, seed: int, ma
         return fit_scvi(adata, placement.split, max_epochs)
     if method == "shuffled":
         adata = shuffled(adata, placement.split, seed)
-    distortion = isovi.Penalty(0.0) if method == "plain" else isovi.Constraint()
-    return fit_iso(adata, placement.split, max_epochs, distortion=distortion)
+    asked = {"distortion": isovi.Penalty(0.0)} if method == "plain" else VARIANTS.get(method, {})
+    return fit_iso(adata, placement.split, max_epochs, **asked)
+
+
+def certified(latent: np.ndarray, placement: Placement) -> float | None:
+    """L(0.1) certified for random pairs of held-out spots; none where these are too few."""
+    adata = anndata.AnnData(obsm={"X_isovi": latent, "spatial": placement.coordinates})
+    try:
+        cells = np.flatnonzero(placement.split == "heldout")
+        point = isovi.tl.certificate(adata, cells=cells, matched=False).point
+    except isovi.InputError:
+        return None
+    return point.L if point is not None else None
 
 
 def principal_components(adata: anndata.AnnData, train: np.ndarray) -> np.ndarray:
@@ -109,7 +127,9 @@ def run(path: Path, method: str, seed: int, holdout: float, max_epochs: int | No
         return {"seconds": time.perf_counter() - started, **evaluate_geometry(latent, placement)}
     model = fit(method, adata, placement, seed, max_epochs)
     seconds = time.perf_counter() - started
-    found = evaluate_geometry(model.get_latent_representation(adata), placement)
+    latent = model.get_latent_representation(adata)
+    found = evaluate_geometry(latent, placement)
+    found["heldout"]["certified_constant"] = certified(latent, placement)
     fits = evaluate_fit(model, adata, placement)
     history = model.history_
     epochs = len(history["train_loss_epoch"] if "train_loss_epoch" in history else history["elbo_train"])
@@ -170,6 +190,7 @@ def figures(row: dict[str, Any]) -> dict[str, Any]:
         "reconstruction": held_out.get("reconstruction"),
         "relative distortion": held_out["relative_distortion"],
         "L(0.1)": held_out["distortion_constant"],
+        "certified L(0.1)": held_out.get("certified_constant"),
         "spearman": held_out["spearman_distance"],
         "anisotropy": held_out["anisotropy"],
         "anisotropy, all": row["all"]["anisotropy"],

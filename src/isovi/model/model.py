@@ -312,10 +312,14 @@ class DistancePreservingMixin:
         usable = torch.isfinite(coordinates).all(1)
         usable &= torch.as_tensor(np.isin(np.arange(len(usable)), self.train_indices))
         source, target, weight = weights.draw(SCALE_PAIRS, np.random.default_rng(0))
-        weight = weight * (usable[source] & usable[target])
-        latent = torch.as_tensor(self.get_latent_representation())
-        pairs = PairSet(source, target, tissue_distance(coordinates, source, target).nan_to_num(), weight)
-        objective.fit_scale(euclidean(latent, source, target), pairs, section[source])
+        counts = (weight > 0) & usable[source] & usable[target]
+        source, target, weight = source[counts], target[counts], weight[counts]
+        if not len(source):
+            return
+        cells, place = torch.unique(torch.stack([source, target]), return_inverse=True)
+        latent = torch.as_tensor(self.get_latent_representation(indices=cells.numpy()))
+        pairs = PairSet(source, target, tissue_distance(coordinates, source, target), weight)
+        objective.fit_scale(euclidean(latent, *place), pairs, section[source])
 
 
 @functools.cache
