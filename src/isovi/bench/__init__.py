@@ -1,0 +1,1 @@
+"""Methods x data sets x seeds: jobs, results, tables and figures of a comparison."""

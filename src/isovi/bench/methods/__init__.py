@@ -1,0 +1,1 @@
+"""One adapter per method: from a task to a latent."""
