@@ -42,6 +42,7 @@ autodoc_default_options = {"exclude-members": "set_fit_request, set_predict_requ
 autodoc_typehints = "none"  # signatures of the backbones run over pages; the docstrings name what matters
 autosummary_generate = True
 napoleon_google_docstring = False
+napoleon_attr_annotations = False  # the docstrings give shapes and units instead
 napoleon_use_rtype = False
 
 copybutton_prompt_text = r">>> |\.\.\. |\$ "

@@ -52,43 +52,35 @@ def fit(
             metavar="INPUT", help="Spatial AnnData with raw counts: .h5ad or .zarr. Never changed."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the results; appears whole or not at all.")],
-    backbone: Annotated[
-        Backbone, typer.Option(help="scvi: counts. vae: Gaussian on log-normalised counts.")
-    ] = Backbone.scvi,
+    out: Annotated[Path, typer.Option(help="Folder to write, whole or not at all.")],
+    backbone: Annotated[Backbone, typer.Option(help="Counts, or Gaussian on logs.")] = Backbone.scvi,
     distortion_target: Annotated[
         float | None,
         typer.Option(help=f"Tolerated relative distortion, 0-1. {DEFAULT.format('0.2')}", show_default=False),
     ] = None,
     penalty: Annotated[
         float | None,
-        typer.Option(help="A fixed weight in nats per unit of relative distortion, instead of a target."),
+        typer.Option(help="Instead, a fixed weight: nats per unit of distortion."),
     ] = None,
     plain: Annotated[
-        bool, typer.Option("--plain", help="Same network and training without the distortion term.")
+        bool, typer.Option("--plain", help="Same network and training without the term.")
     ] = False,
     pairs: Annotated[
         str,
-        typer.Option(
-            help="all, knn:6, radius:2.5, delaunay, gaussian:2, domain:KEY, obsp:KEY, or joined by +."
-        ),
+        typer.Option(help="Pairs whose distances count, see above."),
     ] = "all",
     spatial_key: Annotated[str, typer.Option(help="Positions in obsm.")] = "spatial",
     section_key: Annotated[
-        str | None, typer.Option(help="Tissue section in obs; pairs stay within sections.")
+        str | None, typer.Option(help="Section in obs; pairs stay within sections.")
     ] = None,
-    batch_key: Annotated[str | None, typer.Option(help="Batch in obs, corrected for as scVI does.")] = None,
-    label_key: Annotated[
-        str | None, typer.Option(help="Labels in obs to compare domains with; not trained on.")
-    ] = None,
+    batch_key: Annotated[str | None, typer.Option(help="Batch in obs, corrected for as by scVI.")] = None,
+    label_key: Annotated[str | None, typer.Option(help="Labels in obs to compare domains with.")] = None,
     layer: Annotated[
         str | None, typer.Option(help=f"Layer of the raw counts. {DEFAULT.format('X')}", show_default=False)
     ] = None,
-    n_top_genes: Annotated[
-        int, typer.Option(help="Highly variable genes, chosen on training spots; 0 for all.")
-    ] = 2000,
+    n_top_genes: Annotated[int, typer.Option(help="Most variable genes; 0 for all.")] = 2000,
     n_latent: Annotated[int, typer.Option(help="Latent dimensions.")] = 10,
-    holdout: Annotated[str, typer.Option(help="Share of spots to hold out, or section:NAME.")] = "0.1",
+    holdout: Annotated[str, typer.Option(help="Share of spots, or section:NAME.")] = "0.1",
     max_epochs: Annotated[
         int | None,
         typer.Option(help=f"Epochs at most. {DEFAULT.format('by number of spots')}", show_default=False),
@@ -96,15 +88,18 @@ def fit(
     seed: Annotated[int, typer.Option(help="Of split, training and figures.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier run in the folder.")] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted run; its options must be the same.")
+        bool, typer.Option("--resume", help="Go on with an interrupted run of the same options.")
     ] = False,
-    devices: Annotated[
-        int, typer.Option(help="GPUs of each machine, or processes where there are none.")
-    ] = 1,
-    nodes: Annotated[int, typer.Option(help="Machines that train together, one launch on each.")] = 1,
+    devices: Annotated[int, typer.Option(help="GPUs (or processes) of each machine.")] = 1,
+    nodes: Annotated[int, typer.Option(help="Machines, one launch on each.")] = 1,
     debug: Debug = False,
 ) -> None:
     """Fit a distance-preserving model to a tissue and write latent, domains, model, figures.
+
+    Spots that are held out take no part in training, in its stopping, or in the choice of genes.
+    Lengths are in spacings: the median distance to the nearest neighbour.
+
+    Pairs: all, knn:6, radius:2.5, delaunay, gaussian:2, domain:KEY, obsp:KEY, or joined by +.
 
     Example: [bold]isovi fit section.h5ad --out run --holdout 0.25[/bold]
     """
@@ -149,9 +144,9 @@ def diagnose(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder written by isovi fit.")],
     debug: Debug = False,
 ) -> None:
-    """Measure how well a run keeps distances: profile, certificate, ellipses, map; held-out spots first.
+    """Measure how well a run keeps distances, held-out spots first.
 
-    Writes diagnosis.json and pictures into the folder.
+    Writes diagnosis.json and pictures of profile, certificate, ellipses and map into the folder.
 
     Example: [bold]isovi diagnose run[/bold]
     """
@@ -172,9 +167,7 @@ def pack(
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Store to write: .zarr.")],
     spatial_key: Annotated[str, typer.Option(help="Positions in obsm.")] = "spatial",
-    section_key: Annotated[
-        str | None, typer.Option(help="Tissue section in obs; cells are stored section by section.")
-    ] = None,
+    section_key: Annotated[str | None, typer.Option(help="Section in obs; stored one by one.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier store.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -202,7 +195,10 @@ def place(
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Place cells without positions in the tissue of a run, with regions that cover 90 % of them.
+    """Place cells without positions in the tissue of a run.
+
+    Each gets a position and a radius, in the units of the run, that covers the truth for 90 % of
+    cells like the reference, and a flag if it is unlike them.
 
     Example: [bold]isovi place run --query cells.h5ad --out placed.h5ad[/bold]
     """
@@ -217,10 +213,8 @@ def place(
 @app.command()
 def simulate(
     out: Annotated[Path, typer.Option(help="File to write: .h5ad or .zarr.")],
-    kind: Annotated[
-        Kind, typer.Option(help="Layers of a cortex, blobs of a tumour, or a ring.")
-    ] = Kind.layers,
-    n_obs: Annotated[int, typer.Option(help="Spots in all, shared evenly among the sections.")] = 1000,
+    kind: Annotated[Kind, typer.Option(help="Kind of tissue.")] = Kind.layers,
+    n_obs: Annotated[int, typer.Option(help="Spots, over all sections.")] = 1000,
     n_genes: Annotated[int, typer.Option(help="Genes.")] = 500,
     n_sections: Annotated[int, typer.Option(help="Sections.")] = 1,
     seed: Annotated[int, typer.Option(help="Of positions and counts.")] = 0,

@@ -50,7 +50,7 @@ SCALE_PAIRS = 200_000  # pairs over which λ is fitted after training
 
 
 class DistancePreservingMixin(Told):
-    """What :func:`preserve_distances` adds to a scvi-tools model class.
+    """What :func:`~isovi.preserve_distances` adds to a scvi-tools model class.
 
     Parameters
     ----------
@@ -195,7 +195,7 @@ class DistancePreservingMixin(Told):
 
     @property
     def distance_scale(self) -> float | dict[str, float]:
-        """λ: latent length per coordinate unit, shared or for each section.
+        """λ, latent length per coordinate unit, shared or for each section.
 
         The coordinate unit is the section's median nearest-neighbour distance,
         :attr:`coordinate_units`.
@@ -342,7 +342,7 @@ def preserve_distances(backbone: type) -> type:
     Returns
     -------
     A subclass named ``Iso<backbone>`` that takes ``distortion`` and ``pairs`` besides the backbone's
-    arguments; see :class:`DistancePreservingMixin`.
+    arguments; see :class:`~isovi.model.model.DistancePreservingMixin`.
 
     Examples
     --------
@@ -404,7 +404,7 @@ class IsoSCVI(preserve_distances(SCVI)):  # a class made at run time
     Parameters
     ----------
     adata
-        AnnData set up with :meth:`setup_anndata`: raw counts and positions.
+        AnnData set up with ``setup_anndata``: raw counts and positions.
     distortion
         :class:`~isovi.Constraint` (default), :class:`~isovi.Penalty`, or ``None`` for plain scVI.
     pairs

@@ -64,7 +64,7 @@ class Certificate(Told):
 
     @property
     def eta(self) -> float:
-        """η: the curve's ε is the measured one plus 2η."""
+        """η; the curve's ε is the measured one plus 2η."""
         return self.curve.eta
 
     def for_epsilon(self, epsilon: float) -> ProfilePoint:

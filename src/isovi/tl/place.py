@@ -77,7 +77,7 @@ class PlacedCells(Told):
 
     @property
     def shift(self) -> float:
-        """How much farther from the reference the cells are than cells like it: 1 is no farther."""
+        """How much farther from the reference the cells are than cells like it; 1 is no farther."""
         return float(np.median(self.novelty)) / self.usual_novelty
 
 
