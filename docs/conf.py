@@ -33,7 +33,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "force"
 nb_execution_timeout = 300  # seconds a cell
 nb_execution_raise_on_error = True
-nb_ipywidgets_js: dict[str, dict[str, str]] = {}  # progress bars are not shown, and nothing is to be fetched for them
+nb_ipywidgets_js: dict[str, dict[str, str]] = {}  # no progress bar is shown, so nothing is to be fetched
 
 autodoc_inherit_docstrings = False  # scvi-tools' docstrings hold references that only its own build resolves
 autodoc_member_order = "bysource"
@@ -50,4 +50,8 @@ copybutton_prompt_is_regexp = True
 
 html_theme = "sphinx_book_theme"
 html_title = "isoVI"
-html_theme_options = {"show_toc_level": 2, "home_page_in_toc": False, "show_navbar_depth": 1}
+html_theme_options = {
+    "show_toc_level": 2,
+    "navbar_persistent": [],  # the sidebar has the search
+    "use_download_button": False,
+}

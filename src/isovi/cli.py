@@ -235,6 +235,74 @@ def simulate(
         Console().print(wrote, markup=False, highlight=False, soft_wrap=True)
 
 
+@app.command()
+def tune(
+    file: Annotated[Path, typer.Argument(metavar="INPUT", help="What isovi fit takes. Never changed.")],
+    out: Annotated[Path, typer.Option(help="Folder to write, whole or not at all.")],
+    targets: Annotated[str, typer.Option(help="Relative distortions to try.")] = "0.1,0.2,0.3",
+    n_latents: Annotated[str, typer.Option(help="Latent dimensions to try.")] = "10,20",
+    pairs: Annotated[str, typer.Option(help="Pairs to try.")] = "all,all+knn:6",
+    trials: Annotated[
+        int | None,
+        typer.Option(help=f"Try so many of them. {DEFAULT.format('all')}", show_default=False),
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Trials at once.")] = 1,
+    spatial_key: Annotated[str, typer.Option(help="Positions in obsm.")] = "spatial",
+    section_key: Annotated[
+        str | None, typer.Option(help="Section in obs; pairs stay within sections.")
+    ] = None,
+    batch_key: Annotated[str | None, typer.Option(help="Batch in obs, corrected for as by scVI.")] = None,
+    layer: Annotated[
+        str | None, typer.Option(help=f"Layer of the raw counts. {DEFAULT.format('X')}", show_default=False)
+    ] = None,
+    n_top_genes: Annotated[int, typer.Option(help="Most variable genes; 0 for all.")] = 2000,
+    holdout: Annotated[str, typer.Option(help="Share of spots, or section:NAME.")] = "0.2",
+    max_epochs: Annotated[
+        int | None,
+        typer.Option(help=f"Epochs at most. {DEFAULT.format('by number of spots')}", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of split, training and choice.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier search.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted search.")] = False,
+    debug: Debug = False,
+) -> None:
+    r"""Search target, latent size and pairs for a tissue, and show what can be had for what.
+
+    Settings are compared on validation spots; the best are told on held-out spots, which took no
+    part in the choice. Nothing is picked silently: a table, a picture and a fit command are given.
+
+    Values stand with commas between. Needs Ray: pip install "isovi\[tune]".
+
+    Example: [bold]isovi tune section.h5ad --out tuned --targets 0.15,0.2,0.3 --jobs 4[/bold]
+    """
+    from isovi.workflow import tune as workflow
+    from isovi.workflow.choice import table, words
+    from isovi.workflow.fit import FitOptions
+
+    with reported(debug):
+        quiet()
+        console = Console()
+        fit_options = FitOptions(
+            file, out, spatial_key=spatial_key, section_key=section_key, batch_key=batch_key, layer=layer,
+            n_top_genes=n_top_genes, holdout=holdout, max_epochs=max_epochs, seed=seed, force=force,
+            resume=resume,
+        )  # fmt: skip
+        found = workflow.tune(
+            workflow.TuneOptions(
+                fit_options,
+                workflow.values_of(targets, float, "--targets"),
+                workflow.values_of(n_latents, int, "--n-latents"),
+                workflow.values_of(pairs, str, "--pairs"),
+                trials,
+                jobs,
+            ),
+            console,
+        )
+        console.print(table(found))
+        for line in words(found):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 def quiet() -> None:
     """Keep other libraries' chatter from the terminal; warnings of isoVI remain."""
     from isovi.errors import IsoviWarning

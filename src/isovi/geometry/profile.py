@@ -23,7 +23,7 @@ SHOWN = (0.01, 0.05, 0.1, 0.2, 0.5)
 """Those of them that a profile shows of itself."""
 
 N_BINS = 3
-"""Ranges of tissue distance: short, middle and long."""
+"""Number of ranges of tissue distance; three are short, middle and long."""
 
 _SLACK = 1e-9  # of a share: more than rounding adds up to, less than a pair in a hundred million
 

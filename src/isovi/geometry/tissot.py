@@ -70,7 +70,7 @@ class TissotEllipses(Told):
 
     @cached_property
     def area(self) -> CellFloatArray:
-        """Area scale (in 3-D: volume scale): product of the half axes."""
+        """Area scale, or volume scale in 3-D; the product of the half axes."""
         return self.half_axes.prod(axis=1)
 
     @cached_property
