@@ -57,7 +57,7 @@ def wasserstein_points(loc: Latent, sd: Latent) -> Points:
 
 
 def weighted_median(values: PairFloats, weights: PairFloats) -> Scalar:
-    """Smallest value at which the cumulated weight reaches one half (a minimiser of Σ w |v - m|)."""
+    """Smallest value at which the cumulated weight reaches one half (a minimiser of ``Σ w |v - m|``)."""
     order = _order(values)
     cumulated = torch.cumsum(weights[order].double(), 0)
     middle = torch.searchsorted(cumulated, cumulated[-1:] / 2)[0]
