@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
-from isovi.errors import IsoviError
+from isovi import cli_bench
+from isovi.cli_console import DEFAULT, Debug, quiet, reported
 
 app = typer.Typer(
     help="Distance-preserving generative models of spatial transcriptomics.",
@@ -23,6 +19,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     add_completion=False,
 )
+app.add_typer(cli_bench.app, name="bench")
 
 
 class Backbone(StrEnum):
@@ -38,10 +35,6 @@ class Kind(StrEnum):
     layers = "layers"
     blobs = "blobs"
     ring = "ring"
-
-
-DEFAULT = "[dim]\\[default: {}][/dim]"  # of an option whose default is worked out later
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 @app.command()
@@ -239,35 +232,6 @@ def simulate(
         write_atomic(adata, out, force=force)
         wrote = f"Wrote {adata.n_obs} spots x {adata.n_vars} genes to {out}"
         Console().print(wrote, markup=False, highlight=False, soft_wrap=True)
-
-
-def quiet() -> None:
-    """Keep other libraries' chatter from the terminal; warnings of isoVI remain."""
-    from isovi.errors import IsoviWarning
-
-    for name in ("lightning.pytorch", "lightning.fabric", "scvi", "lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")
-    warnings.simplefilter("always", IsoviWarning)
-    warnings.showwarning = note
-
-
-def note(message: Warning | str, *_: Any, **__: Any) -> None:
-    """Show a warning as one line."""
-    text = f"[yellow]Note:[/yellow] {escape(str(message))}"
-    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def reported(debug: bool) -> Iterator[None]:
-    """Bad input ends with exit code 2 and one paragraph; with its traceback when debugging."""
-    try:
-        yield
-    except IsoviError as error:
-        if debug:
-            raise
-        Console(stderr=True).print(f"[red]Error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from None
 
 
 def main() -> None:
