@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from isovi.bench.datasets import DataSet, Facts
-from isovi.bench.job import ALL, Job, canonical
+from isovi.bench.job import Job, canonical
 from isovi.bench.measure import METRICS
 from isovi.bench.task import METHODS, find
 from isovi.data import io
