@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import ray
 from rich.console import Console
@@ -206,7 +206,7 @@ class Tally:
             disable=not console.is_terminal,
         )
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Tally:
         self.bar.start()
         self.task = self.bar.add_task("", total=self.total)
         return self
