@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import anndata
 import scanpy as sc
@@ -69,7 +69,7 @@ class DataSet(BaseModel):
         return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _from_one_source(self) -> Self:
+    def _from_one_source(self) -> DataSet:
         if sum(source is not None for source in (self.path, self.visium, self.simulate)) != 1:
             raise ValueError("a data set has exactly one of path, visium and simulate")
         return self

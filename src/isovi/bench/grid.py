@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import yaml
 from pydantic import (
@@ -32,6 +32,7 @@ from isovi.data import io
 from isovi.errors import InputError
 
 WHOLE = ("section", "donor")  # splits that stand for one job per section or donor
+MOST = 0.9  # of the spots that may be held out
 
 
 class MethodEntry(BaseModel):
@@ -67,17 +68,23 @@ class MethodEntry(BaseModel):
         return self.variant or self.name
 
 
-def _split(value: Any) -> Any:
-    """A share as text without trailing zeros."""
+def _split(value: Any) -> str:
+    """A split, a share as text without trailing zeros."""
+    kind, _, name = str(value).partition(":")
+    if value == ALL or kind in WHOLE and (name or value == kind):
+        return str(value)
     try:
-        return f"{float(value):g}"
+        share = float(value)
     except (TypeError, ValueError):
-        return value
+        share = -1.0
+    if not 0 < share <= MOST:
+        raise ValueError(
+            f"a split is all, a share of spots up to {MOST:g}, section, section:NAME, donor or donor:NAME"
+        )
+    return f"{share:g}"
 
 
-Split = Annotated[
-    str, BeforeValidator(_split), Field(pattern=r"^(all|section(:.+)?|donor(:.+)?|0\.[0-8]\d*|0\.9)$")
-]
+Split = Annotated[str, BeforeValidator(_split)]
 
 
 class Grid(BaseModel):
@@ -123,11 +130,11 @@ class Grid(BaseModel):
     @classmethod
     def _known(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
         if unknown := sorted(set(metrics) - set(METRICS)):
-            raise ValueError(f"{', '.join(unknown)} are not among the metrics {', '.join(METRICS)}")
+            raise ValueError(f"{', '.join(unknown)}: the metrics are {', '.join(METRICS)}")
         return metrics
 
     @model_validator(mode="after")
-    def _names_differ(self) -> Self:
+    def _names_differ(self) -> Grid:
         _require_different("data sets", [dataset.name for dataset in self.datasets])
         _require_different("methods", [entry.shown for entry in self.methods])
         return self
@@ -211,10 +218,11 @@ def parse_grid(content: Any, source: str) -> Grid:
 def _refusal(error: ValidationError, source: str) -> InputError:
     """The first thing that is wrong, and how many more there are."""
     first, *others = error.errors()
+    others = [other for other in others if other["type"] != "too_short"]  # what follows from the first
     path = [str(part) for part in first["loc"]]
     model = {"datasets": DataSet, "methods": MethodEntry}.get(path[0] if len(path) > 1 else "", Grid)
     key = ".".join(path) or "the grid"
-    more = f" ({len(others)} more are wrong.)" if others else ""
+    more = f" (More errors: {len(others)}.)" if others else ""
     keys = f"The keys are {', '.join(model.model_fields)}."
     if first["type"] == "missing":
         return InputError(f"{source} lacks {key}.", f"It is required.{more}", f"Add it. {keys}")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import ray
 from rich.console import Console
@@ -26,9 +26,9 @@ from isovi.bench.work import Workshop, reason
 from isovi.data import io
 from isovi.errors import InputError
 
-ONE_THREAD = {
-    name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-}
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
+)
 ENVIRONMENT = {**ONE_THREAD, "OMP_WAIT_POLICY": "PASSIVE"}
 MERGE_SECONDS = 60.0  # between two writings of the joint table
 DIGESTS = "digests.json"
@@ -75,10 +75,12 @@ def run(options: RunOptions, console: Console | None = None) -> dict[str, int]:
     jobs, left_out = jobs_of(grid, examined(grid, store.folder), methods)
     todo = missing(jobs, store.statuses(), retry_failed=options.retry_failed)
     _announce(jobs, todo, left_out, store, console)
-    if todo:
-        with cluster(options), Tally(todo, console) as tally:
-            _run(todo, jobs, grid.keep_latents, store, tally)
-    store.merge(jobs)
+    try:
+        if todo:
+            with cluster(options), Tally(todo, console) as tally:
+                _run(todo, jobs, grid.keep_latents, store, tally)
+    finally:
+        store.merge(jobs)
     return _conclude(jobs, store, console)
 
 
@@ -204,7 +206,7 @@ class Tally:
             disable=not console.is_terminal,
         )
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Tally:
         self.bar.start()
         self.task = self.bar.add_task("", total=self.total)
         return self
@@ -263,10 +265,10 @@ _workshop: list[Workshop] = []  # of this worker, kept from job to job
 
 
 @ray.remote(num_cpus=1, max_retries=0)
-def work(job: Job) -> Outcome:
-    """Run a job on a Ray worker."""
+def work(job: Job, modules: tuple[str, ...]) -> Outcome:
+    """Run a job on a Ray worker, with some modules imported before its first."""
     if not _workshop:
-        _workshop.append(Workshop())
+        _workshop.append(Workshop(modules))
     return _workshop[0].run(job)
 
 
@@ -274,10 +276,11 @@ def _run(todo: list[Job], jobs: list[Job], keep_latents: bool, store: Store, tal
     """Keep every CPU busy, and store each job when it ends."""
     waiting, running = iter(todo), dict[Any, Job]()
     at_once = int(ray.cluster_resources().get("CPU", 1)) + 1  # one more waits for a worker that gets free
+    modules = ("scib_metrics",) if any(job.dataset.sections for job in todo) else ()  # slow to import
     merged = time.monotonic()
     while True:
         for job in waiting:
-            running[work.remote(job)] = job
+            running[work.remote(job, modules)] = job
             if len(running) >= at_once:
                 break
         if not running:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from isovi.data import io
 
 DONE, FAILED = "done", "failed"
 RESULTS = "results.parquet"
+PLAN = "plan.parquet"
 
 SCHEMA = pa.schema(
     {
@@ -42,6 +43,9 @@ SCHEMA = pa.schema(
     }
 )
 """Columns of the tidy table: a row per job, set and metric."""
+
+PLAN_SCHEMA = pa.schema([SCHEMA.field(name) for name in SCHEMA.names[:8]])
+"""Columns that name a job."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,20 @@ class Outcome:
         return FAILED if self.message else DONE
 
 
+def named(job: Job) -> dict[str, Any]:
+    """The columns of the tidy table that name a job."""
+    return {
+        "job": job.key,
+        "dataset": job.dataset.name,
+        "method": job.method,
+        "variant": job.variant,
+        "settings": job.settings,
+        "seed": job.seed,
+        "split": job.split,
+        "shuffled": job.shuffled,
+    }
+
+
 def rows_of(job: Job, method: Method, outcome: Outcome) -> list[dict[str, Any]]:
     """The rows of a job in the tidy table; one without a metric if it failed.
 
@@ -77,14 +95,7 @@ def rows_of(job: Job, method: Method, outcome: Outcome) -> list[dict[str, Any]]:
         What was run, facts of its method, and what came of it.
     """
     about = {
-        "job": job.key,
-        "dataset": job.dataset.name,
-        "method": job.method,
-        "variant": job.variant,
-        "settings": job.settings,
-        "seed": job.seed,
-        "split": job.split,
-        "shuffled": job.shuffled,
+        **named(job),
         "status": outcome.status,
         "message": outcome.message,
         "n_obs": job.n_obs,
@@ -130,26 +141,33 @@ class Store:
         with io.replacing(self.jobs / f"{job.key}.parquet") as temporary:
             pq.write_table(table, temporary)
 
-    def merge(self, jobs: Iterable[Job]) -> int:
-        """Join the jobs that ended to ``results.parquet``, under the names that the grid has now.
+    def merge(self, jobs: Sequence[Job]) -> int:
+        """Join the jobs that ended to ``results.parquet``, and all that there are to ``plan.parquet``.
 
         Parameters
         ----------
         jobs
-            Of the grid. Jobs of other grids in the folder keep the names that they had.
+            Of the grid: rows get the names that it has for them now. Jobs of other grids in the folder keep
+            the names that they had.
 
         Returns
         -------
-        Number of jobs in the table.
+        Number of jobs in the results.
         """
+        of_grid = {job.key: job for job in jobs}
         files = sorted(self.jobs.glob("*.parquet"))
-        if not files:
-            return 0
-        named = {job.key: job for job in jobs}
-        tables = [_renamed(pq.read_table(file, schema=SCHEMA), named.get(file.stem)) for file in files]
-        with io.replacing(self.folder / RESULTS) as temporary:
-            pq.write_table(pa.concat_tables(tables), temporary)
+        tables = [_renamed(pq.read_table(file, schema=SCHEMA), of_grid.get(file.stem)) for file in files]
+        others = [table.slice(0, 1).select(PLAN_SCHEMA.names) for table in tables]
+        others = [table for table in others if table["job"][0].as_py() not in of_grid]
+        plan = pa.Table.from_pylist([named(job) for job in jobs], PLAN_SCHEMA)
+        self._replace(PLAN, pa.concat_tables([plan, *others]))
+        if tables:
+            self._replace(RESULTS, pa.concat_tables(tables))
         return len(files)
+
+    def _replace(self, name: str, table: pa.Table) -> None:
+        with io.replacing(self.folder / name) as temporary:
+            pq.write_table(table, temporary)
 
 
 def _renamed(table: pa.Table, job: Job | None) -> pa.Table:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import resource
+import os
+import threading
 import time
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -34,11 +36,23 @@ def attempt(job: Job) -> Outcome:
     job
         What to run.
     """
+    _end_with(os.getppid())
     _quiet()
     try:
         return run(job)
     except Exception as error:  # noqa: BLE001 - a method of any origin may raise anything
         return Outcome(message=reason(error))
+
+
+def _end_with(parent: int) -> None:
+    """End this process when the one that it was forked from is killed: nobody waits for its result."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _quiet() -> None:
@@ -86,8 +100,7 @@ def run(job: Job) -> Outcome:
 
 def processor_seconds() -> float:
     """Processor time of this process and of those that it started and that ended."""
-    usages = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    return sum(os.times()[:4])
 
 
 def _arrays(fitted: Fitted, prepared: Prepared) -> dict[str, np.ndarray]:
@@ -104,13 +117,18 @@ class Workshop:
     """Runs each job in a fresh process, forked from one that has imported everything already.
 
     Importing takes longer than a small job; a process for each keeps peak memory honest.
+
+    Parameters
+    ----------
+    modules
+        To be imported beforehand, besides what every job needs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, modules: Sequence[str] = ()) -> None:
         methods = multiprocessing.get_all_start_methods()
         self.context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         if self.context.get_start_method() == "forkserver":
-            self.context.set_forkserver_preload([__name__, "ray"])
+            self.context.set_forkserver_preload([__name__, "ray", *modules])
 
     def run(self, job: Job) -> Outcome:
         """Run a job; the death of its process is told in the outcome.
