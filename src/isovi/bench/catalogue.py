@@ -72,7 +72,7 @@ _ALL = (
     Metric("anisotropy", "anisotropy", "distances"),
     Metric("coordinate_error", "coordinate error", "distances"),
     *(
-        _score(f"{score}_{found}", f"{title}, {how}", "domains")
+        _score(f"{score}_{found}", f"{how} {title}", "domains")
         for found, how in (("leiden", "Leiden"), ("mixture", "mixture"))
         for score, title in (("nmi", "NMI"), ("ari", "ARI"), ("purity", "purity"))
     ),

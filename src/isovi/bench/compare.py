@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from isovi.bench.catalogue import METRICS
 from isovi.bench.results import BACKBONES, TRIAL, known
@@ -36,12 +37,26 @@ def changes(found: pd.DataFrame, base: str) -> pd.DataFrame:
 
 
 def by_dataset(compared: pd.DataFrame) -> pd.DataFrame:
-    """Means over the trials of each data set: ``value``, ``base``, ``change``, and ``trials``."""
+    """Means over the trials of each data set.
+
+    Returns
+    -------
+    Columns ``kind``, ``label``, ``set``, ``metric``, ``dataset``; the means ``value``, ``base`` and
+    ``change``; ``trials``; whether the change is for the ``better`` or for the ``worse``; and whether it is
+    ``clear``: its 95 % t interval over trials leaves zero out.
+    """
     mean = compared.groupby(CELL, as_index=False).agg(
-        value=("value", "mean"), base=("base", "mean"), change=("change", "mean"), trials=("change", "size")
+        value=("value", "mean"),
+        base=("base", "mean"),
+        change=("change", "mean"),
+        sd=("change", "std"),
+        trials=("change", "size"),
     )
     sign = mean["metric"].map(lambda key: METRICS[key].sign)
-    return mean.assign(better=mean["change"] * sign > 0, worse=mean["change"] * sign < 0)
+    within = stats.t.ppf(0.975, mean["trials"] - 1) * mean.pop("sd") / np.sqrt(mean["trials"])
+    return mean.assign(
+        better=mean["change"] * sign > 0, worse=mean["change"] * sign < 0, clear=mean["change"].abs() > within
+    )
 
 
 def base_of(found: pd.DataFrame, decoder: str = "") -> str | None:

@@ -20,14 +20,14 @@ SHOWN = (
     "reconstruction",
 )
 _NOTE = (
-    "Each cell: mean paired difference of true from shuffled positions over data sets, and on how many of them true "
-    "positions are better. On spots that were trained on, both fits are held against the positions that they were given: "
-    "a difference near zero there means that the figure tells memorised positions, true or not. "
-    "Held-out spots are always held against their true positions."
+    "Each cell: mean paired difference of true from shuffled positions over data sets, and on how many of "
+    "them true positions are better. On training spots both fits are held against the positions that they were "
+    "given: a difference near zero means that the figure tells memorised positions, true or not. Held-out "
+    "spots are held against their true positions."
 )
 _SURVIVES = (
-    "Survives: the gain over the plain backbone that a fit to shuffled positions reaches as well, as a share of the "
-    "gain with true positions, both means over data sets; it is memorised."
+    "Survives: the gain over the plain backbone that a fit to shuffled positions reaches as well, as a share "
+    "of the gain with true positions, both means over data sets; it is memorised."
 )
 
 
@@ -57,8 +57,8 @@ def surviving(found: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    Columns ``label``, ``set``, ``metric``, ``true``, ``shuffled`` (mean changes over the data sets that have both)
-    and ``share``: the second over the first, not-a-number where true positions bring no gain.
+    Columns ``label``, ``set``, ``metric``, ``true``, ``shuffled`` (mean changes over the data sets that have
+    both) and ``share``: the second over the first, not-a-number where true positions bring no gain.
     """
     rows = [
         row

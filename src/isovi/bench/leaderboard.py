@@ -13,8 +13,8 @@ CIRCULAR = "†"
 _CONTROL = "Rows of shuffled controls are not ranked."
 _CIRCULAR_NOTE = "† Partly circular: the method averages over the spatial graph."
 _EXPRESSION_NOTE = (
-    "Figures of expression are compared and ranked within one kind of decoder only, against its plain backbone. "
-    "Between count models the likelihood decides: their mean is biased on the log scale."
+    "Figures of expression are compared and ranked within one kind of decoder only, against its plain "
+    "backbone. Between count models the likelihood decides: their mean is biased on the log scale."
 )
 _PLAIN = {backbone.decoder: backbone.plain for backbone in BACKBONES}
 

@@ -14,7 +14,7 @@ _FOLDERS = re.compile(r"(?<![\w.])/(?:[^\s/'\":]+/)+")  # of the machine that th
 
 
 def jobs(frame: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
-    """One row per planned job, with its ``label``, ``status`` ("done", "failed", "to come") and ``message``."""
+    """One row per planned job, with its label, status ("done", "failed" or "to come") and message."""
     ended = frame.drop_duplicates("job")[["job", "status", "message"]]
     together = plan.merge(ended, on="job", how="left").fillna({"status": "to come", "message": ""})
     names = zip(together["variant"], together["shuffled"], strict=True)
@@ -65,7 +65,8 @@ def unfinished(states: pd.DataFrame) -> list[str]:
 def _lack(name: str, part: pd.DataFrame) -> str:
     numbers = count(part)
     lacks = [f"{numbers[state]} {state}" for state in (FAILED, "to come") if numbers[state]]
-    return f"{name}: {numbers[DONE]} of {numbers['all']} jobs done ({seeds(part)} seeds a data set), {', '.join(lacks)}."
+    done = f"{numbers[DONE]} of {numbers['all']} jobs done ({seeds(part)} seeds a data set)"
+    return f"{name}: {done}, {', '.join(lacks)}."
 
 
 def failures(states: pd.DataFrame) -> Table | None:

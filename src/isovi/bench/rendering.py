@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-_TEX = str.maketrans({character: f"\\{character}" for character in "%&#_$"})
+_TEX = str.maketrans(
+    {character: f"\\{character}" for character in "%&#_$"} | {"α": r"$\alpha$", "^": r"\^{}"}
+)
 
 
 @dataclass(frozen=True)

@@ -41,14 +41,14 @@ JOB_COLUMNS = ("job", "dataset", "method", "variant", "settings", "seed", "split
 """What names a job: the columns of the plan."""
 
 KINDS = {
-    "spots": "some spots held out",
+    "spots": "spots held out at random",
     "section": "whole sections held out",
     "donor": "whole donors held out",
     "all": "no spots held out",
 }
 """Kinds of split; a table never mixes them."""
 
-SETS = {"train": "spots that were trained on", "heldout": "held-out spots"}
+SETS = {"train": "training spots", "heldout": "held-out spots"}
 """Sets of spots that methods are compared on."""
 
 TRIAL = ["dataset", "split", "seed"]
@@ -127,8 +127,12 @@ def read(results_dir: Path | str) -> pd.DataFrame:
 def read_plan(results_dir: Path | str, frame: pd.DataFrame) -> pd.DataFrame:
     """Every job of the grid, those not run yet too; where no plan was kept, those of the results."""
     file = Path(results_dir) / PLAN
-    plan = pd.read_parquet(file) if file.is_file() else frame
-    return plan[list(JOB_COLUMNS)].drop_duplicates("job").reset_index(drop=True)
+    return jobs_in(pd.read_parquet(file) if file.is_file() else frame)
+
+
+def jobs_in(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per job, with :data:`JOB_COLUMNS`."""
+    return frame[list(JOB_COLUMNS)].drop_duplicates("job").reset_index(drop=True)
 
 
 def kind(split: str) -> str:

@@ -32,9 +32,12 @@ CLAIMS = (
     ("heldout", "mse_lognorm"),
 )
 """What is tested: few figures, since with few data sets no p is small enough to be adjusted for many."""
+SIGNIFICANT = 0.05
+STAR = "‡"
+_SHORT = f"In brackets the mean change over data sets. {STAR} Holm's p below {SIGNIFICANT}."
 NOTE = (
-    "Change: mean over data sets of the mean paired change over trials; interval: 95 %, Student's t over data sets; "
-    "p: exact sign-flip test over data sets, two-sided (with n data sets none is below 2 / 2^n); "
+    "Change: mean over data sets of the mean paired change over trials; interval: Student's t over data "
+    "sets; p: exact sign-flip test over data sets, two-sided (with n data sets none is below 2 / 2^n); "
     "Holm: p adjusted for the rows of the table."
 )
 
@@ -124,7 +127,9 @@ def compare(found: pd.DataFrame, method: str, against: str) -> list[Comparison]:
     pair = found[found["label"].isin([method, against]) & found["set"].isin(list(SETS))]
     cells = by_dataset(changes(_comparable(pair), against))
     cells = cells[cells["label"] == method]
-    return [_comparison(part, method, against) for _, part in cells.groupby(["set", "metric"], sort=False)]
+    parts = dict(tuple(cells.groupby(["set", "metric"])))
+    order = [(spots, metric) for spots in SETS for metric in METRICS]
+    return [_comparison(parts[key], method, against) for key in order if key in parts]
 
 
 def _comparable(pair: pd.DataFrame) -> pd.DataFrame:
@@ -173,7 +178,7 @@ def backbone_pairs(found: pd.DataFrame) -> list[Pair]:
 
 
 def tables(found: pd.DataFrame, kind: str) -> list[Table]:
-    """One table per pair of :func:`backbone_pairs`.
+    """One table per pair of :func:`backbone_pairs`, after one of all of them in short.
 
     Parameters
     ----------
@@ -183,7 +188,32 @@ def tables(found: pd.DataFrame, kind: str) -> list[Table]:
         That kind.
     """
     compared = {pair: tested(found, [pair]) for pair in backbone_pairs(found)}
-    return [_table(data, kind, pair) for pair, data in compared.items() if not data.empty]
+    compared = {pair: data for pair, data in compared.items() if not data.empty}
+    each = [_table(data, kind, pair) for pair, data in compared.items()]
+    return [_in_short(compared, kind), *each] if each else []
+
+
+def _in_short(compared: dict[Pair, pd.DataFrame], kind: str) -> Table:
+    """Counts of data sets by figure and pair."""
+    together = pd.concat(compared.values(), ignore_index=True)
+    by_pair = {pair[0]: data.set_index(["set", "metric"]) for pair, data in compared.items()}
+    shown = [
+        {"spots": SETS[key[0]], "figure": METRICS[key[1]].title}
+        | {method: _count(data, key) for method, data in by_pair.items()}
+        for key in CLAIMS
+        if any(key in data.index for data in by_pair.values())
+    ]
+    title = f"On how many data sets keeping distances betters a figure of its plain backbone ({KINDS[kind]})"
+    return Table(f"claims_{kind}", title, pd.DataFrame(shown), together, (_SHORT,))
+
+
+def _count(data: pd.DataFrame, key: tuple[str, str]) -> str:
+    if key not in data.index:
+        return "-"
+    row = data.loc[key]
+    told = percent if METRICS[key[1]].relative else signed
+    star = STAR if row["holm"] < SIGNIFICANT else ""
+    return f"{row['better']} of {row['datasets']} ({told(row['change'])}){star}"
 
 
 def _table(data: pd.DataFrame, kind: str, pair: Pair) -> Table:
@@ -192,8 +222,7 @@ def _table(data: pd.DataFrame, kind: str, pair: Pair) -> Table:
 
 
 def _shown(data: pd.DataFrame) -> pd.DataFrame:
-    rows = sorted(data.to_dict("records"), key=lambda row: CLAIMS.index((row["set"], row["metric"])))
-    return pd.DataFrame([_row(row) for row in rows])
+    return pd.DataFrame([_row(row) for row in data.to_dict("records")])
 
 
 def _row(row: dict[Hashable, Any]) -> dict[str, str]:

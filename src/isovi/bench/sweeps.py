@@ -7,8 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from isovi.bench.catalogue import METRICS, Metric
 from isovi.bench.compare import by_dataset, changes
-from isovi.bench.results import BACKBONES, Backbone
+from isovi.bench.rendering import Table, percent, signed
+from isovi.bench.results import BACKBONES, KINDS
 from isovi.model.objective import Constraint
 
 KNOBS = {"penalty": "α", "target": "target"}
@@ -29,7 +31,7 @@ def swept(found: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     The rows, with the columns ``backbone`` (the title of the one with their decoder), ``knob`` (a key of
-    :data:`KNOBS`), ``level`` (the value of the setting) and ``curve``: method, setting, and what else was set.
+    :data:`KNOBS`), ``level`` (the value of the setting) and ``curve``: method, setting, what else was set.
     """
     rows = found[found["decoder"].isin(list(_DECODERS)) & ~found["shuffled"]]
     about = list(zip(rows["decoder"], rows["method"], rows["settings"], strict=True))
@@ -91,6 +93,33 @@ def complete(cells: pd.DataFrame) -> pd.DataFrame:
     return cells[there == wanted]
 
 
-def plain_of(title: str) -> Backbone:
-    """The backbone of a title."""
-    return next(backbone for backbone in BACKBONES if backbone.title == title)
+def tables(found: pd.DataFrame, kind: str) -> list[Table]:
+    """One table per curve: the mean change from the plain backbone at each setting, on held-out spots.
+
+    Parameters
+    ----------
+    found
+        Measured figures of one kind of split.
+    kind
+        That kind.
+    """
+    cells = complete(curves(found))
+    parts = [part for _, part in cells[cells["set"] == "heldout"].groupby("curve")]
+    return [_table(part, number, kind) for number, part in enumerate(parts, start=1)]
+
+
+def _table(part: pd.DataFrame, number: int, kind: str) -> Table:
+    mean = part.pivot_table(index="level", columns="metric", values="change")
+    shown = [
+        {"value": f"{level:g}"}
+        | {METRICS[key].title: _cell(METRICS[key], row[key]) for key in METRICS if key in row}
+        for level, row in mean.iterrows()
+    ]
+    curve, plain = part["curve"].iloc[0], part["backbone"].iloc[0]
+    title = f"{curve}: change from plain {plain}, held-out spots ({KINDS[kind]})"
+    note = f"Means over the {part['dataset'].nunique()} data sets that have every value."
+    return Table(f"sensitivity_{number}_{kind}", title, pd.DataFrame(shown), part, (note,))
+
+
+def _cell(metric: Metric, value: float) -> str:
+    return percent(value) if metric.relative else signed(value)

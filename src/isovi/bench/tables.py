@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from isovi.bench import controls, leaderboard, progress, results, significance
+from isovi.bench import controls, leaderboard, progress, results, significance, sweeps
 from isovi.bench.catalogue import METRICS, of_group
 from isovi.bench.rendering import Table, mean_sd, number
 from isovi.bench.results import BACKBONES, KINDS, SETS, contenders, ordered
@@ -88,6 +88,7 @@ def of_kind(found: pd.DataFrame, kind: str) -> list[Table]:
         *leaderboard.tables(found, kind),
         *significance.tables(found, kind),
         *controls.tables(found, kind),
+        *sweeps.tables(found, kind),
         *details(found, kind),
     ]
 
@@ -104,7 +105,7 @@ def summary(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def table_one(found: pd.DataFrame, kind: str) -> list[Table]:
-    """Moran's I and Geary's C of each backbone with and without distance preservation (Zhou & Du 2024, Table 1).
+    """Moran's I and Geary's C of each backbone with and without its distances kept (Zhou & Du 2024, Table 1).
 
     Parameters
     ----------
@@ -130,7 +131,8 @@ def _table_one(data: pd.DataFrame, spots: str, kind: str) -> Table:
         for metric in _TABLE1
         for dataset, part in data[data["metric"] == metric].groupby("dataset")
     ]
-    title = f"Moran's I (up) and Geary's C (down) of the latent, {SETS[spots]} ({KINDS[kind]}): mean (sd) over trials"
+    what = "Moran's I (larger is better) and Geary's C (smaller is better)"
+    title = f"{what}, {SETS[spots]} ({KINDS[kind]}): mean (sd) over trials"
     note = _trials_note(data)
     return Table(f"table1_{kind}_{spots}", title, pd.DataFrame(rows), data, (note,) if note else ())
 
@@ -150,7 +152,7 @@ def _trials_note(data: pd.DataFrame) -> str:
     return f"{most} trials; at the least: {told}." if told else f"{most} trials each."
 
 
-# ---------------------------------------------------------------------------- each data set, and what it costs
+# ---------------------------------------------------------------------------- each data set, and its cost
 
 
 def details(found: pd.DataFrame, kind: str) -> list[Table]:
