@@ -20,9 +20,10 @@ PAPER = (("train", "morans_i"), ("train", "gearys_c"), ("heldout", "mse_lognorm"
 
 _SENSITIVE = ("coordinate_error", "spearman_distance", "reconstruction", "mse_lognorm")
 _READING = (
-    "Numbers of data sets, in brackets the mean change over them (in per cent or, of correlations, the difference); "
-    f"significant if Holm's p is below {significance.SIGNIFICANT}."
+    "Numbers of data sets, in brackets the mean change over them (in per cent or, of scores that may be "
+    f"zero, the difference); significant if Holm's p is below {significance.SIGNIFICANT}."
 )
+_CLEARLY = "Clearly: the 95 % interval of the change over the trials of the data set leaves zero out."
 _NOTHING = "There are no jobs yet that tell."
 
 
@@ -130,7 +131,8 @@ def _trials(found: pd.DataFrame, pair: significance.Pair) -> str:
 
 def exceptions(found: pd.DataFrame) -> list[str]:
     """The data sets on which a figure becomes worse than that of the plain backbone, by name."""
-    return [_exceptions(found, *pair) for pair in significance.backbone_pairs(found)]
+    told = [_exceptions(found, *pair) for pair in significance.backbone_pairs(found)]
+    return [_CLEARLY, *told] if told else []
 
 
 def _exceptions(found: pd.DataFrame, method: str, against: str) -> str:
@@ -146,8 +148,8 @@ def _worse(part: pd.DataFrame, key: tuple[str, str]) -> str:
     rows = part[part["worse"]].sort_values("dataset")
     clear, unclear = (_named(rows[rows["clear"] == state], metric) for state in (True, False))
     texts = [f"clearly on {clear}"] if clear else []
-    texts += [f"within the spread of trials on {unclear}"] if unclear else []
-    claimed = ", which the paper claims," if key in PAPER else ""
+    texts += [f"not clearly on {unclear}"] if unclear else []
+    claimed = " (a claim of the paper)" if key in PAPER else ""
     return (
         f"{metric.title} of {SETS[key[0]]}{claimed} is worse on {len(rows)} of {len(part)} data sets: "
         f"{', '.join(texts)}"

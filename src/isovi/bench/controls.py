@@ -21,9 +21,9 @@ SHOWN = (
 )
 _NOTE = (
     "Each cell: mean paired difference of true from shuffled positions over data sets, and on how many of "
-    "them true positions are better. On training spots both fits are held against the positions that they were "
-    "given: a difference near zero means that the figure tells memorised positions, true or not. Held-out "
-    "spots are held against their true positions."
+    "them true positions are better. On training spots both fits are held against the positions that they "
+    "were given: a difference near zero means that the figure tells memorised positions, true or not. "
+    "Held-out spots are held against their true positions."
 )
 _SURVIVES = (
     "Survives: the gain over the plain backbone that a fit to shuffled positions reaches as well, as a share "

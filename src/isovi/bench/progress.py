@@ -31,7 +31,7 @@ def table(states: pd.DataFrame) -> Table:
     """Jobs and seeds of each method."""
     parts = dict(tuple(states.groupby("label")))
     rows = [_row(name, parts[name]) for name in ordered(set(parts))]
-    return Table("jobs", "Jobs", pd.DataFrame(rows), pd.DataFrame(rows))
+    return Table("jobs", "Jobs and seeds of each method", pd.DataFrame(rows), pd.DataFrame(rows))
 
 
 def _row(name: str, part: pd.DataFrame) -> dict[str, str]:
@@ -75,7 +75,7 @@ def failures(states: pd.DataFrame) -> Table | None:
     if failed.empty:
         return None
     failed["reason"] = failed["message"].map(reason)
-    rows = [_failure(*key, part) for key, part in failed.groupby(["label", "reason"])]
+    rows = [_failure(name, why, part) for (name, why), part in failed.groupby(["label", "reason"])]
     return Table("failures", "Jobs that failed, and why", pd.DataFrame(rows), failed)
 
 

@@ -70,7 +70,7 @@ def every(frame: pd.DataFrame, plan: pd.DataFrame) -> list[Table]:
     parts = [(kind, found[found["kind"] == kind]) for kind in results.kinds(found)]
     made = [table for kind, part in parts for table in of_kind(part, kind)]
     failed = progress.failures(states)
-    return [*made, *costs(found), progress.table(states), *([failed] if failed else [])]
+    return [*made, *costs(found), methods(frame), progress.table(states), *([failed] if failed else [])]
 
 
 def of_kind(found: pd.DataFrame, kind: str) -> list[Table]:
@@ -199,3 +199,24 @@ def costs(found: pd.DataFrame) -> list[Table]:
     shown = data.map(number).rename(columns=lambda key: METRICS[key].title)
     shown = shown.rename_axis(index="method", columns=None).reset_index()
     return [Table("costs", "Cost of a job, median over data sets and trials", shown, data.reset_index())]
+
+
+def methods(frame: pd.DataFrame) -> Table:
+    """What each variant is, and what has to be known to compare it."""
+    facts = frame.drop_duplicates("variant").set_index("variant")
+    rows = [
+        {
+            "variant": name,
+            "method": facts.loc[name, "method"],
+            "settings": facts.loc[name, "settings"],
+            "decoder": facts.loc[name, "decoder"] or "-",
+            "sees positions": _yes(facts.loc[name, "sees_positions"]),
+            "averages over the spatial graph": _yes(facts.loc[name, "smooths"]),
+        }
+        for name in ordered(facts.index)
+    ]
+    return Table("methods", "What was compared", pd.DataFrame(rows), pd.DataFrame(rows))
+
+
+def _yes(fact: object) -> str:
+    return "yes" if fact else "no"
