@@ -80,12 +80,12 @@ def _basis(states: pd.DataFrame) -> list[str]:
 def claims(found: pd.DataFrame) -> list[str]:
     """On how many data sets each way of keeping distances betters each figure of its backbone."""
     pairs = significance.backbone_pairs(found)
-    told = [_claim(found, pair) for pair in pairs if len(significance.tested(found, [pair]))]
+    told = [_claim(found, pair) for pair in pairs if len(significance.claimed(found, [pair]))]
     return [_READING, *told] if told else []
 
 
 def _claim(found: pd.DataFrame, pair: significance.Pair) -> str:
-    rows = significance.tested(found, [pair]).to_dict("records")
+    rows = significance.claimed(found, [pair]).to_dict("records")
     of = {spots: [_count(row) for row in rows if row["set"] == spots] for spots in SETS}
     counts = ". ".join(f"On {SETS[spots]} it {listed(texts)}" for spots, texts in of.items() if texts)
     return f"**{way(pair[0])}** ({pair[0]} against {pair[1]}, {_trials(found, pair)}). {counts}."

@@ -108,25 +108,26 @@ def ellipses(frame: pd.DataFrame, latents: Path, folder: Path) -> list[Path]:
 
 def _ellipses(jobs: pd.DataFrame, backbone: Backbone, latents: Path, folder: Path) -> Path | None:
     split, seed = min(zip(jobs["split"], jobs["seed"], strict=True))
-    first = jobs[(jobs["split"] == split) & (jobs["seed"] == seed)].set_index("variant")["job"]
+    trial = jobs[(jobs["split"] == split) & (jobs["seed"] == seed)]
+    first = trial.drop_duplicates("variant", keep="last").set_index("variant")["job"]
     found = {name: latents / f"{first[name]}.npz" for name in backbone.variants if name in first.index}
     stored = {name: dict(np.load(path)) for name, path in found.items()}
-    if not stored:
+    drawn = {name: of["latent"][_shown(of)] for name, of in stored.items()}
+    drawn = {name: latent for name, latent in drawn.items() if np.isfinite(latent).all()}
+    if not drawn:
         return None
-    one = next(iter(stored.values()))
-    spots = _shown(one["split"], one["section"])
-    axes = pl.tissot_latents(
-        {name: of["latent"][spots] for name, of in stored.items()}, one["coordinates"][spots]
-    )
+    one = stored[next(iter(drawn))]  # spots and split are the same for all
+    axes = pl.tissot_latents(drawn, one["coordinates"][_shown(one)])
     figure = np.ravel(np.asarray(axes, dtype=object))[0].figure
     return _saved(figure, folder / f"ellipses_{jobs['dataset'].iloc[0]}_{backbone.plain}.png", DPI_ELLIPSES)
 
 
-def _shown(split: NDArray, section: NDArray) -> NDArray[np.intp]:
+def _shown(stored: dict[str, NDArray]) -> NDArray[np.intp]:
     """Held-out spots, or all, of the section with most of them."""
-    wanted = split == HELDOUT if (split == HELDOUT).any() else np.ones(len(split), dtype=bool)
-    codes, counts = np.unique(section[wanted], return_counts=True)
-    return np.flatnonzero(wanted & (section == codes[counts.argmax()]))
+    held_out = stored["split"] == HELDOUT
+    wanted = held_out if held_out.any() else np.ones(len(held_out), dtype=bool)
+    codes, counts = np.unique(stored["section"][wanted], return_counts=True)
+    return np.flatnonzero(wanted & (stored["section"] == codes[counts.argmax()]))
 
 
 # ---------------------------------------------------------------------------- Fig. 5

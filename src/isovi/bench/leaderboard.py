@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from typing import Any
+
+import numpy as np
 import pandas as pd
 
 from isovi.bench.catalogue import GROUPS, METRICS, Group, Metric, of_group
@@ -123,39 +127,35 @@ def _explained(group: Group, base: str | None) -> str:
 
 def _shown(data: pd.DataFrame, group: Group) -> pd.DataFrame:
     metrics = [metric for metric in of_group(group) if (data["metric"] == metric.key).any()]
-    by_label = dict(tuple(data.groupby("label")))
-    rows = [_row(label, by_label[label].set_index("metric"), metrics) for label in _sorted(by_label, group)]
-    return pd.DataFrame(rows)
+    by_label = {str(label): rows for label, rows in data.groupby("label")}
+    return pd.DataFrame([_row(name, by_label[name], metrics) for name in _sorted(by_label, group)])
 
 
 def _sorted(by_label: dict[str, pd.DataFrame], group: Group) -> list[str]:
     """Best mean rank first, controls last; within one decoder after the other where they are not compared."""
-    names = ordered(set(by_label))
 
-    def place(name: str) -> tuple[str, bool, float]:
+    def place(name: str) -> tuple[str, float]:
         rows = by_label[name]
-        rank = rows["rank"].mean()
-        return str(rows["decoder"].iloc[0]) if group == "expression" else "", bool(pd.isna(rank)), rank
+        decoder = str(rows["decoder"].iloc[0]) if group == "expression" else ""
+        return decoder, float(rows["rank"].fillna(np.inf).mean())
 
-    return sorted(names, key=place)
+    return sorted(ordered(set(by_label)), key=place)
 
 
 def _row(label: str, rows: pd.DataFrame, metrics: list[Metric]) -> dict[str, str]:
-    cells = {f"{metric.title}{', up' if metric.higher else ''}": _cell(rows, metric) for metric in metrics}
-    decoder = {"decoder": rows["decoder"].iloc[0]} if metrics[0].within_decoder else {}
-    rank = rows["rank"].mean()
-    return (
-        {"method": label}
-        | decoder
-        | {"data sets": str(rows["datasets"].max()), "rank": "-" if pd.isna(rank) else f"{rank:.1f}"}
-        | cells
-    )
+    by_metric = {row["metric"]: row for row in rows.to_dict("records")}
+    cells = {
+        f"{metric.title}{', up' if metric.higher else ''}": _cell(by_metric.get(metric.key), metric)
+        for metric in metrics
+    }
+    decoder = {"decoder": str(rows["decoder"].iloc[0])} if metrics[0].within_decoder else {}
+    rank = "-" if rows["rank"].isna().all() else f"{rows['rank'].mean():.1f}"
+    return {"method": label} | decoder | {"data sets": str(rows["datasets"].max()), "rank": rank} | cells
 
 
-def _cell(rows: pd.DataFrame, metric: Metric) -> str:
-    if metric.key not in rows.index:
+def _cell(row: dict[Hashable, Any] | None, metric: Metric) -> str:
+    if row is None:
         return "-"
-    row = rows.loc[metric.key]
     told = percent if metric.relative else signed
-    change = "" if pd.isna(row["change"]) else f" ({told(row['change'])})"
+    change = "" if pd.isna(row["change"]) else f" ({told(float(row['change']))})"
     return f"{number(row['value'])}{CIRCULAR if metric.circular and row['smooths'] else ''}{change}"

@@ -93,7 +93,7 @@ def percent(value: float) -> str:
     if pd.isna(value):
         return "-"
     decimals = sum(abs(value) < limit for limit in (0.1, 0.01))
-    return f"{_zero(f'{100 * value:+.{decimals}f}')} %"
+    return f"{_zero(f'{100 * value:+.{decimals}f}')}%"
 
 
 def _zero(text: str) -> str:

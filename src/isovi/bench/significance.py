@@ -156,7 +156,7 @@ def _comparison(part: pd.DataFrame, method: str, against: str) -> Comparison:
     )
 
 
-def tested(found: pd.DataFrame, pairs: Iterable[Pair]) -> pd.DataFrame:
+def claimed(found: pd.DataFrame, pairs: Iterable[Pair]) -> pd.DataFrame:
     """:data:`CLAIMS` of some pairs of methods, with Holm's p over those of each pair."""
     rows = []
     for method, against in pairs:
@@ -187,7 +187,7 @@ def tables(found: pd.DataFrame, kind: str) -> list[Table]:
     kind
         That kind.
     """
-    compared = {pair: tested(found, [pair]) for pair in backbone_pairs(found)}
+    compared = {pair: claimed(found, [pair]) for pair in backbone_pairs(found)}
     compared = {pair: data for pair, data in compared.items() if not data.empty}
     each = [_table(data, kind, pair) for pair, data in compared.items()]
     return [_in_short(compared, kind), *each] if each else []

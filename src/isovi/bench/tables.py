@@ -126,22 +126,19 @@ def table_one(found: pd.DataFrame, kind: str) -> list[Table]:
 
 def _table_one(data: pd.DataFrame, spots: str, kind: str) -> Table:
     names = ordered(set(data["label"]))
-    rows = [
-        {"figure": METRICS[metric].title, "data set": dataset} | _trials(part, names)
-        for metric in _TABLE1
-        for dataset, part in data[data["metric"] == metric].groupby("dataset")
-    ]
+    cells = _cells(data).pivot(index=["metric", "dataset"], columns="label", values="cell")
+    cells = cells.loc[[metric for metric in _TABLE1 if metric in cells.index], names].fillna("-")
+    shown = cells.rename(index={key: METRICS[key].title for key in _TABLE1}, level="metric")
+    shown = shown.rename_axis(index=["figure", "data set"], columns=None).reset_index()
     what = "Moran's I (larger is better) and Geary's C (smaller is better)"
     title = f"{what}, {SETS[spots]} ({KINDS[kind]}): mean (sd) over trials"
-    note = _trials_note(data)
-    return Table(f"table1_{kind}_{spots}", title, pd.DataFrame(rows), data, (note,) if note else ())
+    return Table(f"table1_{kind}_{spots}", title, shown, data, (_trials_note(data),))
 
 
-def _trials(part: pd.DataFrame, names: list[str]) -> dict[str, str]:
-    cells = part.set_index("label")
-    return {
-        name: mean_sd(*cells.loc[name, ["mean", "sd", "n"]]) if name in cells.index else "-" for name in names
-    }
+def _cells(data: pd.DataFrame) -> pd.DataFrame:
+    """With mean and standard deviation as text, in the column ``cell``."""
+    rows = zip(data["mean"], data["sd"], data["n"], strict=True)
+    return data.assign(cell=[mean_sd(float(mean), float(sd), int(n)) for mean, sd, n in rows])
 
 
 def _trials_note(data: pd.DataFrame) -> str:
@@ -171,20 +168,14 @@ def details(found: pd.DataFrame, kind: str) -> list[Table]:
 
 
 def _detail(data: pd.DataFrame, spots: str, kind: str) -> Table:
-    metrics = [key for key in _DETAIL if (data["metric"] == key).any()]
-    rows = [
-        {"data set": dataset, "method": name} | _figures(part[part["label"] == name], metrics)
-        for dataset, part in data.groupby("dataset")
-        for name in ordered(set(part["label"]))
-    ]
+    cells = _cells(data).pivot(index=["dataset", "label"], columns="metric", values="cell")
+    cells = cells[[key for key in _DETAIL if key in cells]].fillna("-")
+    order = ordered(set(data["label"]))
+    rows = sorted(cells.index, key=lambda row: (row[0], order.index(row[1])))
+    shown = cells.loc[rows].rename(columns=lambda key: METRICS[key].title)
+    shown = shown.rename_axis(index=["data set", "method"], columns=None).reset_index()
     title = f"Every data set, {SETS[spots]} ({KINDS[kind]}): mean (sd) over trials"
-    return Table(f"datasets_{kind}_{spots}", title, pd.DataFrame(rows), data)
-
-
-def _figures(part: pd.DataFrame, metrics: list[str]) -> dict[str, str]:
-    cells = part.set_index("metric")
-    told = {key: mean_sd(*cells.loc[key, ["mean", "sd", "n"]]) for key in metrics if key in cells.index}
-    return {METRICS[key].title: told.get(key, "-") for key in metrics}
+    return Table(f"datasets_{kind}_{spots}", title, shown, data)
 
 
 def costs(found: pd.DataFrame) -> list[Table]:
