@@ -142,8 +142,9 @@ def nowhere(tmp_path, monkeypatch) -> Path:
     return tmp_path / "peers"
 
 
+@pytest.mark.usefixtures("nowhere")
 @pytest.mark.parametrize("name", sorted(PEERS))
-def test_every_peer_is_a_method_that_has_to_be_installed_first(name, nowhere, task):
+def test_every_peer_is_a_method_that_has_to_be_installed_first(name, task):
     made = find(name)
     assert made.sees_positions and made.smooths and not made.encodes and made.reference
     with pytest.raises(InputError, match=f"isovi bench peers --install {name}"):
@@ -177,7 +178,8 @@ def test_what_cannot_be_installed_says_why(monkeypatch, task):
         install("tangram")
 
 
-def test_installing_follows_the_pins_and_ends_with_the_stamp(nowhere, monkeypatch):
+@pytest.mark.usefixtures("nowhere")
+def test_installing_follows_the_pins_and_ends_with_the_stamp(monkeypatch):
     ran: list[list[str]] = []
 
     def pretend(command, **_):
@@ -194,7 +196,8 @@ def test_installing_follows_the_pins_and_ends_with_the_stamp(nowhere, monkeypatc
     assert environments.installed(PEERS["stagate"])
 
 
-def test_a_failed_step_leaves_the_peer_not_installed(nowhere, monkeypatch):
+@pytest.mark.usefixtures("nowhere")
+def test_a_failed_step_leaves_the_peer_not_installed(monkeypatch):
     def pretend(command, **_):
         return subprocess.CompletedProcess(command, 1, "", "lines\nERROR: no matching distribution\n\n")
 
@@ -214,7 +217,7 @@ def test_requirements_pin_the_package_and_nothing_for_gpus(peer):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(PEERS))
-def test_installed_peers_embed_a_small_tissue(name, task):
+def test_installed_peers_embed_a_small_tissue(name):
     peer = PEERS[name]
     if not environments.installed(peer):
         pytest.skip(f"the peer {name} is not installed in {environments.home()}")

@@ -88,7 +88,7 @@ PEERS: dict[str, Peer] = {
         Peer(
             "spagcn",
             package="spagcn",
-            module="SpaGCN",
+            module="SpaGCN, louvain",
             latent="50 dimensions behind the graph convolution",
             smooths="one convolution with a Gaussian kernel of the distance",
             reference="Hu et al. 2021, Nature Methods 18:1342",
