@@ -143,8 +143,8 @@ class DistancePreservingMixin:
         """Register a table of SpatialData, with the centroids of its elements as positions.
 
         The table stays in ``sdata`` and is changed as :meth:`setup_anndata` changes an AnnData, and by
-        ``obsm[spatial_key]``; nothing else of ``sdata`` is, and no counts are copied. What is written to the table
-        that is returned is therefore in ``sdata``.
+        ``obsm[spatial_key]``; nothing else of ``sdata`` is, and no counts are copied. What is written to the
+        returned table is therefore in ``sdata``.
 
         Parameters
         ----------
@@ -154,7 +154,8 @@ class DistancePreservingMixin:
         table_name
             Table; needed where there are several and none is called ``"table"``.
         coordinate_system
-            Coordinate system of the positions; ``"global"`` by default, or the only one that the elements share.
+            Coordinate system of the positions; ``"global"`` by default, or the only one that all its
+            elements have.
         spatial_key
             Key in the table's ``obsm`` under which the centroids are stored, shape ``(cell, 2)`` or
             ``(cell, 3)``, in units of the coordinate system.

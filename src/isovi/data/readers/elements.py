@@ -299,7 +299,7 @@ def place_table(
         raise InputError(
             f'obsm["{key}"] of table "{name}" differs from the centroids in coordinate system "{system}".',
             "Positions that are there are not overwritten.",
-            f'Pass another key (spatial_key="{key}_{system.replace(" ", "_")}"), or another coordinate_system.',
+            f'Pass a key of its own, spatial_key="{key}_centroids", or the other coordinate_system.',
         )
     if key not in table.obsm:
         table.obsm[key] = positions

@@ -12,9 +12,11 @@ import pandas as pd
 from isovi.data.readers.source import need_extra, readable
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
+INDEX_NAMES = frozenset({"", "index", "unnamed: 0", "__index_level_0__"})  # of row names without a name
 CELL_NAMES = frozenset(
     {
-        *("", "index", "unnamed: 0", "__index_level_0__", "id", "name", "obs_names"),
+        *INDEX_NAMES,
+        *("id", "name", "obs_names"),
         *("cell", "cells", "cell_id", "cellid", "cell_name", "cell_names", "barcode", "barcodes"),
         *("spot", "spots", "spot_id", "bead", "beads"),
     }
@@ -76,13 +78,11 @@ def blocks_of(path: Path, names: list[str] | None = None) -> Iterator[pd.DataFra
                 yield pd.DataFrame({name: batch.column(name).to_pandas() for name in batch.schema.names})
             return
         columns = columns_of(path) if names is None else names
-        text: dict[str, Any] = {"sep": _separator(path), "dtype": {cell_column(columns): str}}
-        if names is not None:
-            text |= {"header": None, "names": names}
+        text: dict[str, Any] = {"sep": _separator(path), "header": 0 if names is None else None}
+        text |= {"names": columns, "dtype": {cell_column(columns): str}, "index_col": False}
         chunk = max(_BLOCK_VALUES // len(columns), 1)
-        with pd.read_csv(path, index_col=None, low_memory=False, chunksize=chunk, **text) as reader:
-            for block in reader:
-                yield block if isinstance(block.index, pd.RangeIndex) else block.reset_index(names="")
+        with pd.read_csv(path, low_memory=False, chunksize=chunk, **text) as reader:
+            yield from (block for block in reader if len(block))
 
 
 def texts(values: pd.Series) -> pd.Series:

@@ -13,7 +13,7 @@ from scipy import sparse
 
 from isovi.data.readers.annotated import narrow_indices
 from isovi.data.readers.filled import drop_cells
-from isovi.data.readers.frames import CELL_NAMES, blocks_of, cell_column, columns_of, texts
+from isovi.data.readers.frames import CELL_NAMES, INDEX_NAMES, blocks_of, cell_column, columns_of, texts
 from isovi.data.readers.matrix import make_unique
 from isovi.data.readers.positions import Joined, PositionTable
 from isovi.errors import InputError
@@ -68,12 +68,13 @@ def read_counts(path: Path, positions: PositionTable | None = None) -> AnnData:
 
 
 def is_long(columns: list[str]) -> bool:
-    """Whether there are a column of cells and one of genes, and one more."""
-    return (
-        len(columns) == 3
-        and _named(columns, GENE_NAMES) is not None
-        and _named(columns, CELL_NAMES) is not None
-    )
+    """Whether there are a column of cells and one of genes, and one more; row names count for nothing."""
+    named = _named_columns(columns)
+    return len(named) == 3 and all(_named(named, names) is not None for names in (GENE_NAMES, CELL_NAMES))
+
+
+def _named_columns(columns: list[str]) -> list[str]:
+    return [column for column in columns if column.lower() not in INDEX_NAMES]
 
 
 def _named(columns: list[str], names: frozenset[str]) -> str | None:
@@ -96,6 +97,7 @@ class _Codes:
 
 
 def _read_long(path: Path, columns: list[str]) -> AnnData:
+    columns = _named_columns(columns)
     cell, gene = str(_named(columns, CELL_NAMES)), str(_named(columns, GENE_NAMES))
     count = next(name for name in columns if name not in (cell, gene))
     cells, genes, parts = _Codes(), _Codes(), []
@@ -130,10 +132,14 @@ def _dense_blocks(path: Path, name: str, names: list[np.ndarray]) -> Iterator[sp
     """Blocks of rows as CSR; the names of the rows are added to ``names``."""
     for block in blocks_of(path):
         block.columns = list(map(str, block.columns))
-        if block[name].dtype.kind in "fiu" and name.lower() not in CELL_NAMES | GENE_NAMES:
+        if name.lower() not in CELL_NAMES | GENE_NAMES and _all_numbers(block[name]):
             raise _unknown_columns(path, list(block.columns))
         names.append(texts(block[name]).to_numpy())
         yield sparse.csr_matrix(_numbers(block.drop(columns=name), path))
+
+
+def _all_numbers(values: pd.Series) -> bool:
+    return bool(pd.to_numeric(values, errors="coerce").notna().all())
 
 
 def _rows_are_genes(name: str, rows: pd.Index, others: pd.Index, positions: PositionTable | None) -> bool:
