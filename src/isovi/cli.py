@@ -37,14 +37,22 @@ class Kind(StrEnum):
     ring = "ring"
 
 
+INPUT = (
+    ".h5ad, AnnData or SpatialData .zarr, Visium, Visium HD or Xenium folder, 10x .h5, or counts table "
+    "(.csv, .tsv, .parquet). Never changed."
+)
+Table = Annotated[str | None, typer.Option(help="Table of SpatialData, if it has several.")]
+CoordinateSystem = Annotated[str | None, typer.Option(help="Coordinate system of SpatialData's positions.")]
+Coordinates = Annotated[
+    Path | None,
+    typer.Option(help="Table of positions for counts without any: names of the spots, x and y (.csv, ...)."),
+]
+MinCounts = Annotated[int, typer.Option(help="Leave out spots with fewer counts in all.")]
+
+
 @app.command()
 def fit(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            metavar="INPUT", help="Spatial AnnData with raw counts: .h5ad or .zarr. Never changed."
-        ),
-    ],
+    file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT)],
     out: Annotated[Path, typer.Option(help="Folder for the results; appears whole or not at all.")],
     backbone: Annotated[
         Backbone, typer.Option(help="scvi: counts. vae: Gaussian on log-normalised counts.")
@@ -77,6 +85,10 @@ def fit(
     layer: Annotated[
         str | None, typer.Option(help=f"Layer of the raw counts. {DEFAULT.format('X')}", show_default=False)
     ] = None,
+    table: Table = None,
+    coordinate_system: CoordinateSystem = None,
+    coordinates: Coordinates = None,
+    min_counts: MinCounts = 0,
     n_top_genes: Annotated[
         int, typer.Option(help="Highly variable genes, chosen on training spots; 0 for all.")
     ] = 2000,
@@ -111,8 +123,31 @@ def fit(
         options = FitOptions(
             file, out, backbone.value, distortion, parse_pairs(pairs), spatial_key, section_key, batch_key,
             label_key, layer, n_top_genes, n_latent, holdout, max_epochs, seed, force, resume, devices, nodes,
+            table, coordinate_system, coordinates, min_counts,
         )  # fmt: skip
         run(options, Console())
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT)],
+    table: Table = None,
+    coordinate_system: CoordinateSystem = None,
+    coordinates: Coordinates = None,
+    debug: Debug = False,
+) -> None:
+    """Say what is in a file or folder, what isovi fit would use of it, and what is missing.
+
+    Example: [bold]isovi inspect outs[/bold]
+    """
+    from isovi.data.io import Source
+    from isovi.workflow import inspect as workflow
+
+    with reported(debug):
+        quiet()
+        found = workflow.inspect(Source(file, table, coordinate_system, coordinates))
+        Console().print(workflow.table(found))
+        Console().print(workflow.verdict(found), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -160,14 +195,16 @@ def diagnose(
 
 @app.command()
 def pack(
-    file: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="Spatial AnnData: .h5ad or .zarr. Never changed.")
-    ],
+    file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT)],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Store to write: .zarr.")],
     spatial_key: Annotated[str, typer.Option(help="Positions in obsm.")] = "spatial",
     section_key: Annotated[
         str | None, typer.Option(help="Tissue section in obs; cells are stored section by section.")
     ] = None,
+    table: Table = None,
+    coordinate_system: CoordinateSystem = None,
+    coordinates: Coordinates = None,
+    min_counts: MinCounts = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier store.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -175,11 +212,20 @@ def pack(
 
     Example: [bold]isovi pack atlas.h5ad atlas.zarr --section-key sample[/bold]
     """
+    from isovi.data.io import Source
     from isovi.data.pack import pack as run
 
     with reported(debug):
         quiet()
-        packed = run(file, out, spatial_key=spatial_key, section_key=section_key, force=force)
+        source = Source(file, table, coordinate_system, coordinates)
+        packed = run(
+            source,
+            out,
+            spatial_key=spatial_key,
+            section_key=section_key,
+            min_counts=min_counts,
+            force=force,
+        )
         wrote = (
             f"Packed {packed.n_obs} cells x {packed.n_vars} genes in {packed.n_sections} section(s) to {out}"
         )
@@ -189,8 +235,12 @@ def pack(
 @app.command()
 def place(
     run: Annotated[Path, typer.Argument(help="Folder written by isovi fit.")],
-    query: Annotated[Path, typer.Option(help="Cells with raw counts: .h5ad or .zarr. Never changed.")],
+    query: Annotated[
+        Path, typer.Option(help="Cells with raw counts, in all that isovi fit takes. Never changed.")
+    ],
     out: Annotated[Path, typer.Option(help="File to write: .h5ad or .zarr.")],
+    table: Table = None,
+    coordinate_system: CoordinateSystem = None,
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
     debug: Debug = False,
@@ -204,7 +254,7 @@ def place(
 
     with reported(debug):
         quiet()
-        run_place(PlaceOptions(run, query, out, seed, force), Console())
+        run_place(PlaceOptions(run, query, out, seed, force, table, coordinate_system), Console())
 
 
 @app.command()
