@@ -25,7 +25,7 @@ _EPSILONS = np.round(np.linspace(0.01, 0.5, 50), 2)
 _NAMES = {HELDOUT: "held out", TRAIN: "training"}
 _QUANTITIES = ("elbo", "relative_distortion", "multiplier", "distance_scale")
 _BINS, _MEDIANS, _LEAST_PAIRS = 40, 24, 20
-_N_ELLIPSES = {"tissue": 800, "latent": 250}
+_N_ELLIPSES = {"tissue": 500, "latent": 250}
 _LONGEST = 3.0  # longest half axis drawn, in median radii
 _N_BACKGROUND = 4_000
 
@@ -171,6 +171,6 @@ def _view(
 
 def _fitted(half_axes: NDArray, centres: NDArray) -> NDArray[np.float64]:
     """Half axes times one number that gives the median ellipse its share of the room; the longest are cut."""
-    room = 0.45 * np.sqrt(np.ptp(centres, axis=0).prod() / len(centres)) or 1.0
+    room = 0.4 * np.sqrt(np.ptp(centres, axis=0).prod() / len(centres)) or 1.0
     median = np.median(np.sqrt(np.square(half_axes).mean(axis=1)))
     return np.minimum(half_axes * (room / (median or 1.0)), _LONGEST * room)

@@ -7,7 +7,9 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from bokeh.models import (
+    BoxSelectTool,
     ColumnDataSource,
+    HoverTool,
     LassoSelectTool,
     LinearColorMapper,
     PanTool,
@@ -16,8 +18,6 @@ from bokeh.models import (
     TapTool,
     WheelZoomTool,
 )
-from bokeh.models import BoxSelectTool as BoxTool
-from bokeh.models import HoverTool as Hover
 from bokeh.plotting import figure
 from matplotlib.colors import to_hex
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from isovi.report.record import Channel, Curve, Density, Ellipses, Profile, Spot
 ACCENT, SECOND, THIRD = (_palette.CATEGORICAL[i] for i in (0, 5, 2))
 LINES = {"held out": SECOND, "validation": SECOND, "training": ACCENT}
 GREY = "#888888"
+FONT = "system-ui, sans-serif"
 _MAPS = {
     "sequential": ("viridis", 0.0, 1.0),
     "diverging": ("coolwarm", 0.0, 1.0),
@@ -95,6 +96,7 @@ def views(spots: Spots) -> tuple[dict[str, figure], ColumnDataSource]:
 _WRITING: dict[str, Any] = {
     "text_align": "center",
     "text_baseline": "bottom",
+    "text_font": FONT,
     "text_font_size": "12px",
     "text_color": GREY,
 }
@@ -112,8 +114,8 @@ def _view(
     n = len(places)
     drawn = _isotropic(name, places, ratio, margin=diameter or 0.0)
     drawn.output_backend = "webgl" if n > _MANY else "canvas"
-    lasso, box, pan = LassoSelectTool(continuous=False), BoxTool(), PanTool()
-    zoom, hover = WheelZoomTool(), Hover(tooltips=None, point_policy="follow_mouse")
+    lasso, box, pan = LassoSelectTool(continuous=False), BoxSelectTool(), PanTool()
+    zoom, hover = WheelZoomTool(), HoverTool(tooltips=None, point_policy="follow_mouse")
     for tool, kind in ((lasso, "lasso"), (box, "box"), (pan, "move"), (zoom, "zoom")):
         tool.name = f"{name}-{kind}"
     drawn.add_tools(lasso, box, pan, zoom, TapTool(), hover)
@@ -123,7 +125,8 @@ def _view(
     if diameter is not None:
         size = {"radius": diameter / 2, "radius_dimension": "min"}
     draw = drawn.scatter if diameter is None else drawn.circle
-    spots = draw(*fields, source=source, fill_color=shades, line_color=None, nonselection_fill_alpha=0.12, **size)
+    looks: dict[str, Any] = {"fill_color": shades, "line_color": None, "nonselection_fill_alpha": 0.12}
+    spots = draw(*fields, source=source, **looks, **size)
     marked = Scatter(
         x=fields[0], y=fields[1], size=14, fill_color=shades, line_color=GREY, line_width=3, name="marked"
     )
@@ -177,6 +180,7 @@ def _chart(name: str, x_label: str, y_label: str, **kwargs: Any) -> figure:
     for axis in drawn.axis:
         axis.minor_tick_line_color = None
         axis.axis_label_text_font_style = "normal"
+        axis.major_label_text_font = axis.axis_label_text_font = FONT
         axis.major_label_text_font_size = axis.axis_label_text_font_size = "12px"
     return drawn
 
@@ -185,6 +189,7 @@ def _finish(drawn: figure) -> figure:
     """The legend above the plot, where it hides nothing."""
     for legend in drawn.legend:
         legend.border_line_color = legend.background_fill_color = None
+        legend.label_text_font = FONT
         legend.label_text_font_size, legend.padding, legend.margin = "12px", 0, 4
         legend.glyph_width, legend.spacing, legend.orientation = 18, 12, "horizontal"
         drawn.add_layout(legend, "above")
@@ -231,7 +236,9 @@ def _courses(name: str, label: str, curves: list[Curve]) -> figure:
 
 def profile(found: Profile) -> figure:
     """L(ε), with the band and the point that are certified."""
-    drawn = _chart("profile", "share of broken pairs ε", "distortion constant L(ε)", y_axis_type="log", height=340)
+    drawn = _chart(
+        "profile", "share of broken pairs ε", "distortion constant L(ε)", y_axis_type="log", height=340
+    )
     known = [value for curve in found.curves for value in curve.y if value is not None]
     top = 1.6 * max([*known, found.point[1] if found.point else 1.0]) if known else 10.0
     if found.epsilon:
@@ -252,7 +259,7 @@ def profile(found: Profile) -> figure:
     return _finish(drawn)
 
 
-def shepard(found: Density, ratio: float = 1.0) -> figure:
+def shepard(found: Density) -> figure:
     """Pairs by scaled tissue and latent distance: darker where there are more."""
     drawn = _chart(
         f"shepard-{found.name.replace(' ', '-')}",

@@ -44,7 +44,7 @@
 
   const valuesOf = (channel) => channels.data[channel.key];
   const paletteOf = (channel) => (channel.categories.length ? channel.palette : data.ramps[channel.palette]);
-  const written = (value) => (Number.isFinite(value) ? Number(value.toPrecision(3)).toString() : "–");
+  const written = (value) => (Number.isFinite(value) ? Number(value.toPrecision(3)).toString().replace("-", "−") : "–");
   const told = (channel, i) => {
     const value = valuesOf(channel)[i];
     return channel.categories.length ? channel.categories[value] : written(value);

@@ -30,7 +30,7 @@ _ABOUT = {
     "distortion": "How far the spot's latent distances are from λ times its tissue distances, on average.",
     "stretch": "Positive where the latent holds the spot too far from the rest (a tear), negative where too "
     "near (a fold).",
-    "anisotropy": "Longest over shortest axis of the ellipse that a small circle of tissue becomes: 1 is round.",
+    "anisotropy": "Longest over shortest axis of what a small circle of tissue becomes: 1 is round.",
     "latent": "Posterior mean of one latent dimension.",
     "gene": "log1p of counts at a library size of 10,000.",
     "split": "Held-out spots took no part in training.",
@@ -46,10 +46,7 @@ def placement(run: Run) -> Placement:
 
 
 def spread(coordinates: NDArray, section: NDArray, n: int) -> NDArray[np.int64]:
-    """At most `n` rows, spread evenly over the tissue of each section: equal steps along a space-filling curve.
-
-    Each section has its share, and each part of it.
-    """
+    """At most `n` rows, in equal steps along a space-filling curve: each part of a section has its share."""
     if len(section) <= n:
         return np.arange(len(section))
     steps = np.linspace(0, len(section) - 1, n).round().astype(np.int64)
@@ -77,8 +74,13 @@ def spots_of(run: Run, place: Placement, label_key: str | None) -> tuple[Spots, 
         latent[rows].astype(np.float32),
         _diameter(tissue[rows]),
         sections,
-        (*_groups(run, label_key, rows), *_geometry(adata, rows), *_components(adata, rows), *_genes(run, place, rows)),
-    )  # fmt: skip
+        (
+            *_groups(run, label_key, rows),
+            *_geometry(adata, rows),
+            *_components(adata, rows),
+            *_genes(run, place, rows),
+        ),
+    )
     return shown, explained
 
 
@@ -178,9 +180,7 @@ def _components(adata: AnnData, rows: NDArray) -> list[Channel]:
 
 def _numbers(label: str, group: str, values: NDArray, trimmed: float, about: str) -> Channel:
     low, high = _quantile(values, trimmed), _quantile(values, 1 - trimmed)
-    return Channel(
-        label, group, "sequential", values, low, high if high > low else low + 1.0, about=about
-    )
+    return Channel(label, group, "sequential", values, low, high if high > low else low + 1.0, about=about)
 
 
 def _quantile(values: NDArray, share: float) -> float:
@@ -189,7 +189,7 @@ def _quantile(values: NDArray, share: float) -> float:
 
 
 def _genes(run: Run, place: Placement, rows: NDArray) -> list[Channel]:
-    """Expression of the genes of the run that vary most smoothly in tissue, by Moran's I of the shown spots."""
+    """Expression of the run's genes that are smoothest in tissue, by Moran's I of the shown spots."""
     expression = _expression(run, rows)
     if expression is None:
         return []
@@ -200,10 +200,11 @@ def _genes(run: Run, place: Placement, rows: NDArray) -> list[Channel]:
         for start in range(0, matrix.shape[1], _GENE_BLOCK)
     ]
     order = np.argsort(-np.nan_to_num(np.concatenate(smooth), nan=-1.0), kind="stable")[:N_GENES]
+    group = "Genes, smoothest in tissue first"
     return [
-        _numbers(names[gene], "Genes, smoothest in tissue first", matrix[:, [gene]].toarray().ravel(), 0.01, _ABOUT["gene"])
+        _numbers(names[gene], group, matrix[:, [gene]].toarray().ravel(), 0.01, _ABOUT["gene"])
         for gene in order
-    ]  # fmt: skip
+    ]
 
 
 def _expression(run: Run, rows: NDArray) -> tuple[sparse.csc_matrix, list[str]] | None:

@@ -80,7 +80,7 @@ def record_of(folder: Path) -> dict[str, Any]:
 
 
 def _measure(run: Run) -> TissotEllipses:
-    """Distortion map and ellipses of all spots; their columns go to the data that was read, not to the file."""
+    """Distortion map and ellipses of all spots; their columns go to the data in memory, not to the file."""
     asked = {"use_rep": LATENT_KEY, **run.keys}
     tl.distortion_map(run.adata, seed=run.seed, **asked)
     with warnings.catch_warnings():
@@ -131,7 +131,8 @@ def facts(run: Run, metrics: dict[str, Any], record: dict[str, Any]) -> dict[str
         "Sections": None if run.keys["section_key"] is None else f"by {run.keys['section_key']}",
         "Genes": f"{metrics['n_genes']:,}",
         "Model": f"{_MODELS[metrics['backbone']]}, {run.adata.obsm[LATENT_KEY].shape[1]} latent dimensions",
-        "Asked of distances": f"{metrics['distortion']}, pairs {arguments['pairs']}",
+        "Asked of distances": metrics["distortion"],
+        "Pairs": arguments["pairs"],
         "Training": record["summary"],
         "Scale λ": _scale(metrics["distance_scale"]),
         "Domains": str(metrics["n_domains"]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,16 @@ ACTIVE_VARIANCE = 0.01
 """Variance of posterior means over spots above which a latent dimension is in use (Burda et al. 2016)."""
 
 _COLLAPSED_KL = 0.1  # nats per spot: the latent says nothing
-_UNRELATED, _LOOSE = 0.1, 0.3  # Spearman's rho below which held-out distances do not, or hardly, follow the tissue
+_UNRELATED, _LOOSE = (
+    0.1,
+    0.3,
+)  # Spearman's ρ of distances that do not follow the tissue, or hardly
 _ALIKE = 0.01  # relative difference that is called none
+_COMPARED = {
+    "coordinate_error": "error of positions",
+    "relative_distortion": "relative distortion",
+    "reconstruction": "reconstruction loss",
+}
 
 Metrics = Mapping[str, Any]
 
@@ -44,9 +52,7 @@ def verdict(
         _certified(metrics),
         _health(metrics, latent),
     ]
-    if plain is not None:
-        said.append(_beside(metrics, plain))
-    return said
+    return said if plain is None else [*said, _beside(metrics, plain)]
 
 
 def target_of(distortion: str) -> float | None:
@@ -57,40 +63,39 @@ def target_of(distortion: str) -> float | None:
 
 def _constraint(metrics: Metrics, target: float | None) -> Statement:
     reached = metrics["train"]["relative_distortion"]
-    off = f"On training spots, latent distances differ from λ times tissue distances by {reached:.0%} on average"
+    off = f"On training spots, latent distances differ from λ times those in tissue by {reached:.0%}"
     if target is None:
         asked = metrics["distortion"]
         how = "nothing was asked of distances" if asked == "none" else f"a {asked} pressed on them"
         return Statement("note", "No tolerance was set", f"{off}; {how}.")
     if reached <= target * (1 + TOLERANCE):
         return Statement("good", "The constraint holds", f"{off}; {target:.0%} was tolerated.")
+    why = "Train longer, or accept that these genes do not tell positions that well."
     return Statement(
-        "caution",
-        "The constraint was not reached",
-        f"{off}, and {target:.0%} was tolerated. Train longer, or accept that these genes do not tell positions "
-        "that well.",
+        "caution", "The constraint was not reached", f"{off}, and {target:.0%} was tolerated. {why}"
     )
 
 
 def _heldout(metrics: Metrics) -> Statement:
     if "heldout" not in metrics:
-        return Statement(
-            "caution",
-            "No spots were held out",
-            "All figures are of training spots, whose geometry is largely memorised. Fit with --holdout 0.25 to "
-            "know what holds for new spots.",
+        text = (
+            "All figures are of training spots, whose geometry is largely memorised. Fit with --holdout 0.25 "
+            "to know what holds for new spots."
         )
+        return Statement("caution", "No spots were held out", text)
     found = metrics["heldout"]
     text = (
         f"On {metrics['n_heldout']:,} spots that the fit never saw, distances differ by "
-        f"{found['relative_distortion']:.0%} on average, and all but a tenth of the pairs keep theirs within a factor "
-        f"of {found['distortion_constant']:.2f}. Rank correlation of distances: {found['spearman_distance']:.2f}."
+        f"{found['relative_distortion']:.0%} on average, and all but a tenth of the pairs keep theirs within "
+        f"a factor of {found['distortion_constant']:.2f}. Rank correlation of distances: "
+        f"{found['spearman_distance']:.2f}."
     )
     if found["spearman_distance"] < _UNRELATED:
-        return Statement("bad", "Held-out spots do not follow the tissue", f"{text} What training kept is memorised.")
+        why = "What training spots do better is memorised."
+        return Statement("bad", "Held-out spots do not follow the tissue", f"{text} {why}")
     if found["spearman_distance"] < _LOOSE:
         return Statement("caution", "Held-out spots follow the tissue only loosely", text)
-    return Statement("good", "Held-out spots follow the tissue", f"{text} What training spots do better is memorised.")
+    return Statement("good", "Held-out spots follow the tissue", text)
 
 
 def _certified(metrics: Metrics) -> Statement:
@@ -99,44 +104,33 @@ def _certified(metrics: Metrics) -> Statement:
         why = "no spots were held out" if "heldout" not in metrics else "too few spots were held out"
         return Statement("caution", "Nothing is certified", f"There is no certificate: {why}.")
     text = (
-        f"With {1 - found['delta']:.0%} confidence, all but {found['epsilon']:.0%} of pairs of new spots of this tissue "
-        f"keep their distance within a factor of {found['L']:.2f} ({found['n_pairs']:,} disjoint pairs of held-out spots)."
+        f"With {1 - found['delta']:.0%} confidence, all but {found['epsilon']:.0%} of the pairs of new spots "
+        f"of this tissue keep their distance within a factor of {found['L']:.2f} (from {found['n_pairs']:,} "
+        "disjoint pairs of held-out spots)."
     )
     if found["epsilon"] > CERTIFIED_EPSILON:
-        needed = cells_needed(CERTIFIED_EPSILON)
-        return Statement("caution", "Little is certified", f"{text} {needed} held-out spots would do for 10%.")
+        enough = f"{cells_needed(CERTIFIED_EPSILON)} held-out spots would do for {CERTIFIED_EPSILON:.0%}."
+        return Statement("caution", "Little is certified", f"{text} {enough}")
     return Statement("good", "What is certified", text)
 
 
 def _health(metrics: Metrics, latent: NDArray) -> Statement:
     unused = np.flatnonzero(np.var(latent, axis=0) < ACTIVE_VARIANCE) + 1
     n, kl = latent.shape[1], max(metrics["all"]["elbo"] - metrics["all"]["reconstruction"], 0.0)
-    text = f"{n - len(unused)} of {n} latent dimensions are in use; the latent holds {kl:.2g} nats per spot (KL)."
+    text = f"{n - len(unused)} of {n} latent dimensions are in use; it holds {kl:.2g} nats per spot (KL)."
     if len(unused) == n or kl < _COLLAPSED_KL:
-        return Statement(
-            "bad", "The latent has collapsed", f"{text} It says next to nothing about the spots: train longer, or use a "
-            "looser target.",
-        )  # fmt: skip
+        why = "It says next to nothing about the spots: train longer, or loosen the target."
+        return Statement("bad", "The latent has collapsed", f"{text} {why}")
     if len(unused):
-        return Statement(
-            "caution", "Some latent dimensions are unused", f"{text} Unused: {_listed(unused)}. They do no harm; a smaller "
-            "--n-latent would do.",
-        )  # fmt: skip
+        why = f"Unused: {', '.join(map(str, unused))}. They do no harm; a smaller --n-latent would do."
+        return Statement("caution", "Some latent dimensions are unused", f"{text} {why}")
     return Statement("good", "The latent is healthy", text)
 
 
 def _beside(metrics: Metrics, plain: Metrics) -> Statement:
-    part = "heldout" if "heldout" in metrics and "heldout" in plain else "all"
+    part = "heldout" if "heldout" in metrics else "all"
     ours, theirs = metrics[part], plain[part]
-    told = [
-        f"{name} {_change(ours[key], theirs[key])}"
-        for key, name in (
-            ("coordinate_error", "error of positions"),
-            ("relative_distortion", "relative distortion"),
-            ("reconstruction", "reconstruction loss"),
-        )
-        if key in ours and key in theirs
-    ]
+    told = [f"{name} {_change(ours[key], theirs[key])}" for key, name in _COMPARED.items() if key in ours]
     where = "held-out" if part == "heldout" else "all"
     return Statement("note", "Beside the plain backbone", f"On {where} spots: {'; '.join(told)}.")
 
@@ -146,7 +140,3 @@ def _change(ours: float, theirs: float) -> str:
     if abs(change) < _ALIKE:
         return f"the same within {_ALIKE:.0%}"
     return f"{abs(change):.0%} {'lower' if change < 0 else 'higher'}"
-
-
-def _listed(numbers: Iterable[int]) -> str:
-    return ", ".join(map(str, numbers))

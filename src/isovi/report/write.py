@@ -38,3 +38,12 @@ def report(folder: Path, beside: Path | None = None) -> Report:
         file.write_text(page, encoding="utf-8")
     io.write_json(Path(folder) / "report.json", asdict(found.summary))
     return found
+
+
+def attempt(folder: Path) -> str:
+    """Write the report of a run that has just ended, and say so, or why not: the run stays as it is."""
+    try:
+        report(folder)
+    except Exception as error:  # noqa: BLE001  # whatever it is, hours of training end well
+        return f"The report was not written ({error}). The run is complete: try isovi report {folder}"
+    return f"Wrote {Path(folder) / 'report.html'}"
