@@ -6,6 +6,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from bokeh.core.properties import value as constant
 from bokeh.models import (
     BoxSelectTool,
     ColumnDataSource,
@@ -34,7 +35,7 @@ _MAPS = {
     "diverging": ("coolwarm", 0.0, 1.0),
     "anisotropy": ("plasma", 0.05, 0.88),
 }
-_PADDING = 1.04  # of a view around its spots
+_PADDING = 1.06  # of a view around its spots
 _RATIOS = 0.8, 1.7  # width by height of a view
 _SHADES = 256
 _MANY = 4_000  # spots above which they are drawn by WebGL
@@ -96,7 +97,7 @@ def views(spots: Spots) -> tuple[dict[str, figure], ColumnDataSource]:
 _WRITING: dict[str, Any] = {
     "text_align": "center",
     "text_baseline": "bottom",
-    "text_font": FONT,
+    "text_font": constant(FONT),
     "text_font_size": "12px",
     "text_color": GREY,
 }

@@ -20,6 +20,7 @@ _UNRELATED, _LOOSE = (
     0.1,
     0.3,
 )  # Spearman's ρ of distances that do not follow the tissue, or hardly
+_VAGUE = 20.0  # a factor that tells near from far no longer
 _ALIKE = 0.01  # relative difference that is called none
 _COMPARED = {
     "coordinate_error": "error of positions",
@@ -111,6 +112,8 @@ def _certified(metrics: Metrics) -> Statement:
     if found["epsilon"] > CERTIFIED_EPSILON:
         enough = f"{cells_needed(CERTIFIED_EPSILON)} held-out spots would do for {CERTIFIED_EPSILON:.0%}."
         return Statement("caution", "Little is certified", f"{text} {enough}")
+    if found["L"] > _VAGUE:
+        return Statement("caution", "Little is certified", text)
     return Statement("good", "What is certified", text)
 
 
