@@ -109,7 +109,7 @@ def fit(
     nodes: Annotated[int, typer.Option(help="Machines that train together, one launch on each.")] = 1,
     debug: Debug = False,
 ) -> None:
-    """Fit a distance-preserving model to a tissue and write latent, domains, model, figures.
+    """Fit a distance-preserving model to a tissue and write latent, domains, model, figures, report.
 
     Example: [bold]isovi fit section.h5ad --out run --holdout 0.25[/bold]
     """
@@ -125,7 +125,10 @@ def fit(
             label_key, layer, n_top_genes, n_latent, holdout, max_epochs, seed, force, resume, devices, nodes,
             table, coordinate_system, coordinates, min_counts,
         )  # fmt: skip
-        run(options, Console())
+        if run(options, Console()):  # the first process of several has figures
+            from isovi.report.write import attempt
+
+            Console().print(attempt(out), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -255,6 +258,29 @@ def place(
     with reported(debug):
         quiet()
         run_place(PlaceOptions(run, query, out, seed, force, table, coordinate_system), Console())
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder written by isovi fit.")],
+    beside: Annotated[
+        Path | None,
+        typer.Option(help="Run of the plain backbone (the same options and --plain) to compare with."),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write report.html: a verdict in plain words, linked views of tissue and latent, curves, the command.
+
+    One file that needs no network, to open in a browser and to send to others. isovi fit writes it too.
+
+    Example: [bold]isovi report run --beside plain_run[/bold]
+    """
+    from isovi.report.write import report as write
+
+    with reported(debug):
+        quiet()
+        for line in (*write(run, beside).words(), f"Wrote {run / 'report.html'}"):
+            Console().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

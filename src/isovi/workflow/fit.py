@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import scvi
 from anndata import AnnData
 from rich.console import Console
@@ -503,6 +504,8 @@ def tell(metrics: dict[str, Any], console: Console) -> None:
 def write(folder: Path, model: Any, adata: AnnData, metrics: dict[str, Any], options: FitOptions) -> None:
     """Write model, data, figures and the record of the run."""
     model.save(str(folder / "model"), save_anndata=False)
+    history = [table for table in model.history_.values() if table.index.name == "epoch"]
+    pd.concat(history, axis=1).to_csv(folder / "history.csv")
     whole = not pack.is_on_disk(adata.X)
     io.write_atomic(adata if whole else pack.in_input_order(adata), folder / "adata.h5ad")
     io.write_json(folder / "metrics.json", metrics)
