@@ -25,7 +25,7 @@ COLLAPSED_SCALE = 1e-3
 class DualAscent(Callback):
     """Raises the multiplier while the constraint is broken, and knows when to stop.
 
-    Held-out distortion decides: where it has not fallen for :data:`PATIENCE` validated epochs while
+    Held-out distortion decides: where it has not fallen for ``PATIENCE`` validated epochs while
     the target is still missed, a larger multiplier buys memorised training geometry only, and the
     multiplier may rise no more. It never outweighs the backbone's own loss.
 
