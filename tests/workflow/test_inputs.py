@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -470,6 +471,21 @@ def test_the_verb_prints_what_can_be_copied(tmp_path: Path) -> None:
     assert f"  isovi fit '{source.path}' --out run\n" in result.stdout
     assert "10x Visium" in result.stdout and "60 x 20" in result.stdout
     assert CliRunner().invoke(cli.app, ["inspect", str(tmp_path)]).exit_code == 2
+
+
+def test_the_help_of_inspect_has_an_example() -> None:
+    result = CliRunner().invoke(cli.app, ["inspect", "--help"])
+    assert result.exit_code == 0
+    assert "--coordinates" in result.stdout and "Example" in result.stdout
+
+
+def test_importing_the_models_loads_no_reader() -> None:
+    code = """
+import sys
+from isovi import IsoSCVI
+assert not {"scanpy", "spatialdata", "pyarrow.parquet"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_spots_of_few_counts_are_left_out_in_fit_and_pack(tmp_path: Path) -> None:

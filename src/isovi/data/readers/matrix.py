@@ -6,7 +6,6 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-import scanpy as sc
 from anndata import AnnData
 from scipy import sparse
 
@@ -69,6 +68,8 @@ def read_matrix(path: Path) -> AnnData:
     IsoviWarning
         If names of genes repeat: they get numbers, as scanpy gives them.
     """
+    import scanpy as sc  # seconds, for who reads nothing of 10x
+
     with readable(path, "a 10x matrix"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*names are not unique.*")
         adata = sc.read_10x_mtx(path, make_unique=False) if path.is_dir() else sc.read_10x_h5(path)
