@@ -43,7 +43,7 @@ def ranks(found: pd.DataFrame) -> pd.DataFrame:
     rows = rows.assign(among=rows["decoder"].where(within, ""))
     field = ["among", "metric", "dataset"]
     means = rows.groupby([*field, "label"], as_index=False)["value"].mean()
-    merit = means["value"] * means["metric"].map(lambda key: METRICS[key].sign)
+    merit = means["value"] * means["metric"].map(lambda key: METRICS[key].sign).astype(int)
     means["rank"] = merit.groupby([means[key] for key in field]).rank(ascending=False)
     return means.groupby(["label", "metric"], as_index=False).agg(
         rank=("rank", "mean"), datasets=("dataset", "nunique")

@@ -162,7 +162,9 @@ def kinds(found: pd.DataFrame) -> list[str]:
 def contenders(found: pd.DataFrame) -> pd.DataFrame:
     """Without the settings that were tried only to see how sensitive a method is to them."""
     named = {name for backbone in BACKBONES for name in backbone.variants}
-    tried = found["settings"].map(_has_knob) & ~found["variant"].isin(named | set(found["method"]))
+    tried = found["settings"].map(_has_knob).astype(bool) & ~found["variant"].isin(
+        named | set(found["method"])
+    )
     return found[~tried | ~found["method"].isin(found.loc[~tried, "method"])]
 
 
