@@ -125,9 +125,10 @@ def read(results_dir: Path | str) -> pd.DataFrame:
 
 
 def read_plan(results_dir: Path | str, frame: pd.DataFrame) -> pd.DataFrame:
-    """Every job of the grid, those not run yet too; where no plan was kept, those of the results."""
+    """Every job of the grid, those not run yet too, and every job of the results."""
     file = Path(results_dir) / PLAN
-    return jobs_in(pd.read_parquet(file) if file.is_file() else frame)
+    planned = [jobs_in(pd.read_parquet(file))] if file.is_file() else []
+    return jobs_in(pd.concat([*planned, jobs_in(frame)], ignore_index=True))
 
 
 def jobs_in(frame: pd.DataFrame) -> pd.DataFrame:
