@@ -292,3 +292,13 @@ class TestPalette:
         assert np.abs(np.diff(colors, axis=0)).max() < 0.1
         assert np.abs(np.diff(colors, axis=1)).max() < 0.1
         assert len(np.unique(colors.reshape(-1, 3), axis=0)) == 900
+
+
+def test_notebooks_show_a_new_figure_and_scripts_open_none(adata, monkeypatch) -> None:
+    plt.close("all")
+    pl.domains(adata)
+    assert plt.get_fignums() == []
+    monkeypatch.setitem(mpl.rcParams, "interactive", True)
+    ax = pl.domains(adata)
+    assert [plt.figure(number) for number in plt.get_fignums()] == [ax.figure]
+    plt.close("all")
