@@ -71,7 +71,7 @@ class MethodEntry(BaseModel):
 def _split(value: Any) -> str:
     """A split, a share as text without trailing zeros."""
     kind, _, name = str(value).partition(":")
-    if value == ALL or kind in WHOLE and (name or value == kind):
+    if value == ALL or (kind in WHOLE and (name or value == kind)):
         return str(value)
     try:
         share = float(value)
@@ -220,7 +220,8 @@ def _refusal(error: ValidationError, source: str) -> InputError:
     first, *others = error.errors()
     others = [other for other in others if other["type"] != "too_short"]  # what follows from the first
     path = [str(part) for part in first["loc"]]
-    model = {"datasets": DataSet, "methods": MethodEntry}.get(path[0] if len(path) > 1 else "", Grid)
+    models: dict[str, type[BaseModel]] = {"datasets": DataSet, "methods": MethodEntry}
+    model = models.get(path[0] if len(path) > 1 else "", Grid)
     key = ".".join(path) or "the grid"
     more = f" (More errors: {len(others)}.)" if others else ""
     keys = f"The keys are {', '.join(model.model_fields)}."

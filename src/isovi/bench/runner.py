@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections import Counter
@@ -22,7 +23,7 @@ from isovi.bench.datasets import Facts, examine
 from isovi.bench.grid import Grid, LeftOut, jobs_of, make_known, read_grid
 from isovi.bench.job import Job
 from isovi.bench.store import DONE, FAILED, RESULTS, Outcome, Store
-from isovi.bench.work import Workshop, reason
+from isovi.bench.work import reason, work
 from isovi.data import io
 from isovi.errors import InputError
 
@@ -248,7 +249,7 @@ def cluster(options: RunOptions) -> Iterator[None]:
     if options.ray_address is None:
         asked |= {"num_cpus": options.workers or os.cpu_count(), "include_dashboard": False}
     try:
-        ray.init(options.ray_address or "local", logging_level="ERROR", **asked)
+        ray.init(options.ray_address or "local", logging_level=logging.ERROR, **asked)
     except ConnectionError as error:
         raise InputError(
             f"No Ray cluster answers at {options.ray_address} ({error}).",
@@ -261,26 +262,16 @@ def cluster(options: RunOptions) -> Iterator[None]:
         ray.shutdown()
 
 
-_workshop: list[Workshop] = []  # of this worker, kept from job to job
-
-
-@ray.remote(num_cpus=1, max_retries=0)
-def work(job: Job, modules: tuple[str, ...]) -> Outcome:
-    """Run a job on a Ray worker, with some modules imported before its first."""
-    if not _workshop:
-        _workshop.append(Workshop(modules))
-    return _workshop[0].run(job)
-
-
 def _run(todo: list[Job], jobs: list[Job], keep_latents: bool, store: Store, tally: Tally) -> None:
     """Keep every CPU busy, and store each job when it ends."""
     waiting, running = iter(todo), dict[Any, Job]()
     at_once = int(ray.cluster_resources().get("CPU", 1)) + 1  # one more waits for a worker that gets free
+    remote = ray.remote(num_cpus=1, max_retries=0)(work)
     modules = ("scib_metrics",) if any(job.dataset.sections for job in todo) else ()  # slow to import
     merged = time.monotonic()
     while True:
         for job in waiting:
-            running[work.remote(job, modules)] = job
+            running[remote.remote(job, modules)] = job
             if len(running) >= at_once:
                 break
         if not running:

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -143,3 +144,22 @@ class Workshop:
                 return pool.submit(attempt, job).result()
         except BrokenProcessPool:
             return Outcome(message="BrokenProcessPool: the process of the job died; it may lack memory")
+
+
+@cache
+def workshop(modules: tuple[str, ...]) -> Workshop:
+    """The workshop of this Ray worker, kept from job to job."""
+    return Workshop(modules)
+
+
+def work(job: Job, modules: tuple[str, ...]) -> Outcome:
+    """Run a job on a Ray worker.
+
+    Parameters
+    ----------
+    job
+        What to run.
+    modules
+        Imported once, before the first job.
+    """
+    return workshop(modules).run(job)
