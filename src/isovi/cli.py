@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
-from isovi.errors import IsoviError
+from isovi import cli_bench
+from isovi.cli_console import DEFAULT, Debug, quiet, reported
 
 app = typer.Typer(
     help="Distance-preserving generative models of spatial transcriptomics.",
@@ -23,6 +19,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     add_completion=False,
 )
+app.add_typer(cli_bench.app, name="bench")
 
 
 class Backbone(StrEnum):
@@ -40,18 +37,16 @@ class Kind(StrEnum):
     ring = "ring"
 
 
-DEFAULT = "[dim]\\[default: {}][/dim]"  # of an option whose default is worked out later
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+INPUT = "File or folder, any that isovi inspect knows. Never changed."
+Table = Annotated[str | None, typer.Option(help="Table of SpatialData with several.")]
+CoordinateSystem = Annotated[str | None, typer.Option(help="Of SpatialData's positions.")]
+Coordinates = Annotated[Path | None, typer.Option(help="Table of positions: names, x, y.")]
+MinCounts = Annotated[int, typer.Option(help="Leave out spots with fewer counts.")]
 
 
 @app.command()
 def fit(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            metavar="INPUT", help="Spatial AnnData with raw counts: .h5ad or .zarr. Never changed."
-        ),
-    ],
+    file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT)],
     out: Annotated[Path, typer.Option(help="Folder to write, whole or not at all.")],
     backbone: Annotated[Backbone, typer.Option(help="Counts, or Gaussian on logs.")] = Backbone.scvi,
     distortion_target: Annotated[
@@ -78,6 +73,10 @@ def fit(
     layer: Annotated[
         str | None, typer.Option(help=f"Layer of the raw counts. {DEFAULT.format('X')}", show_default=False)
     ] = None,
+    table: Table = None,
+    coordinate_system: CoordinateSystem = None,
+    coordinates: Coordinates = None,
+    min_counts: MinCounts = 0,
     n_top_genes: Annotated[int, typer.Option(help="Most variable genes; 0 for all.")] = 2000,
     n_latent: Annotated[int, typer.Option(help="Latent dimensions.")] = 10,
     holdout: Annotated[str, typer.Option(help="Share of spots, or section:NAME.")] = "0.1",
@@ -94,7 +93,7 @@ def fit(
     nodes: Annotated[int, typer.Option(help="Machines, one launch on each.")] = 1,
     debug: Debug = False,
 ) -> None:
-    """Fit a distance-preserving model to a tissue and write latent, domains, model, figures.
+    """Fit a distance-preserving model to a tissue and write latent, domains, model, figures, report.
 
     Spots that are held out take no part in training, in its stopping, or in the choice of genes.
     Lengths are in spacings: the median distance to the nearest neighbour.
@@ -113,8 +112,37 @@ def fit(
         options = FitOptions(
             file, out, backbone.value, distortion, parse_pairs(pairs), spatial_key, section_key, batch_key,
             label_key, layer, n_top_genes, n_latent, holdout, max_epochs, seed, force, resume, devices, nodes,
+            table, coordinate_system, coordinates, min_counts,
         )  # fmt: skip
-        run(options, Console())
+        if run(options, Console()):  # the first process of several has figures
+            from isovi.report.write import attempt
+
+            Console().print(attempt(out), markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT)],
+    table: Table = None,
+    coordinate_system: CoordinateSystem = None,
+    coordinates: Coordinates = None,
+    debug: Debug = False,
+) -> None:
+    """Say what is in a file or folder, what isovi fit would use of it, and what is missing.
+
+    Known are .h5ad, .zarr of AnnData and SpatialData, Visium, Visium HD and Xenium folders, 10x .h5
+    and counts tables (.csv, .tsv, .parquet).
+
+    Example: [bold]isovi inspect outs[/bold]
+    """
+    from isovi.data.io import Source
+    from isovi.workflow import inspect as workflow
+
+    with reported(debug):
+        quiet()
+        found = workflow.inspect(Source(file, table, coordinate_system, coordinates))
+        Console().print(workflow.table(found))
+        Console().print(workflow.verdict(found), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -162,12 +190,14 @@ def diagnose(
 
 @app.command()
 def pack(
-    file: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="Spatial AnnData: .h5ad or .zarr. Never changed.")
-    ],
+    file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT)],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Store to write: .zarr.")],
     spatial_key: Annotated[str, typer.Option(help="Positions in obsm.")] = "spatial",
     section_key: Annotated[str | None, typer.Option(help="Section in obs; stored one by one.")] = None,
+    table: Table = None,
+    coordinate_system: CoordinateSystem = None,
+    coordinates: Coordinates = None,
+    min_counts: MinCounts = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier store.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -175,11 +205,20 @@ def pack(
 
     Example: [bold]isovi pack atlas.h5ad atlas.zarr --section-key sample[/bold]
     """
+    from isovi.data.io import Source
     from isovi.data.pack import pack as run
 
     with reported(debug):
         quiet()
-        packed = run(file, out, spatial_key=spatial_key, section_key=section_key, force=force)
+        source = Source(file, table, coordinate_system, coordinates)
+        packed = run(
+            source,
+            out,
+            spatial_key=spatial_key,
+            section_key=section_key,
+            min_counts=min_counts,
+            force=force,
+        )
         wrote = (
             f"Packed {packed.n_obs} cells x {packed.n_vars} genes in {packed.n_sections} section(s) to {out}"
         )
@@ -189,8 +228,12 @@ def pack(
 @app.command()
 def place(
     run: Annotated[Path, typer.Argument(help="Folder written by isovi fit.")],
-    query: Annotated[Path, typer.Option(help="Cells with raw counts: .h5ad or .zarr. Never changed.")],
+    query: Annotated[
+        Path, typer.Option(help="Cells with raw counts, in all that isovi fit takes. Never changed.")
+    ],
     out: Annotated[Path, typer.Option(help="File to write: .h5ad or .zarr.")],
+    table: Table = None,
+    coordinate_system: CoordinateSystem = None,
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
     debug: Debug = False,
@@ -207,7 +250,30 @@ def place(
 
     with reported(debug):
         quiet()
-        run_place(PlaceOptions(run, query, out, seed, force), Console())
+        run_place(PlaceOptions(run, query, out, seed, force, table, coordinate_system), Console())
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder written by isovi fit.")],
+    beside: Annotated[
+        Path | None,
+        typer.Option(help="Run of the plain backbone (the same options and --plain) to compare with."),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write report.html: a verdict in plain words, linked views of tissue and latent, curves, the command.
+
+    One file that needs no network, to open in a browser and to send to others. isovi fit writes it too.
+
+    Example: [bold]isovi report run --beside plain_run[/bold]
+    """
+    from isovi.report.write import report as write
+
+    with reported(debug):
+        quiet()
+        for line in (*write(run, beside).words(), f"Wrote {run / 'report.html'}"):
+            Console().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -301,35 +367,6 @@ def tune(
         console.print(table(found))
         for line in words(found):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def quiet() -> None:
-    """Keep other libraries' chatter from the terminal; warnings of isoVI remain."""
-    from isovi.errors import IsoviWarning
-
-    for name in ("lightning.pytorch", "lightning.fabric", "scvi", "lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")
-    warnings.simplefilter("always", IsoviWarning)
-    warnings.showwarning = note
-
-
-def note(message: Warning | str, *_: Any, **__: Any) -> None:
-    """Show a warning as one line."""
-    text = f"[yellow]Note:[/yellow] {escape(str(message))}"
-    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def reported(debug: bool) -> Iterator[None]:
-    """Bad input ends with exit code 2 and one paragraph; with its traceback when debugging."""
-    try:
-        yield
-    except IsoviError as error:
-        if debug:
-            raise
-        Console(stderr=True).print(f"[red]Error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from None
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from isovi._repr import Rows, Told
 from isovi.data import check
 from isovi.data.disk import DiskLoader, DiskSplitter, counts_on_disk
 from isovi.data.fields import COORDINATES, MINIFIED, SECTION, spatial_fields, tissue_of
+from isovi.data.readers.elements import place_table
 from isovi.data.resident import resident
 from isovi.data.splitter import PatchSplitter, ShardSplitter
 from isovi.errors import InputError
@@ -130,6 +131,60 @@ class DistancePreservingMixin(Told):
         manager = cls._get_most_recent_anndata_manager(adata, required=True)
         manager.register_new_fields(fields)
         manager.update_setup_method_args({"spatial_key": spatial_key, "section_key": section_key})
+
+    @classmethod
+    def setup_spatialdata(
+        cls,
+        sdata: Any,
+        table_name: str | None = None,
+        coordinate_system: str | None = None,
+        *,
+        spatial_key: str = "spatial",
+        section_key: str | None = None,
+        **kwargs: Any,
+    ) -> AnnData:
+        """Register a table of SpatialData, with the centroids of its elements as positions.
+
+        The table stays in ``sdata`` and is changed as :meth:`setup_anndata` changes an AnnData, and by
+        ``obsm[spatial_key]``; nothing else of ``sdata`` is, and no counts are copied. What is written to the
+        returned table is therefore in ``sdata``.
+
+        Parameters
+        ----------
+        sdata
+            :class:`spatialdata.SpatialData` with a table of raw counts that annotates shapes, labels or
+            points.
+        table_name
+            Table; needed where there are several and none is called ``"table"``.
+        coordinate_system
+            Coordinate system of the positions; ``"global"`` by default, or the only one that all its
+            elements have.
+        spatial_key
+            Key in the table's ``obsm`` under which the centroids are stored, shape ``(cell, 2)`` or
+            ``(cell, 3)``, in units of the coordinate system.
+        section_key
+            Key in the table's ``obs`` of the tissue section. The table's ``region_key`` tells elements apart.
+        **kwargs
+            All that the backbone's ``setup_anndata`` takes.
+
+        Returns
+        -------
+        The table, to make a model of: ``model = IsoSCVI(IsoSCVI.setup_spatialdata(sdata))``.
+
+        Raises
+        ------
+        InputError
+            If there is no such table or coordinate system, ``obsm[spatial_key]`` holds other positions, or
+            counts cannot be used.
+
+        Warns
+        -----
+        IsoviWarning
+            If the table annotates several elements and no ``section_key`` tells them apart.
+        """
+        adata = place_table(sdata, table_name, coordinate_system, spatial_key, section_key)
+        cls.setup_anndata(adata, spatial_key=spatial_key, section_key=section_key, **kwargs)
+        return adata
 
     def train(
         self,

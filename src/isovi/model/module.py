@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import replace
+from copy import copy
 from typing import Any
 
 import torch
@@ -74,13 +74,13 @@ class DistancePreservingModule:
         term = self._distortion(tensors, inferred, output.loss.detach())
         if term is None:
             return output
-        reported = {
-            "relative_distortion": term.relative,
-            "distance_scale": term.scale.detach(),
-            "multiplier": self.objective.multiplier,
-        }
-        extra = {**output.extra_metrics, **reported}
-        return replace(output, loss=output.loss + term.loss, extra_metrics=extra)
+        reported = {"relative_distortion": term.relative}
+        if not self.training:  # while training they are the state, which DualAscent reports once an epoch
+            reported |= {"distance_scale": term.scale.detach(), "multiplier": self.objective.multiplier}
+        changed = copy(output)  # not replace, which would sum up all parts of the loss once more
+        changed.loss = output.loss + term.loss
+        changed.extra_metrics = {**output.extra_metrics, **reported}
+        return changed
 
     def _distortion(
         self, tensors: dict[str, torch.Tensor], inferred: dict[str, Any], backbone_loss: torch.Tensor

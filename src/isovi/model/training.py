@@ -40,6 +40,7 @@ class DualAscent(Callback):
         self.best = math.inf
         self.waited = 0
         self.stalled_at: int | None = None
+        self._warm_up: float | None = None  # steps
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint has to keep."""
@@ -51,8 +52,18 @@ class DualAscent(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Take a step once the warm-up is over."""
-        if trainer.global_step >= WARM_UP * trainer.estimated_stepping_batches:
+        if self._warm_up is None:
+            self._warm_up = WARM_UP * trainer.estimated_stepping_batches
+        if trainer.global_step >= self._warm_up:
             self.objective.ascend()
+
+    def on_train_epoch_end(self, _: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Report λ, the running average, and the multiplier."""
+        scale = self.objective.scale
+        known = torch.isfinite(scale)
+        if bool(known.any()):
+            pl_module.log("distance_scale_train", scale[known].mean(), sync_dist=True)
+            pl_module.log("multiplier_train", self.objective.multiplier, sync_dist=True)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Freeze the multiplier where held-out distortion no longer falls."""
