@@ -53,8 +53,7 @@ def search(
 
     ray.init(num_cpus=jobs, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
-        here = replace(options, input=options.input.expanduser().resolve())
-        trainable = ray_tune.with_parameters(one_trial, options=here, trials=trials)
+        trainable = ray_tune.with_parameters(one_trial, options=elsewhere(options), trials=trials)
         trainable = ray_tune.with_resources(trainable, {"cpu": 1})
         tuner = going_on(trainable, settings, trials) if options.resume else None
         tuner = tuner or new(trainable, settings, trials, jobs, Teller(len(settings), console.quiet))
@@ -64,6 +63,13 @@ def search(
     if any(result is None for result in found.values()):
         raise KeyboardInterrupt  # Ray stops at Ctrl-C, and returns what there is
     return {setting: result for setting, result in found.items() if result is not None}
+
+
+def elsewhere(options: FitOptions) -> FitOptions:
+    """The same options with paths that hold in other processes."""
+    paths = {"input": options.input, "coordinates": options.coordinates}
+    whole = {name: path and path.expanduser().resolve() for name, path in paths.items()}
+    return replace(options, **whole)  # type: ignore[arg-type]
 
 
 def quieten() -> None:
