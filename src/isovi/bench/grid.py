@@ -261,7 +261,8 @@ def make_known(adapters: tuple[str, ...]) -> dict[str, str]:
     InputError
         If one cannot be imported, or makes no method known.
     """
-    importlib.import_module("isovi.bench.methods")
+    for own in ("isovi.bench.methods", "isovi.bench.peers"):
+        importlib.import_module(own)
     digests: dict[str, str] = {}
     for adapter in adapters:
         module = _imported(adapter)
