@@ -90,6 +90,11 @@ def test_ellipses_are_of_held_out_spots_of_the_largest_section(frame, tmp_path, 
     }  # of 90 spots a third; a method without held-out ones is left out
 
 
+def test_without_latents_of_ours_there_are_no_ellipses(make, tmp_path):
+    assert ellipses(make(methods=("pca",), datasets=("a",), seeds=(0,)), tmp_path, tmp_path) == []
+    assert ellipses(make(methods=("scvi",), datasets=("a",), seeds=(0,)), tmp_path, tmp_path) == []
+
+
 def test_files_are_written_for_what_there_is(make, tmp_path):
     results.conform(make(methods=("pca", "scvi"), datasets=("a",), seeds=(0,))).to_parquet(
         tmp_path / results.FILE

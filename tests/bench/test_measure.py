@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -65,6 +66,20 @@ def test_spots_that_a_method_cannot_place_leave_only_the_training_set() -> None:
     latent[given.placement.split == HELDOUT] = np.nan
     found = measure(Fitted(latent), given)
     assert found == {"train": whole["train"]}
+
+
+def test_a_control_is_held_against_the_positions_that_it_was_given() -> None:
+    true = prepared(labels=False)
+    order = np.random.default_rng(1).permutation(len(true.task.rows))
+    seen = true.task.seen.copy()
+    seen.obsm["spatial"] = true.placement.coordinates[true.task.rows][order]
+    given = replace(true, task=replace(true.task, seen=seen), shuffled=True)
+    found = measure(Fitted(given.as_given().coordinates), given)
+    assert found["train"]["spearman_distance"] == pytest.approx(1)
+    assert found["heldout"]["spearman_distance"] == pytest.approx(1)
+    assert not set(found["all"]) & GEOMETRY
+    unmoved = measure(Fitted(true.placement.coordinates), given)
+    assert abs(unmoved["train"]["spearman_distance"]) < 0.1
 
 
 def test_the_figures_of_geometry_are_those_of_a_run() -> None:

@@ -60,10 +60,9 @@ def test_baselines_come_first_and_controls_follow_their_method():
     ]
 
 
-def test_the_plan_is_kept_jobs_or_else_those_of_the_results(make, tmp_path):
+def test_the_plan_is_of_jobs_to_come_too_and_of_those_of_earlier_grids(make, tmp_path):
     frame = make(methods=("pca",), datasets=("a",), seeds=(0, 1))
     assert len(results.read_plan(tmp_path, frame)) == 2
-    results.jobs_in(make(methods=("pca",), datasets=("a", "bb"), seeds=(0, 1))).to_parquet(
-        tmp_path / results.PLAN
-    )
-    assert len(results.read_plan(tmp_path, frame)) == 4
+    later = results.jobs_in(make(methods=("pca",), datasets=("a", "bb"), seeds=(1, 2)))
+    later.to_parquet(tmp_path / results.PLAN)
+    assert set(results.read_plan(tmp_path, frame)["job"]) == set(frame["job"]) | set(later["job"])

@@ -43,33 +43,32 @@ def answers(frame: pd.DataFrame, plan: pd.DataFrame | None = None) -> Answers:
     """
     states = progress.jobs(frame, results.jobs_in(frame) if plan is None else plan)
     found = results.measured(frame)
-    names = results.kinds(found)
-    many = len(names) > 1
-    told = {"What the answers stand on": _basis(states)}
-    for name in names:
-        of_kind = contenders(found[found["kind"] == name])
-        curves = sweeps.curves(found[found["kind"] == name])
-        told |= {
-            f"{heading} ({KINDS[name]})" if many else heading: sentences or [_NOTHING]
-            for heading, sentences in _of_kind(of_kind, curves).items()
-        }
-    return told
+    by_kind = {kind: _of_kind(found[found["kind"] == kind]) for kind in results.kinds(found)}
+    by_kind = {kind: told for kind, told in by_kind.items() if any(told.values())}
+    answered = {
+        f"{question} ({KINDS[kind]})" if len(by_kind) > 1 else question: sentences or [_NOTHING]
+        for kind, told in by_kind.items()
+        for question, sentences in told.items()
+    }
+    return {"What the answers stand on": _basis(states), **answered}
 
 
-def _of_kind(found: pd.DataFrame, curves: pd.DataFrame) -> Answers:
+def _of_kind(found: pd.DataFrame) -> Answers:
+    rows = contenders(found)
     return {
-        "Does distance preservation help?": claims(found),
-        "Where does the paper's claim not hold?": exceptions(found),
-        "What survives shuffled positions?": memorised(found),
-        "How sensitive are α and the target?": sensitivity(curves),
-        "Who beats us at what?": rivals(found),
+        "Does distance preservation help?": claims(rows),
+        "Where does the paper's claim not hold?": exceptions(rows),
+        "What survives shuffled positions?": memorised(rows),
+        "How sensitive are α and the target?": sensitivity(sweeps.curves(found)),
+        "Who beats us at what?": rivals(rows),
     }
 
 
 def _basis(states: pd.DataFrame) -> list[str]:
     numbers = progress.count(states)
     datasets = sorted(set(states.loc[states["status"] == DONE, "dataset"]))
-    first = f"{numbers[DONE]} of {numbers['all']} jobs are done, on {len(datasets)} data sets"
+    plural = "" if len(datasets) == 1 else "s"
+    first = f"{numbers[DONE]} of {numbers['all']} jobs are done, on {len(datasets)} data set{plural}"
     lacks = f", {numbers['failed']} failed and {numbers['to come']} are still to come."
     return [f"{first}{lacks}", *progress.unfinished(states)]
 

@@ -52,7 +52,7 @@ def by_dataset(compared: pd.DataFrame) -> pd.DataFrame:
         sd=("change", "std"),
         trials=("change", "size"),
     )
-    sign = mean["metric"].map(lambda key: METRICS[key].sign)
+    sign = mean["metric"].map(lambda key: METRICS[key].sign).astype(int)
     within = stats.t.ppf(0.975, mean["trials"] - 1) * mean.pop("sd") / np.sqrt(mean["trials"])
     return mean.assign(
         better=mean["change"] * sign > 0, worse=mean["change"] * sign < 0, clear=mean["change"].abs() > within

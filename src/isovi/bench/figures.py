@@ -100,7 +100,7 @@ def ellipses(frame: pd.DataFrame, latents: Path, folder: Path) -> list[Path]:
     names = [name for backbone in BACKBONES for name in backbone.variants]
     done = frame[(frame["status"] == DONE) & ~frame["shuffled"] & frame["variant"].isin(names)]
     jobs = done.drop_duplicates("job")
-    jobs = jobs[[(latents / f"{job}.npz").is_file() for job in jobs["job"]]]
+    jobs = jobs[np.array([(latents / f"{job}.npz").is_file() for job in jobs["job"]], dtype=bool)]
     parts = [(part, backbone) for _, part in jobs.groupby("dataset") for backbone in BACKBONES]
     drawn = [_ellipses(part, backbone, latents, folder) for part, backbone in parts]
     return [path for path in drawn if path is not None]

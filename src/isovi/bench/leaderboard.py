@@ -16,6 +16,7 @@ from isovi.bench.results import BACKBONES, KINDS, SETS, contenders, ordered
 CIRCULAR = "†"
 _CONTROL = "Rows of shuffled controls are not ranked."
 _CIRCULAR_NOTE = "† Partly circular: the method averages over the spatial graph."
+_FEWER = "Means of methods with fewer data sets are over others: compare the changes in brackets."
 _EXPRESSION_NOTE = (
     "Figures of expression are compared and ranked within one kind of decoder only, against its plain "
     "backbone. Between count models the likelihood decides: their mean is biased on the log scale."
@@ -43,7 +44,7 @@ def ranks(found: pd.DataFrame) -> pd.DataFrame:
     rows = rows.assign(among=rows["decoder"].where(within, ""))
     field = ["among", "metric", "dataset"]
     means = rows.groupby([*field, "label"], as_index=False)["value"].mean()
-    merit = means["value"] * means["metric"].map(lambda key: METRICS[key].sign)
+    merit = means["value"] * means["metric"].map(lambda key: METRICS[key].sign).astype(int)
     means["rank"] = merit.groupby([means[key] for key in field]).rank(ascending=False)
     return means.groupby(["label", "metric"], as_index=False).agg(
         rank=("rank", "mean"), datasets=("dataset", "nunique")
@@ -114,6 +115,8 @@ def _table(data: pd.DataFrame, group: Group, spots: str, kind: str, base: str | 
     notes = [_explained(group, base), _CONTROL]
     if group == "smoothness" and data["smooths"].any():
         notes.append(_CIRCULAR_NOTE)
+    if data["datasets"].nunique() > 1:
+        notes.append(_FEWER)
     title = f"{GROUPS[group]}, {SETS[spots]} ({KINDS[kind]})"
     return Table(f"leaderboard_{group}_{kind}_{spots}", title, _shown(data, group), data, tuple(notes))
 

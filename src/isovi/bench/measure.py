@@ -84,8 +84,11 @@ def _groups(
     placement, labels = prepared.placement, prepared.labels
     subsets = known_sets(latent, placement)
     section = prepared.task.spots.obs[SECTION_KEY].to_numpy()
+    of_geometry = (
+        partial(control, latent, prepared) if prepared.shuffled else partial(geometry, latent, placement)
+    )
     groups: dict[str, Callable[[], Figures]] = {
-        "geometry": partial(geometry, latent, placement, seed),
+        "geometry": partial(of_geometry, seed),
         "certificate": partial(certificate, latent, placement, seed),
     }
     if fitted.model is not None:
@@ -142,6 +145,25 @@ def geometry(latent: np.ndarray, placement: Placement, seed: int) -> Figures:
     known = Placement(placement.coordinates[finite], placement.section[finite], placement.split[finite])
     found = evaluate_geometry(latent[finite], known, seed=seed)
     return {name: found[name] for name in known_sets(latent, placement)}
+
+
+def control(latent: np.ndarray, prepared: Prepared, seed: int) -> Figures:
+    """Geometry of a shuffled control: on training spots against the positions that the method was given.
+
+    What a method reaches there it has memorised. Held-out spots keep their true positions.
+
+    Parameters
+    ----------
+    latent
+        Shape ``(cell, latent)``.
+    prepared
+        With positions dealt anew in its task.
+    seed
+        Of the pairs.
+    """
+    found = geometry(latent, prepared.placement, seed)
+    memorised = geometry(latent, prepared.as_given(), seed)[TRAIN]
+    return {TRAIN: memorised, **({HELDOUT: found[HELDOUT]} if HELDOUT in found else {})}
 
 
 def certificate(latent: np.ndarray, placement: Placement, seed: int) -> Figures:

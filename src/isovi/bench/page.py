@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def render(results_dir: Path, page: Path, pictures: list[str]) -> str:
             table_command=f"isovi bench table {results_dir.name} --page {page.parent.name}/{page.name}",
         )
     )
-    return f"{text.strip()}\n"
+    return re.sub(r"\n{3,}", "\n\n", text.strip()) + "\n"
 
 
 def run_command(results_dir: Path) -> str:

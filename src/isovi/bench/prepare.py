@@ -38,11 +38,20 @@ class Prepared:
         True positions in spacings, sections and split of every spot.
     labels
         Shape ``(cell,)``; ``None`` if the data set has none.
+    shuffled
+        Whether the positions of the task were dealt anew.
     """
 
     task: Task
     placement: Placement
     labels: np.ndarray | None
+    shuffled: bool = False
+
+    def as_given(self) -> Placement:
+        """Positions as the method saw them, of the others the true ones."""
+        coordinates = self.placement.coordinates.copy()
+        coordinates[self.task.rows] = self.task.seen.obsm["spatial"]
+        return Placement(coordinates, self.placement.section, self.placement.split)
 
 
 def prepare(job: Job) -> Prepared:
@@ -79,7 +88,7 @@ def prepare(job: Job) -> Prepared:
         max_epochs=job.max_epochs,
     )
     coordinates, _ = normalise(raw, codes, names, {})
-    return Prepared(task, Placement(coordinates, codes, split), labels)
+    return Prepared(task, Placement(coordinates, codes, split), labels, job.shuffled)
 
 
 def _check(adata: AnnData, job: Job) -> None:

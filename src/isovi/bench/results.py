@@ -125,9 +125,10 @@ def read(results_dir: Path | str) -> pd.DataFrame:
 
 
 def read_plan(results_dir: Path | str, frame: pd.DataFrame) -> pd.DataFrame:
-    """Every job of the grid, those not run yet too; where no plan was kept, those of the results."""
+    """Every job of the grid, those not run yet too, and every job of the results."""
     file = Path(results_dir) / PLAN
-    return jobs_in(pd.read_parquet(file) if file.is_file() else frame)
+    planned = [jobs_in(pd.read_parquet(file))] if file.is_file() else []
+    return jobs_in(pd.concat([*planned, jobs_in(frame)], ignore_index=True))
 
 
 def jobs_in(frame: pd.DataFrame) -> pd.DataFrame:
@@ -162,7 +163,9 @@ def kinds(found: pd.DataFrame) -> list[str]:
 def contenders(found: pd.DataFrame) -> pd.DataFrame:
     """Without the settings that were tried only to see how sensitive a method is to them."""
     named = {name for backbone in BACKBONES for name in backbone.variants}
-    tried = found["settings"].map(_has_knob) & ~found["variant"].isin(named | set(found["method"]))
+    tried = found["settings"].map(_has_knob).astype(bool) & ~found["variant"].isin(
+        named | set(found["method"])
+    )
     return found[~tried | ~found["method"].isin(found.loc[~tried, "method"])]
 
 

@@ -199,7 +199,7 @@ def methods(frame: pd.DataFrame) -> Table:
         {
             "variant": name,
             "method": facts.loc[name, "method"],
-            "settings": facts.loc[name, "settings"],
+            "settings": progress.reason(facts.loc[name, "settings"]),
             "decoder": facts.loc[name, "decoder"] or "-",
             "sees positions": _yes(facts.loc[name, "sees_positions"]),
             "averages over the spatial graph": _yes(facts.loc[name, "smooths"]),

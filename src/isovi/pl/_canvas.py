@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def panels(n: int, ax: AxesLike | None, *, columns: int, size: tuple[float, floa
 
 def new_figure(size: tuple[float, float]) -> Figure:
     """A figure of `size` inches; notebooks and interactive shells show it, as they do those of pyplot."""
-    if not mpl.is_interactive():
+    if not (mpl.is_interactive() or hasattr(builtins, "__IPYTHON__")):
         return Figure(figsize=size, dpi=DPI, layout="constrained")
     import matplotlib.pyplot as plt  # asks for a display, which an interactive session has
 

@@ -104,10 +104,14 @@ def space(settings: list[Setting]) -> dict[str, Any]:
 def one_trial(config: dict[str, Any], options: FitOptions, trials: Path) -> dict[str, Any]:
     """What a worker of Ray does."""
     setting = Setting(**config["setting"])
-    name = "".join(letter if letter.isalnum() else "_" for letter in str(setting))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is worth knowing was said when the input was checked
-        return try_setting(setting, options, trials / name)
+        return try_setting(setting, options, trials / name_of(setting))
+
+
+def name_of(setting: Setting) -> str:
+    """Folder of a setting's training."""
+    return "".join(letter if letter.isalnum() else "_" for letter in str(setting))
 
 
 def teller(n_trials: int, quiet: bool) -> Any:

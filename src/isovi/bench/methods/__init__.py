@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from isovi.bench.methods import components, neural
+from isovi.bench.methods import components, isometry, local_isometry, neural
 
-__all__ = ["components", "neural"]
+__all__ = ["components", "isometry", "local_isometry", "neural"]

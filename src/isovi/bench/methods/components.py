@@ -10,6 +10,7 @@ from anndata import AnnData
 from scipy import sparse
 from sklearn.decomposition import PCA
 
+from isovi._shapes import LatentArray
 from isovi.bench.methods.settings import take
 from isovi.bench.task import Fitted, Task, method
 from isovi.data.split import SPLIT_KEY, TRAIN
@@ -27,11 +28,28 @@ def pca(task: Task, **settings: Any) -> Fitted:
         ``n_latent``, the number of components: 10, or as many as there can be.
     """
     asked = take("pca", settings, ("n_latent",)).get("n_latent", 10)
+    return Fitted(principal_components(task, asked))
+
+
+def principal_components(task: Task, n_components: int) -> LatentArray:
+    """Principal components of every spot, fitted on training spots.
+
+    Parameters
+    ----------
+    task
+        The data.
+    n_components
+        How many, or as many as there can be.
+
+    Returns
+    -------
+    Shape ``(cell, latent)``, over ``Task.spots``.
+    """
     train = task.rows[task.seen.obs[SPLIT_KEY].to_numpy() == TRAIN]
     expression = log_normalised(task.spots, train)
-    n_components = min(asked, len(train) - 1, expression.shape[1] - 1)
+    n_components = min(n_components, len(train) - 1, expression.shape[1] - 1)
     model = PCA(n_components, svd_solver="arpack", random_state=task.seed).fit(expression[train])
-    return Fitted(model.transform(expression))
+    return model.transform(expression)
 
 
 def log_normalised(adata: AnnData, train: np.ndarray) -> sparse.csr_matrix:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from isovi.errors import InputError
@@ -46,8 +47,8 @@ def among(settings: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
     return {key: settings[key] for key in names if key in settings}
 
 
-def distortion_of(settings: dict[str, Any]) -> Distortion:
-    """What the settings ask of distances: the shipped constraint unless they say otherwise.
+def distortion_of(settings: dict[str, Any], default: Distortion = Constraint()) -> Distortion:  # noqa: B008
+    """What the settings ask of distances.
 
     Parameters
     ----------
@@ -55,6 +56,8 @@ def distortion_of(settings: dict[str, Any]) -> Distortion:
         ``target`` of a constraint, or the weight ``penalty`` with ``normalization`` and ``relative``; with
         either ``distance``, ``scale`` and ``per_section``. See :class:`isovi.Constraint` and
         :class:`isovi.Penalty`.
+    default
+        What is asked if neither a target nor a penalty is given; the shipped constraint.
 
     Raises
     ------
@@ -63,15 +66,17 @@ def distortion_of(settings: dict[str, Any]) -> Distortion:
     """
     shared = among(settings, ("distance", "scale", "per_section"))
     of_penalty = among(settings, ("normalization", "relative"))
-    if "penalty" not in settings and not of_penalty:
-        return Constraint(**among(settings, ("target",)), **shared)
-    if "target" in settings or "penalty" not in settings:
+    if ("penalty" in settings) + ("target" in settings) > 1 or (of_penalty and "penalty" not in settings):
         raise InputError(
             f"The settings {', '.join(among(settings, DISTANCES))} were given together.",
             "They say either the target of a constraint, or a penalty with its normalization and relative.",
             "Give either target or penalty, and normalization and relative with a penalty only.",
         )
-    return Penalty(settings["penalty"], **of_penalty, **shared)
+    if "target" in settings:
+        return Constraint(float(settings["target"]), **shared)
+    if "penalty" in settings:
+        return Penalty(float(settings["penalty"]), **of_penalty, **shared)
+    return replace(default, **shared)
 
 
 def pairs_of(settings: dict[str, Any]) -> PairKind:
