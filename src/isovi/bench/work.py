@@ -21,7 +21,7 @@ import numpy as np
 import scvi
 import torch
 
-from isovi.bench.grid import make_known
+from isovi.bench.grid import OWN, make_known
 from isovi.bench.job import Job
 from isovi.bench.measure import measure
 from isovi.bench.prepare import Prepared, prepare
@@ -147,7 +147,7 @@ class Workshop:
         methods = multiprocessing.get_all_start_methods()
         self.context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         if self.context.get_start_method() == "forkserver":
-            self.context.set_forkserver_preload([__name__, "ray", *modules])
+            self.context.set_forkserver_preload([__name__, *OWN, "ray", *modules])
 
     def run(self, job: Job) -> Outcome:
         """Run a job; the death of its process is told in the outcome.
