@@ -21,7 +21,6 @@ extensions = [
     "sphinx_design",
 ]
 exclude_patterns = ["_build"]
-templates_path = ["_templates"]
 
 nitpicky = True
 nitpick_ignore_regex = [(r"py:.*", r"(scvi|ray)\..*")]  # documented where this build cannot look
@@ -50,6 +49,8 @@ copybutton_prompt_is_regexp = True
 
 html_theme = "sphinx_book_theme"
 html_title = "isoVI"
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 html_theme_options = {
     "show_toc_level": 2,
     "navbar_persistent": [],  # the sidebar has the search

@@ -93,7 +93,7 @@ def fit(
     nodes: Annotated[int, typer.Option(help="Machines, one launch on each.")] = 1,
     debug: Debug = False,
 ) -> None:
-    """Fit a distance-preserving model to a tissue and write latent, domains, model, figures, report.
+    """Fit a distance-preserving model: latent, domains, figures of quality, report.
 
     Spots that are held out take no part in training, in its stopping, or in the choice of genes.
     Lengths are in spacings: the median distance to the nearest neighbour.
@@ -262,7 +262,7 @@ def report(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Write report.html: a verdict in plain words, linked views of tissue and latent, curves, the command.
+    """Write report.html: a verdict in words, linked views of tissue and latent, curves.
 
     One file that needs no network, to open in a browser and to send to others. isovi fit writes it too.
 
@@ -303,7 +303,7 @@ def simulate(
 
 @app.command()
 def tune(
-    file: Annotated[Path, typer.Argument(metavar="INPUT", help="What isovi fit takes. Never changed.")],
+    file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT)],
     out: Annotated[Path, typer.Option(help="Folder to write, whole or not at all.")],
     targets: Annotated[str, typer.Option(help="Relative distortions to try.")] = "0.1,0.2,0.3",
     n_latents: Annotated[str, typer.Option(help="Latent dimensions to try.")] = "10,20",
@@ -321,6 +321,10 @@ def tune(
     layer: Annotated[
         str | None, typer.Option(help=f"Layer of the raw counts. {DEFAULT.format('X')}", show_default=False)
     ] = None,
+    table: Table = None,
+    coordinate_system: CoordinateSystem = None,
+    coordinates: Coordinates = None,
+    min_counts: MinCounts = 0,
     n_top_genes: Annotated[int, typer.Option(help="Most variable genes; 0 for all.")] = 2000,
     holdout: Annotated[str, typer.Option(help="Share of spots, or section:NAME.")] = "0.2",
     max_epochs: Annotated[
@@ -341,8 +345,8 @@ def tune(
 
     Example: [bold]isovi tune section.h5ad --out tuned --targets 0.15,0.2,0.3 --jobs 4[/bold]
     """
+    from isovi.workflow import choice
     from isovi.workflow import tune as workflow
-    from isovi.workflow.choice import table, words
     from isovi.workflow.fit import FitOptions
 
     with reported(debug):
@@ -351,7 +355,8 @@ def tune(
         fit_options = FitOptions(
             file, out, spatial_key=spatial_key, section_key=section_key, batch_key=batch_key, layer=layer,
             n_top_genes=n_top_genes, holdout=holdout, max_epochs=max_epochs, seed=seed, force=force,
-            resume=resume,
+            resume=resume, table=table, coordinate_system=coordinate_system, coordinates=coordinates,
+            min_counts=min_counts,
         )  # fmt: skip
         found = workflow.tune(
             workflow.TuneOptions(
@@ -364,8 +369,8 @@ def tune(
             ),
             console,
         )
-        console.print(table(found))
-        for line in words(found):
+        console.print(choice.table(found))
+        for line in choice.words(found):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -20,7 +20,7 @@ from isovi.workflow.trial import Setting
 WITHIN = 0.01  # of the lowest reconstruction loss: what a better position may cost
 PASSED_ON = (
     *("holdout", "backbone", "spatial_key", "section_key", "batch_key", "layer", "n_top_genes"),
-    *("max_epochs", "seed"),
+    *("max_epochs", "seed", "table", "coordinate_system", "coordinates", "min_counts"),
 )
 FIGURES = ("reconstruction", "coordinate_error", "spearman_distance")
 

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from isovi.data.split import HELDOUT, VALIDATION
-from isovi.workflow.fit import FitOptions, say
+from isovi.workflow.fit import FitOptions
 from isovi.workflow.trial import Setting, try_setting
 
 FOLDER = "ray"
@@ -49,19 +49,27 @@ def search(
     import ray
     from ray import tune as ray_tune
 
+    from isovi.workflow.teller import Teller
+
     ray.init(num_cpus=jobs, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
-        here = replace(options, input=options.input.expanduser().resolve())
-        trainable = ray_tune.with_parameters(one_trial, options=here, trials=trials)
+        trainable = ray_tune.with_parameters(one_trial, options=elsewhere(options), trials=trials)
         trainable = ray_tune.with_resources(trainable, {"cpu": 1})
         tuner = going_on(trainable, settings, trials) if options.resume else None
-        tuner = tuner or new(trainable, settings, trials, jobs, teller(len(settings), console.quiet))
+        tuner = tuner or new(trainable, settings, trials, jobs, Teller(len(settings), console.quiet))
         found = {Setting(**one.config["setting"]): outcome(one) for one in tuner.fit()}
     finally:
         ray.shutdown()
     if any(result is None for result in found.values()):
         raise KeyboardInterrupt  # Ray stops at Ctrl-C, and returns what there is
     return {setting: result for setting, result in found.items() if result is not None}
+
+
+def elsewhere(options: FitOptions) -> FitOptions:
+    """The same options with paths that hold in other processes."""
+    paths = {"input": options.input, "coordinates": options.coordinates}
+    whole = {name: path and path.expanduser().resolve() for name, path in paths.items()}
+    return replace(options, **whole)  # type: ignore[arg-type]
 
 
 def quieten() -> None:
@@ -112,20 +120,6 @@ def one_trial(config: dict[str, Any], options: FitOptions, trials: Path) -> dict
 def name_of(setting: Setting) -> str:
     """Folder of a setting's training."""
     return "".join(letter if letter.isalnum() else "_" for letter in str(setting))
-
-
-def teller(n_trials: int, quiet: bool) -> Any:
-    """A callback of Ray Tune that says which trial ended; Ray copies it to disk, so it holds no console."""
-    from ray.tune import Callback
-
-    class Teller(Callback):
-        done = 0
-
-        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:  # noqa: ARG002
-            self.done += 1
-            say(Console(quiet=quiet), f"  trial {self.done}/{n_trials}: {Setting(**trial.config['setting'])}")
-
-    return Teller()
 
 
 def outcome(result: Any) -> dict[str, Any] | str | None:

@@ -168,7 +168,7 @@ def describe_split(options: FitOptions, console: Console) -> None:
 def begin(trials: Path, options: TuneOptions, settings: list[Setting]) -> None:
     """Make the folder of the trials, or see that an unfinished search is the same one."""
     asked = {
-        **describe_attempt(fit.plain(options.fit), io.sha256(options.fit.input)),
+        **describe_attempt(fit.plain(options.fit), io.digest(options.fit.source)),
         "settings": "; ".join(map(str, settings)),
     }
     file = trials / ASKED
@@ -201,7 +201,7 @@ def write(folder: Path, tuned: Tuned, options: TuneOptions) -> None:
         "pairs": list(options.pairs),
         "failed": tuned.failed,
         "recommended": tuned.command,
-        "input_sha256": io.sha256(options.fit.input),
+        "input_sha256": io.digest(options.fit.source),
     }
     io.write_json(folder / io.RUN_FILE, record)
 
