@@ -9,6 +9,7 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
+from isovi.bench import catalogue
 from isovi.bench import measure as module
 from isovi.bench.measure import METRICS, agreement, leiden, measure, mixing, purity
 from isovi.bench.prepare import Prepared
@@ -205,5 +206,6 @@ def test_too_few_spots_or_one_section_do_not_mix() -> None:
     assert mixing(np.zeros((200, 2)), np.full(200, "a")) == {}
 
 
-def test_no_metric_is_named_twice() -> None:
+def test_tables_know_every_metric() -> None:
     assert len(set(METRICS)) == len(METRICS)
+    assert set(METRICS) <= set(catalogue.METRICS)

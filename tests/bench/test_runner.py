@@ -139,7 +139,7 @@ def test_results_are_one_tidy_table_with_latents_beside(bench: Bench) -> None:
         (done["method"] == "positions") & ~done["shuffled"] & (done["metric"] == "spearman_distance")
     ]
     assert list(plain["set"]) == ["train"] and plain["value"].iloc[0] > 0.999
-    assert abs(control["train"]) < 0.3
+    assert control["train"] > 0.999  # held against what it was given: memorised
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,3 +79,10 @@ def test_nothing_is_left_behind(store: Store) -> None:
     store.write(JOB, METHOD, DONE)
     store.merge([JOB])
     assert not [path for path in store.folder.rglob("*") if path.name.startswith(".")]
+
+
+def test_the_commands_that_made_the_results_are_noted_once(store: Store) -> None:
+    for command in ("isovi bench run a.yaml", "isovi bench run b.yaml", "isovi bench run a.yaml"):
+        store.note(command)
+    noted = json.loads((store.folder / "run.json").read_text())["command"]
+    assert noted == "isovi bench run a.yaml\nisovi bench run b.yaml"

@@ -40,7 +40,7 @@ def test_a_job_gives_figures_and_what_pictures_need(tmp_path: Path) -> None:
 
 
 def test_a_method_that_does_not_count_epochs_has_none() -> None:
-    assert set(run(job("positions")).figures[""]) == {"seconds", "peak_memory_mb"}
+    assert set(run(job("positions")).figures[""]) == {"seconds", "cpu_seconds", "peak_memory_mb"}
 
 
 def test_what_goes_wrong_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +82,11 @@ def test_a_process_whose_parent_is_gone_ends(monkeypatch: pytest.MonkeyPatch) ->
             with pytest.raises(Ended):
                 self.target()
 
+    interrupted: list[bool] = []
     monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(work.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(work._thread, "interrupt_main", lambda: interrupted.append(True))
+    monkeypatch.setattr(work, "GRACE", 0.0)
     monkeypatch.setattr(work.threading, "Thread", Now)
     work._end_with(parent=-1)
-    assert ended == [1]
+    assert interrupted == [True] and ended == [1]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,6 +78,12 @@ def test_genes_on_offer_are_the_smoothest_in_tissue(written: Report, folder: Pat
     genes = [channel for channel in written.spots.channels if channel.group.startswith("Genes")]
     assert [gene.label for gene in genes] == smoothest.tolist()
     assert np.allclose(genes[0].values, expression[:, run.adata.var_names.get_loc(genes[0].label)], rtol=1e-4)
+
+
+def test_gene_symbols_are_told_where_the_file_has_them() -> None:
+    genes = pd.DataFrame({"symbol": ["MOBP", "", "X"]}, index=["ENSG1", "ENSG2", "X"])
+    assert spots._gene_names(genes) == ["MOBP (ENSG1)", "ENSG2", "X"]
+    assert spots._gene_names(genes[[]]) == ["ENSG1", "ENSG2", "X"]
 
 
 def test_missing_labels_are_a_category_of_their_own(folder: Path) -> None:

@@ -81,22 +81,18 @@ def test_the_plain_backbone_stands_in_the_table(written: Report, page: str, plai
     assert written.summary.verdict[-1].title == "Beside the plain backbone"
 
 
-def test_other_files_of_the_run_stay_as_they_were(folder: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(folder, run)
-    before = {
-        path: path.read_bytes() for path in run.rglob("*") if path.is_file() and "report" not in path.name
-    }
-    report(run)
-    assert {path: path.read_bytes() for path in before} == before
-
-
+@pytest.mark.parametrize(("change", "words"), [({"seed": 1}, "seed"), ({}, "input file")])
 def test_runs_on_other_spots_are_not_compared(
-    folder: Path, tissue_file: Path, fit: Callable[..., Path], tmp_path: Path
+    folder: Path, tmp_path: Path, change: dict[str, int], words: str
 ) -> None:
-    other = fit(tissue_file, tmp_path / "other", section_key="section", seed=1, max_epochs=1)
-    with pytest.raises(InputError, match="differs from the run in: seed"):
-        summarise(folder, other)
+    record = json.loads((folder / "run.json").read_text())
+    record["arguments"] |= change
+    record["input_sha256"] += "" if change else "0"
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=f"differs from the run in: {words}"):
+        summarise(folder, tmp_path)
+    with pytest.raises(InputError, match=r"holds no run\.json"):
+        summarise(folder, tmp_path / "nothing")
 
 
 def test_without_held_out_spots_and_sections(
@@ -147,12 +143,13 @@ def isovi(*arguments: object) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-def test_the_verb_says_the_verdict(folder: Path, tmp_path: Path) -> None:
+def test_the_verb_says_the_verdict_and_leaves_other_files_as_they_were(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    shutil.copytree(folder, run)
-    (run / "report.html").unlink(missing_ok=True)
+    shutil.copytree(folder, run, ignore=shutil.ignore_patterns("report.*"))
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     code, said = isovi("report", run)
     assert code == 0
+    assert {path: path.read_bytes() for path in before} == before
     assert "Held-out spots" in said and said.rstrip().endswith("report.html")
     assert (run / "report.html").is_file()
 

@@ -22,7 +22,8 @@ from isovi.bench import task
 from isovi.bench.datasets import Facts, examine
 from isovi.bench.grid import Grid, LeftOut, jobs_of, make_known, read_grid
 from isovi.bench.job import Job
-from isovi.bench.store import DONE, FAILED, RESULTS, Outcome, Store
+from isovi.bench.results import DONE, FAILED, FILE
+from isovi.bench.store import Outcome, Store
 from isovi.bench.work import reason, work
 from isovi.data import io
 from isovi.errors import InputError
@@ -38,7 +39,7 @@ DOWNLOADS = "data"
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What ``isovi bench run`` was asked for; the fields are its options."""
+    """What ``isovi bench run`` was asked for: its options, and itself as it was typed."""
 
     grid: Path
     out: Path
@@ -46,6 +47,7 @@ class RunOptions:
     ray_address: str | None = None
     workers: int | None = None
     retry_failed: bool = False
+    command: str = ""
 
 
 def run(options: RunOptions, console: Console | None = None) -> dict[str, int]:
@@ -75,6 +77,7 @@ def run(options: RunOptions, console: Console | None = None) -> dict[str, int]:
     store = Store(options.out)
     jobs, left_out = jobs_of(grid, examined(grid, store.folder), methods)
     todo = missing(jobs, store.statuses(), retry_failed=options.retry_failed)
+    store.note(options.command)
     _announce(jobs, todo, left_out, store, console)
     try:
         if todo:
@@ -178,7 +181,7 @@ def _counted(jobs: list[Job], store: Store) -> Counter[str]:
 
 def _conclude(jobs: list[Job], store: Store, console: Console) -> dict[str, int]:
     counted = _counted(jobs, store)
-    _say(console, f"{counted[DONE]} jobs done, {counted[FAILED]} failed: {store.folder / RESULTS}")
+    _say(console, f"{counted[DONE]} jobs done, {counted[FAILED]} failed: {store.folder / FILE}")
     if counted[FAILED]:
         _say(console, "Rows of failed jobs say why; --retry-failed runs these again")
     return {DONE: counted[DONE], FAILED: counted[FAILED]}

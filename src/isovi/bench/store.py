@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,38 +15,13 @@ import pyarrow.parquet as pq
 
 from isovi.bench.job import Job
 from isovi.bench.measure import Figures
+from isovi.bench.results import COLUMNS, DONE, FAILED, FILE, JOB_COLUMNS, PLAN
 from isovi.bench.task import Method
 from isovi.data import io
 
-DONE, FAILED = "done", "failed"
-RESULTS = "results.parquet"
-PLAN = "plan.parquet"
-
-SCHEMA = pa.schema(
-    {
-        "job": pa.string(),
-        "dataset": pa.string(),
-        "method": pa.string(),
-        "variant": pa.string(),
-        "settings": pa.string(),
-        "seed": pa.int64(),
-        "split": pa.string(),
-        "shuffled": pa.bool_(),
-        "set": pa.string(),
-        "metric": pa.string(),
-        "value": pa.float64(),
-        "status": pa.string(),
-        "message": pa.string(),
-        "n_obs": pa.int64(),
-        "decoder": pa.string(),
-        "smooths": pa.bool_(),
-        "sees_positions": pa.bool_(),
-    }
-)
-"""Columns of the tidy table: a row per job, set and metric."""
-
-PLAN_SCHEMA = pa.schema([SCHEMA.field(name) for name in SCHEMA.names[:8]])
-"""Columns that name a job."""
+_TYPES = {"str": pa.string(), "int64": pa.int64(), "bool": pa.bool_(), "float64": pa.float64()}
+SCHEMA = pa.schema({name: _TYPES[kind] for name, kind in COLUMNS.items()})
+PLAN_SCHEMA = pa.schema([SCHEMA.field(name) for name in JOB_COLUMNS])
 
 
 @dataclass(frozen=True)
@@ -132,6 +108,12 @@ class Store:
             for file in self.jobs.glob("*.parquet")
         }
 
+    def note(self, command: str) -> None:
+        """Add a command to those that made the results, in ``run.json``."""
+        file = self.folder / io.RUN_FILE
+        noted = json.loads(file.read_text(encoding="utf-8"))["command"].splitlines() if file.is_file() else []
+        io.write_json(file, {"command": "\n".join(dict.fromkeys([*noted, command]))})
+
     def write(self, job: Job, method: Method, outcome: Outcome) -> None:
         """Store what came of a job: the latent first, so that a job with figures is whole."""
         if outcome.arrays:
@@ -162,7 +144,7 @@ class Store:
         plan = pa.Table.from_pylist([named(job) for job in jobs], PLAN_SCHEMA)
         self._replace(PLAN, pa.concat_tables([plan, *others]))
         if tables:
-            self._replace(RESULTS, pa.concat_tables(tables))
+            self._replace(FILE, pa.concat_tables(tables))
         return len(files)
 
     def _replace(self, name: str, table: pa.Table) -> None:

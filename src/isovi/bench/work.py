@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import logging
 import multiprocessing
 import os
+import signal
+import sys
 import threading
 import time
 import warnings
@@ -18,7 +21,7 @@ import numpy as np
 import scvi
 import torch
 
-from isovi.bench.grid import make_known
+from isovi.bench.grid import OWN, make_known
 from isovi.bench.job import Job
 from isovi.bench.measure import measure
 from isovi.bench.prepare import Prepared, prepare
@@ -27,6 +30,7 @@ from isovi.bench.task import Fitted, find
 from isovi.workflow.fit import peak_memory
 
 LINE = 500  # characters of a message
+GRACE = 5.0  # seconds
 
 
 def attempt(job: Job) -> Outcome:
@@ -47,10 +51,13 @@ def attempt(job: Job) -> Outcome:
 
 def _end_with(parent: int) -> None:
     """End this process when the one that it was forked from is killed: nobody waits for its result."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1)
+        _thread.interrupt_main()  # a method that waits for a process of its own ends it
+        time.sleep(GRACE)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -90,13 +97,24 @@ def run(job: Job) -> Outcome:
     whole = {
         "seconds": time.perf_counter() - started,
         "cpu_seconds": processor_seconds() - worked,
-        "peak_memory_mb": peak_memory() or float("nan"),
+        "peak_memory_mb": _peak(),
     }
     if fitted.epochs is not None:
         whole["epochs"] = float(fitted.epochs)
     torch.set_num_threads(1)  # numba and scikit-learn may have changed it on the way here
     figures = measure(fitted, prepared, seed=job.seed, metrics=job.metrics)
     return Outcome({**figures, "": whole}, arrays=_arrays(fitted, prepared))
+
+
+def _peak() -> float:
+    """Largest resident memory of this process or of one that it started and that ended, in megabytes."""
+    own = peak_memory()
+    if own is None:
+        return float("nan")
+    import resource  # where the above is known
+
+    kilobyte = 2**20 if sys.platform == "darwin" else 2**10
+    return max(own, round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / kilobyte, 1))
 
 
 def processor_seconds() -> float:
@@ -129,7 +147,7 @@ class Workshop:
         methods = multiprocessing.get_all_start_methods()
         self.context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         if self.context.get_start_method() == "forkserver":
-            self.context.set_forkserver_preload([__name__, "ray", *modules])
+            self.context.set_forkserver_preload([__name__, *OWN, "ray", *modules])
 
     def run(self, job: Job) -> Outcome:
         """Run a job; the death of its process is told in the outcome.

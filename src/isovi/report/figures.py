@@ -10,6 +10,7 @@ from bokeh.core.properties import value as constant
 from bokeh.models import (
     BoxSelectTool,
     ColumnDataSource,
+    DataRange1d,
     HoverTool,
     LassoSelectTool,
     LinearColorMapper,
@@ -19,6 +20,7 @@ from bokeh.models import (
     TapTool,
     WheelZoomTool,
 )
+from bokeh.models.renderers import GlyphRenderer
 from bokeh.plotting import figure
 from matplotlib.colors import to_hex
 from numpy.typing import NDArray
@@ -80,7 +82,7 @@ def views(spots: Spots) -> tuple[dict[str, figure], ColumnDataSource]:
         name="spots",
     )  # fmt: skip
     mapper = LinearColorMapper(
-        palette(first), low=first.low, high=first.high, nan_color=_palette.MISSING, name="colors"
+        palette=palette(first), low=first.low, high=first.high, nan_color=_palette.MISSING, name="colors"
     )
     ratio = _ratio(spots.tissue, spots.diameter)
     drawn = {
@@ -112,28 +114,37 @@ def _view(
     ratio: float,
     diameter: float | None,
 ) -> figure:
+    """One view; spots of a given diameter grow with the view, others do not."""
     n = len(places)
     drawn = _isotropic(name, places, ratio, margin=diameter or 0.0)
     drawn.output_backend = "webgl" if n > _MANY else "canvas"
-    lasso, box, pan = LassoSelectTool(continuous=False), BoxSelectTool(), PanTool()
-    zoom, hover = WheelZoomTool(), HoverTool(tooltips=None, point_policy="follow_mouse")
-    for tool, kind in ((lasso, "lasso"), (box, "box"), (pan, "move"), (zoom, "zoom")):
-        tool.name = f"{name}-{kind}"
-    drawn.add_tools(lasso, box, pan, zoom, TapTool(), hover)
-    drawn.toolbar.active_drag, drawn.toolbar.active_scroll = lasso, None
-    shades = {"field": "value", "transform": mapper}
+    shades: Any = {"field": "value", "transform": mapper}
     size: dict[str, Any] = {"size": float(np.clip(420 / np.sqrt(n), 2.5, 9))}
     if diameter is not None:
         size = {"radius": diameter / 2, "radius_dimension": "min"}
-    draw = drawn.scatter if diameter is None else drawn.circle
-    looks: dict[str, Any] = {"fill_color": shades, "line_color": None, "nonselection_fill_alpha": 0.12}
-    spots = draw(*fields, source=source, **looks, **size)
-    marked = Scatter(
-        x=fields[0], y=fields[1], size=14, fill_color=shades, line_color=GREY, line_width=3, name="marked"
+    draw: Any = drawn.scatter if diameter is None else drawn.circle
+    spots = draw(
+        *fields, source=source, fill_color=shades, line_color=None, nonselection_fill_alpha=0.12, **size
     )
-    spots.hover_glyph = marked
-    hover.renderers = [spots]
+    spots.hover_glyph = Scatter(
+        x=fields[0], y=fields[1], size=14, fill_color=shades, line_color=GREY, line_width=3
+    )
+    _add_tools(drawn, name, spots)
     return drawn
+
+
+def _add_tools(drawn: figure, name: str, spots: GlyphRenderer) -> None:
+    """Tools by the names under which the page's own controls switch them."""
+    lasso = LassoSelectTool(continuous=False, name=f"{name}-lasso")
+    drawn.add_tools(
+        lasso,
+        BoxSelectTool(name=f"{name}-box"),
+        PanTool(name=f"{name}-move"),
+        WheelZoomTool(name=f"{name}-zoom"),
+        TapTool(),
+        HoverTool(tooltips=None, point_policy="follow_mouse", renderers=[spots]),
+    )
+    drawn.toolbar.active_drag, drawn.toolbar.active_scroll = lasso, None
 
 
 def _ratio(places: NDArray, margin: float) -> float:
@@ -153,8 +164,8 @@ def _isotropic(name: str, places: NDArray, ratio: float, margin: float = 0.0) ->
         toolbar_location=None,
         sizing_mode="stretch_width",
         aspect_ratio=ratio,
-        x_range=Range1d(middle[0] - half[0], middle[0] + half[0]),
-        y_range=Range1d(middle[1] + half[1], middle[1] - half[1]),
+        x_range=Range1d(start=middle[0] - half[0], end=middle[0] + half[0]),
+        y_range=Range1d(start=middle[1] + half[1], end=middle[1] - half[1]),
         min_border=0,
         outline_line_color=None,
         background_fill_color=None,
@@ -188,7 +199,8 @@ def _chart(name: str, x_label: str, y_label: str, **kwargs: Any) -> figure:
 
 def _finish(drawn: figure) -> figure:
     """The legend above the plot, where it hides nothing."""
-    for legend in drawn.legend:
+    legends: list[Any] = list(drawn.legend)
+    for legend in legends:
         legend.border_line_color = legend.background_fill_color = None
         legend.label_text_font = FONT
         legend.label_text_font_size, legend.padding, legend.margin = "12px", 0, 4
@@ -199,18 +211,23 @@ def _finish(drawn: figure) -> figure:
 
 def _line(drawn: figure, curve: Curve, color: str, **kwargs: Any) -> None:
     y = np.array([np.nan if value is None else value for value in curve.y])
-    named = {"legend_label": curve.name} if curve.name else {}
-    drawn.line(np.array(curve.x), y, color=color, line_width=2, **named, **kwargs)
+    looks: dict[str, Any] = {"color": color, "line_width": 2, **kwargs}
+    if curve.name:
+        looks["legend_label"] = curve.name
+    drawn.line(np.array(curve.x), y, **looks)
 
 
 def histories(summary: Summary) -> dict[str, figure]:
     """ELBO loss, relative distortion with its target, and multiplier with λ, as far as they were kept."""
-    found, drawn = summary.history, {}
+    found = summary.history
+    drawn: dict[str, figure] = {}
     if "elbo" in found:
         drawn["elbo"] = _courses("elbo", "nats per spot", found["elbo"])
     if "relative_distortion" in found:
-        drawn["distortion"] = _courses("distortion", "relative distortion", found["relative_distortion"])
-        drawn["distortion"].y_range.start = 0
+        from_zero = DataRange1d(start=0)
+        drawn["distortion"] = _courses(
+            "distortion", "relative distortion", found["relative_distortion"], y_range=from_zero
+        )
         if summary.target is not None:
             epochs = found["relative_distortion"][0].x
             ends = [epochs[0], epochs[-1]]
@@ -228,8 +245,8 @@ def histories(summary: Summary) -> dict[str, figure]:
     return {name: _finish(one) for name, one in drawn.items()}
 
 
-def _courses(name: str, label: str, curves: list[Curve]) -> figure:
-    drawn = _chart(name, "epoch", label)
+def _courses(name: str, label: str, curves: list[Curve], **kwargs: Any) -> figure:
+    drawn = _chart(name, "epoch", label, **kwargs)
     for curve in curves:
         _line(drawn, curve, LINES[curve.name])
     return drawn
@@ -252,8 +269,8 @@ def profile(found: Profile) -> figure:
         _line(drawn, curve, LINES[curve.name])
     if found.point is not None:
         drawn.scatter([found.point[0]], [found.point[1]], size=10, color=SECOND, legend_label="certified")
-    drawn.y_range = Range1d(1, top)
-    drawn.x_range = Range1d(0, 0.5)
+    drawn.y_range = Range1d(start=1, end=top)
+    drawn.x_range = Range1d(start=0, end=0.5)
     ticks = [t for t in (1, 1.5, 2, 3, 5, 7, 10, 20, 30, 50, 100, 200, 500, 1000) if t <= top]
     drawn.yaxis.ticker = ticks
     drawn.yaxis.major_label_overrides = {t: f"{t:g}" for t in ticks}
@@ -263,18 +280,19 @@ def profile(found: Profile) -> figure:
 def shepard(found: Density) -> figure:
     """Pairs by scaled tissue and latent distance: darker where there are more."""
     drawn = _chart(
-        f"shepard-{found.name.replace(' ', '-')}",
+        found.key,
         "tissue distance λ d_S",
         "latent distance d_Z",
         height=340,
-        x_range=Range1d(0, found.limit),
-        y_range=Range1d(0, found.limit),
+        x_range=Range1d(start=0, end=found.limit),
+        y_range=Range1d(start=0, end=found.limit),
     )
     share = np.sqrt(found.counts / max(found.counts.max(), 1))
     color = np.zeros((*share.shape, 4), dtype=np.uint8)
     color[..., :3] = [int(ACCENT[i : i + 2], 16) for i in (1, 3, 5)]
     color[..., 3] = np.round(230 * share)
-    drawn.image_rgba(image=[color.view(np.uint32)[..., 0]], x=0, y=0, dw=found.limit, dh=found.limit)
+    image: Any = [color.view(np.uint32)[..., 0]]
+    drawn.image_rgba(image=image, x=0, y=0, dw=found.limit, dh=found.limit)
     ends = [0.0, found.limit]
     _line(drawn, Curve("d_Z = λ d_S", ends, ends), GREY, line_dash="dashed")
     drawn.varea(found.middle, found.low, found.high, color=SECOND, alpha=0.22, legend_label="10–90 %")
@@ -286,7 +304,7 @@ def ellipses(found: Ellipses, ratio: float) -> figure:
     """Ellipses over the spots, coloured by anisotropy."""
     reach = found.half_axes[:, :1]
     outline = np.concatenate([found.centres - reach, found.centres + reach, found.background])
-    drawn = _isotropic(f"ellipses-{found.name}", outline, ratio)
+    drawn = _isotropic(found.key, outline, ratio)
     drawn.scatter(found.background[:, 0], found.background[:, 1], size=1.5, color=GREY, alpha=0.5)
     order = np.argsort(-found.half_axes[:, 0], kind="stable")  # small ones on top
     source = ColumnDataSource(
@@ -299,7 +317,7 @@ def ellipses(found: Ellipses, ratio: float) -> figure:
             "anisotropy": found.anisotropy[order],
         }
     )
-    shades = LinearColorMapper(ramp("anisotropy"), low=1.0, high=4.0, nan_color=_palette.MISSING)
+    shades = LinearColorMapper(palette=ramp("anisotropy"), low=1.0, high=4.0, nan_color=_palette.MISSING)
     drawn.ellipse(
         "x", "y", "width", "height", "angle", source=source, line_color=GREY, line_width=0.5,
         fill_color={"field": "anisotropy", "transform": shades}, fill_alpha=0.8,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -67,8 +68,8 @@ class Curve:
     """
 
     name: str
-    x: list[float]
-    y: list[float | None]
+    x: Sequence[float]
+    y: Sequence[float | None]
 
 
 @dataclass(frozen=True)
@@ -229,6 +230,11 @@ class Density:
     median: NDArray[np.float64]
     high: NDArray[np.float64]
 
+    @property
+    def key(self) -> str:
+        """Name of its plot in the page."""
+        return f"shepard-{self.name.replace(' ', '-')}"
+
 
 @dataclass(frozen=True)
 class Ellipses:
@@ -256,6 +262,11 @@ class Ellipses:
     angle: NDArray[np.float32]
     anisotropy: NDArray[np.float32]
     background: NDArray[np.float32]
+
+    @property
+    def key(self) -> str:
+        """Name of its plot in the page."""
+        return f"ellipses-{self.name}"
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def html(report: Report) -> str:
         report=report.summary,
         charts=set(charts),
         channels=[_told(number, channel) for number, channel in enumerate(report.spots.channels)],
-        shepard=[f"shepard-{density.name.replace(' ', '-')}" for density in report.shepard],
+        shepard=report.shepard,
         ramp=_gradient(figures.ramp("anisotropy")),
         views_document=_document(views, channels),
         charts_document=_document(charts),
@@ -53,9 +53,8 @@ def _charts(report: Report) -> dict[str, figure]:
     found = figures.histories(report.summary)
     if report.summary.profile.curves:
         found["profile"] = figures.profile(report.summary.profile)
-    drawn = [figures.shepard(density) for density in report.shepard]
-    drawn += [figures.ellipses(one, ratio) for one in report.ellipses]
-    return found | {one.name: one for one in drawn}
+    found |= {density.key: figures.shepard(density) for density in report.shepard}
+    return found | {one.key: figures.ellipses(one, ratio) for one in report.ellipses}
 
 
 def _document(drawn: Mapping[str, figure], *others: ColumnDataSource) -> dict[str, Any]:

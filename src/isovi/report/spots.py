@@ -23,6 +23,7 @@ N_SHOWN = 20_000  # spots that a browser shows and hovers over without delay
 N_GENES = 30  # genes on offer, of the run's some thousand
 _GENE_BLOCK = 100  # genes whose expression is dense at a time
 _LIBRARY = 1e4
+_SYMBOLS = ("symbol", "gene_symbol", "gene_symbols", "gene_name", "feature_name")  # columns of var
 _GAP = 0.08  # between sections, as a share of the largest
 _SPLIT_NAMES = {"train": "training", "validation": "validation", "heldout": "held out"}
 _ABOUT = {
@@ -217,4 +218,16 @@ def _expression(run: Run, rows: NDArray) -> tuple[sparse.csc_matrix, list[str]] 
     total = np.asarray(mine.sum(axis=1)).ravel()
     scaled = sparse.diags((_LIBRARY / np.maximum(total, 1)).astype(np.float32)) @ mine
     used = np.flatnonzero(run.adata.var[GENE_KEY].to_numpy(dtype=bool))
-    return sparse.csc_matrix(scaled)[:, used].log1p(), run.adata.var_names[used].astype(str).tolist()
+    return sparse.csc_matrix(scaled)[:, used].log1p(), _gene_names(run.adata.var.iloc[used])
+
+
+def _gene_names(genes: pd.DataFrame) -> list[str]:
+    """Names of genes; symbols that stand beside them, as in 10x's files, come first."""
+    names = genes.index.astype(str).tolist()
+    column = next((name for name in _SYMBOLS if name in genes), None)
+    if column is None:
+        return names
+    return [
+        f"{symbol} ({name})" if str(symbol) not in ("", "nan", name) else name
+        for symbol, name in zip(genes[column].astype(str), names, strict=True)
+    ]
