@@ -30,7 +30,7 @@ myst_heading_anchors = 3
 
 # Tutorials are run anew at each build; `-D nb_execution_mode=off` leaves them out while prose is written.
 nb_execution_mode = "force"
-nb_execution_timeout = 300  # seconds a cell
+nb_execution_timeout = 600  # seconds a cell: machines that build pages may be busy
 nb_execution_raise_on_error = True
 nb_ipywidgets_js: dict[str, dict[str, str]] = {}  # no progress bar is shown, so nothing is to be fetched
 

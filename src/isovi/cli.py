@@ -228,9 +228,7 @@ def pack(
 @app.command()
 def place(
     run: Annotated[Path, typer.Argument(help="Folder written by isovi fit.")],
-    query: Annotated[
-        Path, typer.Option(help="Cells with raw counts, in all that isovi fit takes. Never changed.")
-    ],
+    query: Annotated[Path, typer.Option(help="Cells with raw counts. Never changed.")],
     out: Annotated[Path, typer.Option(help="File to write: .h5ad or .zarr.")],
     table: Table = None,
     coordinate_system: CoordinateSystem = None,
@@ -258,7 +256,7 @@ def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder written by isovi fit.")],
     beside: Annotated[
         Path | None,
-        typer.Option(help="Run of the plain backbone (the same options and --plain) to compare with."),
+        typer.Option(help="Run with the same options and --plain, to compare with."),
     ] = None,
     debug: Debug = False,
 ) -> None:

@@ -16,7 +16,7 @@ PRESETS = Path(__file__).parent / "bench" / "presets"
 
 app = typer.Typer(help="Methods x data sets x seeds: run, resume, tables, figures.", no_args_is_help=True)
 
-Out = Annotated[Path, typer.Option(help="Folder of the results; jobs that are done in it are not repeated.")]
+Out = Annotated[Path, typer.Option(help="Folder of the results; what is done is kept.")]
 Data = Annotated[
     Path | None,
     typer.Option(
@@ -41,7 +41,9 @@ def run_grid(
     retry_failed: Retry = False,
     debug: Debug = False,
 ) -> None:
-    """Run the jobs of a grid that are not done yet; results.parquet has a row for every figure.
+    """Run the jobs of a grid that are not done yet.
+
+    results.parquet has a row for every figure.
 
     Example: [bold]isovi bench run grid.yaml --out results --workers 2[/bold]
     """
@@ -57,7 +59,7 @@ def paper(
     retry_failed: Retry = False,
     debug: Debug = False,
 ) -> None:
-    """Run the paper's experiment: its four Visium sections, VAE and scVI with and without the term.
+    """Run the paper's experiment: its four Visium sections, with and without the term.
 
     Example: [bold]isovi bench paper --out paper[/bold]
     """
@@ -89,7 +91,7 @@ def table(
     page: Annotated[Path | None, typer.Option(help="Page to write from the results: .md.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Write the tables of a comparison as Markdown, CSV and LaTeX to its folder; print the paper's Table 1.
+    """Write tables of a comparison as Markdown, CSV and LaTeX; print the paper's Table 1.
 
     Example: [bold]isovi bench table results --page docs/benchmarks.md[/bold]
     """
@@ -107,7 +109,7 @@ def table(
 
 @app.command()
 def figures(results: Results, debug: Debug = False) -> None:
-    """Draw the pictures of a comparison into its folder: ellipses, errors, sensitivity, trade-off, ranks.
+    """Draw pictures of a comparison: ellipses, errors, sensitivity, trade-off, ranks.
 
     Example: [bold]isovi bench figures results[/bold]
     """

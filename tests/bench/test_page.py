@@ -47,7 +47,7 @@ def test_it_holds_tables_answers_and_failures_without_the_folders_of_the_machine
     ):
         assert expected in text
     assert "## Ellipses" not in text  # there are no latents to draw them from
-    assert "/home/" not in text and "{{" not in text and "{%" not in text
+    assert "/data/run/" not in text and "{{" not in text and "{%" not in text
 
 
 def test_only_the_first_data_sets_show_their_ellipses(tmp_path):
