@@ -230,6 +230,14 @@ def test_what_runs_already_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_pa
         pass
 
 
+def test_workers_bound_what_a_cluster_is_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0})
+    here = RunOptions(tmp_path, tmp_path)
+    assert runner.at_once(here) == 9
+    there = replace(here, ray_address="auto")
+    assert runner.at_once(there) == 9 and runner.at_once(replace(there, workers=3)) == 3
+
+
 def test_an_address_where_nothing_answers_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refuse(address: str, **_: object) -> None:
         raise ConnectionError(f"could not connect to {address}")

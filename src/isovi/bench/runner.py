@@ -72,7 +72,7 @@ def run(options: RunOptions, console: Console | None = None) -> dict[str, int]:
     console = console or Console(quiet=True)
     _check(options)
     grid = read_grid(options.grid)
-    grid = grid.placed(options.grid.resolve().parent, options.data, (options.data or options.out) / DOWNLOADS)
+    grid = grid.placed(options.grid.resolve().parent, options.data, options.data or options.out / DOWNLOADS)
     methods = make_known(grid.adapters)
     store = Store(options.out)
     jobs, left_out = jobs_of(grid, examined(grid, store.folder), methods)
@@ -82,7 +82,7 @@ def run(options: RunOptions, console: Console | None = None) -> dict[str, int]:
     try:
         if todo:
             with cluster(options), Tally(todo, console) as tally:
-                _run(todo, jobs, grid.keep_latents, store, tally)
+                _run(todo, jobs, at_once(options), grid.keep_latents, store, tally)
     finally:
         store.merge(jobs)
     return _conclude(jobs, store, console)
@@ -265,17 +265,25 @@ def cluster(options: RunOptions) -> Iterator[None]:
         ray.shutdown()
 
 
-def _run(todo: list[Job], jobs: list[Job], keep_latents: bool, store: Store, tally: Tally) -> None:
+def at_once(options: RunOptions) -> int:
+    """Jobs that are given to Ray at a time; one more than it has workers, so that none of them waits."""
+    if options.ray_address is not None and options.workers is not None:
+        return options.workers
+    return int(ray.cluster_resources().get("CPU", 1)) + 1
+
+
+def _run(
+    todo: list[Job], jobs: list[Job], limit: int, keep_latents: bool, store: Store, tally: Tally
+) -> None:
     """Keep every CPU busy, and store each job when it ends."""
     waiting, running = iter(todo), dict[Any, Job]()
-    at_once = int(ray.cluster_resources().get("CPU", 1)) + 1  # one more waits for a worker that gets free
     remote = ray.remote(num_cpus=1, max_retries=0)(work)
     modules = ("scib_metrics",) if any(job.dataset.sections for job in todo) else ()  # slow to import
     merged = time.monotonic()
     while True:
         for job in waiting:
             running[remote.remote(job, modules)] = job
-            if len(running) >= at_once:
+            if len(running) >= limit:
                 break
         if not running:
             return
