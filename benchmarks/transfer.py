@@ -2,8 +2,8 @@
 
 Run ``python benchmarks/transfer.py --pairs starmap_mpfc_BZ5:starmap_mpfc_BZ9``. Sections have
 frames of their own, so two figures count: the error after the similarity that fits all spots best, and the
-error of the others after the similarity that fits 50 spots of the query whose positions are known
-(``others_``). ``--table`` only prints the table: means and standard deviations over seeds.
+error of the others after the rigid motion that fits 50 spots of the query whose positions are known
+(``framed_``). ``--table`` only prints the table: means and standard deviations over seeds.
 """
 
 from __future__ import annotations
@@ -114,19 +114,19 @@ def figures(
     """Errors, those of the spots that are not known once the known ones give the frame, and the shift."""
     radius = None if placed is None else placed.radius
     errors = placement_error(where, truth, radius=radius, unit=unit)
-    frame = similarity(where[known], truth[known])
+    frame = similarity(where[known], truth[known], scaling=False)
     moved = np.linalg.norm(frame.apply(where) - truth, axis=1)[~known]
-    errors["others_median_error"] = float(np.median(moved)) / unit
+    errors["framed_median_error"] = float(np.median(moved)) / unit
     if placed is None:
         return errors
-    errors["others_coverage"] = float((moved <= frame.scale * placed.radius[~known]).mean())
+    errors["framed_coverage"] = float((moved <= placed.radius[~known]).mean())
     return {**errors, "flagged": float(placed.flagged.mean()), "shift": placed.shift}
 
 
 def report(rows: pd.DataFrame) -> str:
     """Markdown: mean and standard deviation over the seeds of each transfer."""
-    columns = ["aligned_median_error", "others_median_error", "median_error", "spearman_distance"]
-    columns += ["coverage", "others_coverage", "flagged", "shift"]
+    columns = ["aligned_median_error", "framed_median_error", "median_error", "spearman_distance"]
+    columns += ["coverage", "framed_coverage", "flagged", "shift"]
     groups = rows.assign(reference=rows["reference"].map("+".join)).groupby(
         ["reference", "query", "method"], sort=False
     )

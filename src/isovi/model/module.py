@@ -74,9 +74,13 @@ class DistancePreservingModule:
         term = self._distortion(tensors, inferred, output.loss.detach())
         if term is None:
             return output
-        reported = {"relative_distortion": term.relative}
-        if not self.training:  # while training they are the state, which DualAscent reports once an epoch
-            reported |= {"distance_scale": term.scale.detach(), "multiplier": self.objective.multiplier}
+        reported = {}
+        if self.training:  # each figure would cost a step time; DualAscent reports them once an epoch
+            self.objective.note(term, output.n_obs_minibatch)
+        else:
+            scale = term.scale.detach()
+            reported = {"relative_distortion": term.relative, "distance_scale": scale}
+            reported["multiplier"] = self.objective.multiplier
         changed = copy(output)  # not replace, which would sum up all parts of the loss once more
         changed.loss = output.loss + term.loss
         changed.extra_metrics = {**output.extra_metrics, **reported}

@@ -168,6 +168,7 @@ class Objective(nn.Module):
         self.weights: PairWeights | None = None
         self.meeting: Meeting | None = None
         self.agree: Callable[[bool], bool] | None = None
+        self._noted: list[float] = [0.0, 0.0]
         n_scales = n_sections if distortion.per_section else 1
         if distortion.scale == "learned":
             self.scale_parameter = nn.Parameter(torch.zeros(n_scales))
@@ -330,6 +331,25 @@ class Objective(nn.Module):
     @torch.no_grad()
     def _remember(self, *now: torch.Tensor) -> None:
         self.running = _follow(self.running, torch.stack([value.to(self.running) for value in now]))
+
+    def note(self, term: DistortionTerm, n_cells: int) -> None:
+        """Add a training minibatch to what :meth:`noted` tells."""
+        self._noted[0] += float(term.relative) * n_cells
+        self._noted[1] += n_cells
+
+    def noted(self) -> dict[str, float]:
+        """Figures of the minibatches since the last call: nothing where there were none with pairs.
+
+        The relative distortion is the mean over their cells, λ (its mean over sections, of the running
+        averages) and the multiplier are as they are now.
+        """
+        total, n_cells = self._noted
+        self._noted = [0.0, 0.0]
+        if not n_cells:
+            return {}
+        scale = float(self.scale[torch.isfinite(self.scale)].mean())
+        figures = {"relative_distortion": total / n_cells, "distance_scale": scale}
+        return {**figures, "multiplier": float(self.multiplier)}
 
     @property
     def running_distortion(self) -> float:

@@ -50,20 +50,22 @@ class DualAscent(Callback):
         """Go on from a checkpoint."""
         self.__dict__.update(state_dict)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Take a step once the warm-up is over."""
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """Take a step once the warm-up is over; report at the last minibatch of an epoch."""
         if self._warm_up is None:
             self._warm_up = WARM_UP * trainer.estimated_stepping_batches
         if trainer.global_step >= self._warm_up:
             self.objective.ascend()
+        if trainer.is_last_batch:
+            self._report(pl_module)
 
     def on_train_epoch_end(self, _: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report λ, the running average, and the multiplier."""
-        scale = self.objective.scale
-        known = torch.isfinite(scale)
-        if bool(known.any()):
-            pl_module.log("distance_scale_train", scale[known].mean(), sync_dist=True)
-            pl_module.log("multiplier_train", self.objective.multiplier, sync_dist=True)
+        """Report what an epoch that was cut short has left."""
+        self._report(pl_module)
+
+    def _report(self, pl_module: pl.LightningModule) -> None:
+        for name, value in self.objective.noted().items():
+            pl_module.log(f"{name}_train", value, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Freeze the multiplier where held-out distortion no longer falls."""
