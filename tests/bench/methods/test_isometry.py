@@ -49,7 +49,7 @@ def planar() -> AnnData:
 
 @pytest.fixture(scope="module")
 def planar_task(planar: AnnData, make_task: Callable[..., Task]) -> Task:
-    return make_task(adata=planar, max_epochs=60)
+    return make_task(adata=planar, max_epochs=40)
 
 
 def test_its_distances_are_those_of_log_normalised_expression(planar_task: Task) -> None:

@@ -31,8 +31,8 @@ def isometry(task: Task, **settings: Any) -> Fitted:
         The data.
     **settings
         Of the network as for ``vae``; what is asked of distances as for ``isovae``, a penalty of weight 100
-        if nothing is said: input distances keep to 13 to 22 % unasked, which differs too much between data
-        sets for one constraint.
+        if nothing is said: ``vae`` keeps input distances to 13 % on one real section and to 22 % on another,
+        too far apart for one constraint.
     """
     given = take("isometry", settings, KNOWN)
     asked = distortion_of(given, default=Penalty(WEIGHT))

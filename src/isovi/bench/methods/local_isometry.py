@@ -137,7 +137,8 @@ def local_isometry(task: Task, **settings: Any) -> Fitted:
 
     - the autoencoder is that of ``vae``, the Kullback-Leibler divergence stands beside reconstruction with a
       weight of one, and training is the same but for where it starts: from ``vae`` itself, trained first
-      with the same seed, where the constraint holds;
+      with the same seed, where the constraint holds. It is thus trained longer than ``vae``, which is part
+      of a difference between the two wherever ``vae`` had not converged;
     - lengths are compared up to one scale λ, by isoVI's relative distortion over the edges;
     - the graph is one of all training spots, made once from 50 principal components; an edge has its say
       where both its ends are in a random minibatch, as ``vae`` has them; lengths d_X are Euclidean between
