@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from itertools import pairwise
+from typing import Any
+
+from sphinx.application import Sphinx
+
 from isovi import __version__
 
 project = "isoVI"
@@ -43,6 +49,7 @@ autosummary_generate = True
 napoleon_google_docstring = False
 napoleon_attr_annotations = False  # the docstrings give shapes and units instead
 napoleon_use_rtype = False
+napoleon_custom_sections = ["Result"]  # see prose_of_returns
 
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
@@ -56,3 +63,22 @@ html_theme_options = {
     "navbar_persistent": [],  # the sidebar has the search
     "use_download_button": False,
 }
+
+
+def prose_of_returns(*given: Any) -> None:
+    """Text under "Returns" is one text; napoleon would take each of its lines for a type."""
+    lines = given[-1]
+    rules = [row for row, line in enumerate(lines) if re.fullmatch(r"-{3,}", line.strip())]
+    for rule, after in pairwise([*rules, len(lines) + 1]):
+        if lines[rule - 1].strip() == "Returns" and not names_values(lines[rule + 1 : after - 1]):
+            lines[rule - 1] = "Result"
+
+
+def names_values(text: list[str]) -> bool:
+    """Whether names stand with their descriptions indented below them."""
+    return any(line.startswith(" ") and not before.startswith(("-", " ")) for before, line in pairwise(text))
+
+
+def setup(app: Sphinx) -> None:
+    """Before napoleon, which has priority 500."""
+    app.connect("autodoc-process-docstring", prose_of_returns, priority=400)
