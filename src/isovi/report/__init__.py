@@ -1,0 +1,1 @@
+"""The report of a run: a plain record of what there is to say, and the page that is rendered from it."""

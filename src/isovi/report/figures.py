@@ -1,0 +1,330 @@
+"""Bokeh figures of a report. Text and lines take their colours from the page, which may be light or dark."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from bokeh.core.properties import value as constant
+from bokeh.models import (
+    BoxSelectTool,
+    ColumnDataSource,
+    DataRange1d,
+    HoverTool,
+    LassoSelectTool,
+    LinearColorMapper,
+    PanTool,
+    Range1d,
+    Scatter,
+    TapTool,
+    WheelZoomTool,
+)
+from bokeh.models.renderers import GlyphRenderer
+from bokeh.plotting import figure
+from matplotlib.colors import to_hex
+from numpy.typing import NDArray
+
+from isovi.pl import _palette
+from isovi.report.record import Channel, Curve, Density, Ellipses, Profile, Spots, Summary
+
+ACCENT, SECOND, THIRD = (_palette.CATEGORICAL[i] for i in (0, 5, 2))
+LINES = {"held out": SECOND, "validation": SECOND, "training": ACCENT}
+GREY = "#888888"
+FONT = "system-ui, sans-serif"
+_MAPS = {
+    "sequential": ("viridis", 0.0, 1.0),
+    "diverging": ("coolwarm", 0.0, 1.0),
+    "anisotropy": ("plasma", 0.05, 0.88),
+}
+_PADDING = 1.06  # of a view around its spots
+_RATIOS = 0.8, 1.7  # width by height of a view
+_SHADES = 256
+_MANY = 4_000  # spots above which they are drawn by WebGL
+
+
+# ---------------------------------------------------------------------------- colours
+
+
+def palette(channel: Channel) -> list[str]:
+    """Colours of a channel: of its categories, or along its range."""
+    if channel.scale == "category":
+        colors = _palette.categorical(len(channel.categories))
+        return [
+            _palette.MISSING if name == "missing" else color
+            for name, color in zip(channel.categories, colors, strict=True)
+        ]
+    return ramp(channel.scale)
+
+
+def ramp(scale: str) -> list[str]:
+    """256 colours of a continuous scale."""
+    name, low, high = _MAPS[scale]
+    return [to_hex(color) for color in mpl.colormaps[name](np.linspace(low, high, _SHADES))]
+
+
+# ---------------------------------------------------------------------------- spots
+
+
+def views(spots: Spots) -> tuple[dict[str, figure], ColumnDataSource]:
+    """Tissue and latent view of one source, and the source with the values of all channels.
+
+    Whatever is hovered over or chosen in one view is so in the other, since it is the same row of the same
+    source.
+    """
+    first = spots.channels[0]
+    source = ColumnDataSource(
+        {
+            "x": spots.tissue[:, 0], "y": spots.tissue[:, 1],
+            "u": spots.latent[:, 0], "v": spots.latent[:, 1],
+            "value": first.values.astype(np.float32),
+        },
+        name="spots",
+    )  # fmt: skip
+    mapper = LinearColorMapper(
+        palette=palette(first), low=first.low, high=first.high, nan_color=_palette.MISSING, name="colors"
+    )
+    ratio = _ratio(spots.tissue, spots.diameter)
+    drawn = {
+        "tissue": _view("tissue", source, ("x", "y"), spots.tissue, mapper, ratio, spots.diameter),
+        "latent": _view("latent", source, ("u", "v"), spots.latent, mapper, ratio, None),
+    }
+    if spots.sections:
+        names, x, y = zip(*spots.sections, strict=True)
+        drawn["tissue"].text(x=list(x), y=list(y), text=list(names), **_WRITING)
+    held = {f"c{number}": channel.values for number, channel in enumerate(spots.channels)}
+    return drawn, ColumnDataSource(held | {"name": spots.names}, name="channels")
+
+
+_WRITING: dict[str, Any] = {
+    "text_align": "center",
+    "text_baseline": "bottom",
+    "text_font": constant(FONT),
+    "text_font_size": "12px",
+    "text_color": GREY,
+}
+
+
+def _view(
+    name: str,
+    source: ColumnDataSource,
+    fields: tuple[str, str],
+    places: NDArray,
+    mapper: LinearColorMapper,
+    ratio: float,
+    diameter: float | None,
+) -> figure:
+    """One view; spots of a given diameter grow with the view, others do not."""
+    n = len(places)
+    drawn = _isotropic(name, places, ratio, margin=diameter or 0.0)
+    drawn.output_backend = "webgl" if n > _MANY else "canvas"
+    shades: Any = {"field": "value", "transform": mapper}
+    size: dict[str, Any] = {"size": float(np.clip(420 / np.sqrt(n), 2.5, 9))}
+    if diameter is not None:
+        size = {"radius": diameter / 2, "radius_dimension": "min"}
+    draw: Any = drawn.scatter if diameter is None else drawn.circle
+    spots = draw(
+        *fields, source=source, fill_color=shades, line_color=None, nonselection_fill_alpha=0.12, **size
+    )
+    spots.hover_glyph = Scatter(
+        x=fields[0], y=fields[1], size=14, fill_color=shades, line_color=GREY, line_width=3
+    )
+    _add_tools(drawn, name, spots)
+    return drawn
+
+
+def _add_tools(drawn: figure, name: str, spots: GlyphRenderer) -> None:
+    """Tools by the names under which the page's own controls switch them."""
+    lasso = LassoSelectTool(continuous=False, name=f"{name}-lasso")
+    drawn.add_tools(
+        lasso,
+        BoxSelectTool(name=f"{name}-box"),
+        PanTool(name=f"{name}-move"),
+        WheelZoomTool(name=f"{name}-zoom"),
+        TapTool(),
+        HoverTool(tooltips=None, point_policy="follow_mouse", renderers=[spots]),
+    )
+    drawn.toolbar.active_drag, drawn.toolbar.active_scroll = lasso, None
+
+
+def _ratio(places: NDArray, margin: float) -> float:
+    width, height = np.ptp(places, axis=0) + margin
+    return float(np.clip(width / (height or 1.0), *_RATIOS))
+
+
+def _isotropic(name: str, places: NDArray, ratio: float, margin: float = 0.0) -> figure:
+    """A figure with nothing around it, in which a length is the same in both directions; y runs down."""
+    low, high = places.min(axis=0).astype(float), places.max(axis=0).astype(float)
+    width, height = (high - low + margin) * _PADDING
+    height = max(height, width / ratio) or 1.0
+    middle, half = (low + high) / 2, np.array([height * ratio, height]) / 2
+    drawn = figure(
+        name=name,
+        tools="",
+        toolbar_location=None,
+        sizing_mode="stretch_width",
+        aspect_ratio=ratio,
+        x_range=Range1d(start=middle[0] - half[0], end=middle[0] + half[0]),
+        y_range=Range1d(start=middle[1] + half[1], end=middle[1] - half[1]),
+        min_border=0,
+        outline_line_color=None,
+        background_fill_color=None,
+        border_fill_color=None,
+    )
+    drawn.axis.visible = False
+    drawn.grid.visible = False
+    return drawn
+
+
+# ---------------------------------------------------------------------------- charts
+
+
+def _chart(name: str, x_label: str, y_label: str, **kwargs: Any) -> figure:
+    drawn = figure(
+        name=name,
+        tools="",
+        toolbar_location=None,
+        sizing_mode="stretch_width",
+        **{"height": 270, "x_axis_label": x_label, "y_axis_label": y_label, **kwargs},
+    )
+    drawn.background_fill_color = drawn.border_fill_color = drawn.outline_line_color = None
+    drawn.xgrid.visible = False
+    for axis in drawn.axis:
+        axis.minor_tick_line_color = None
+        axis.axis_label_text_font_style = "normal"
+        axis.major_label_text_font = axis.axis_label_text_font = FONT
+        axis.major_label_text_font_size = axis.axis_label_text_font_size = "12px"
+    return drawn
+
+
+def _finish(drawn: figure) -> figure:
+    """The legend above the plot, where it hides nothing."""
+    legends: list[Any] = list(drawn.legend)
+    for legend in legends:
+        legend.border_line_color = legend.background_fill_color = None
+        legend.label_text_font = FONT
+        legend.label_text_font_size, legend.padding, legend.margin = "12px", 0, 4
+        legend.glyph_width, legend.spacing, legend.orientation = 18, 12, "horizontal"
+        drawn.add_layout(legend, "above")
+    return drawn
+
+
+def _line(drawn: figure, curve: Curve, color: str, **kwargs: Any) -> None:
+    y = np.array([np.nan if value is None else value for value in curve.y])
+    looks: dict[str, Any] = {"color": color, "line_width": 2, **kwargs}
+    if curve.name:
+        looks["legend_label"] = curve.name
+    drawn.line(np.array(curve.x), y, **looks)
+
+
+def histories(summary: Summary) -> dict[str, figure]:
+    """ELBO loss, relative distortion with its target, and multiplier with λ, as far as they were kept."""
+    found = summary.history
+    drawn: dict[str, figure] = {}
+    if "elbo" in found:
+        drawn["elbo"] = _courses("elbo", "nats per spot", found["elbo"])
+    if "relative_distortion" in found:
+        from_zero = DataRange1d(start=0)
+        drawn["distortion"] = _courses(
+            "distortion", "relative distortion", found["relative_distortion"], y_range=from_zero
+        )
+        if summary.target is not None:
+            epochs = found["relative_distortion"][0].x
+            ends = [epochs[0], epochs[-1]]
+            tolerated = Curve(f"tolerated {summary.target:g}", ends, [summary.target] * 2)
+            _line(drawn["distortion"], tolerated, GREY, line_dash="dashed")
+    if "multiplier" in found or "distance_scale" in found:
+        drawn["multiplier"] = _chart("multiplier", "epoch", "", y_axis_type="log")
+        for key, label, color in (
+            ("multiplier", "multiplier", THIRD),
+            ("distance_scale", "scale λ", ACCENT),
+        ):
+            for curve in found.get(key, ()):
+                positive = [y if y is not None and y > 0 else None for y in curve.y]
+                _line(drawn["multiplier"], Curve(label, curve.x, positive), color)
+    return {name: _finish(one) for name, one in drawn.items()}
+
+
+def _courses(name: str, label: str, curves: list[Curve], **kwargs: Any) -> figure:
+    drawn = _chart(name, "epoch", label, **kwargs)
+    for curve in curves:
+        _line(drawn, curve, LINES[curve.name])
+    return drawn
+
+
+def profile(found: Profile) -> figure:
+    """L(ε), with the band and the point that are certified."""
+    drawn = _chart(
+        "profile", "share of broken pairs ε", "distortion constant L(ε)", y_axis_type="log", height=340
+    )
+    known = [value for curve in found.curves for value in curve.y if value is not None]
+    top = 1.6 * max([*known, found.point[1] if found.point else 1.0]) if known else 10.0
+    if found.epsilon:
+        high = [top if value is None else min(value, top) for value in found.high]
+        drawn.varea(
+            found.epsilon, [value or 1.0 for value in found.low], high, color=SECOND, alpha=0.16,
+            legend_label=f"{found.confidence:.0%} band",
+        )  # fmt: skip
+    for curve in found.curves:
+        _line(drawn, curve, LINES[curve.name])
+    if found.point is not None:
+        drawn.scatter([found.point[0]], [found.point[1]], size=10, color=SECOND, legend_label="certified")
+    drawn.y_range = Range1d(start=1, end=top)
+    drawn.x_range = Range1d(start=0, end=0.5)
+    ticks = [t for t in (1, 1.5, 2, 3, 5, 7, 10, 20, 30, 50, 100, 200, 500, 1000) if t <= top]
+    drawn.yaxis.ticker = ticks
+    drawn.yaxis.major_label_overrides = {t: f"{t:g}" for t in ticks}
+    return _finish(drawn)
+
+
+def shepard(found: Density) -> figure:
+    """Pairs by scaled tissue and latent distance: darker where there are more."""
+    drawn = _chart(
+        found.key,
+        "tissue distance λ d_S",
+        "latent distance d_Z",
+        height=340,
+        x_range=Range1d(start=0, end=found.limit),
+        y_range=Range1d(start=0, end=found.limit),
+    )
+    share = np.sqrt(found.counts / max(found.counts.max(), 1))
+    color = np.zeros((*share.shape, 4), dtype=np.uint8)
+    color[..., :3] = [int(ACCENT[i : i + 2], 16) for i in (1, 3, 5)]
+    color[..., 3] = np.round(230 * share)
+    image: Any = [color.view(np.uint32)[..., 0]]
+    drawn.image_rgba(image=image, x=0, y=0, dw=found.limit, dh=found.limit)
+    ends = [0.0, found.limit]
+    _line(drawn, Curve("d_Z = λ d_S", ends, ends), GREY, line_dash="dashed")
+    drawn.varea(found.middle, found.low, found.high, color=SECOND, alpha=0.22, legend_label="10–90 %")
+    _line(drawn, Curve("median", found.middle.tolist(), found.median.tolist()), SECOND)
+    return _finish(drawn)
+
+
+def ellipses(found: Ellipses, ratio: float) -> figure:
+    """Ellipses over the spots, coloured by anisotropy."""
+    reach = found.half_axes[:, :1]
+    outline = np.concatenate([found.centres - reach, found.centres + reach, found.background])
+    drawn = _isotropic(found.key, outline, ratio)
+    drawn.scatter(found.background[:, 0], found.background[:, 1], size=1.5, color=GREY, alpha=0.5)
+    order = np.argsort(-found.half_axes[:, 0], kind="stable")  # small ones on top
+    source = ColumnDataSource(
+        {
+            "x": found.centres[order, 0],
+            "y": found.centres[order, 1],
+            "width": 2 * found.half_axes[order, 0],
+            "height": 2 * found.half_axes[order, 1],
+            "angle": -found.angle[order],  # y runs down
+            "anisotropy": found.anisotropy[order],
+        }
+    )
+    shades = LinearColorMapper(palette=ramp("anisotropy"), low=1.0, high=4.0, nan_color=_palette.MISSING)
+    drawn.ellipse(
+        "x", "y", "width", "height", "angle", source=source, line_color=GREY, line_width=0.5,
+        fill_color={"field": "anisotropy", "transform": shades}, fill_alpha=0.8,
+    )  # fmt: skip
+    return drawn
+
+
+def view_ratio(spots: Spots) -> float:
+    """Width by height of the views of a run."""
+    return _ratio(spots.tissue, spots.diameter)

@@ -1,0 +1,300 @@
+"""What a report says: one record for the console, ``report.json`` and ``report.html``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Status = Literal["good", "caution", "bad", "note"]
+Scale = Literal["category", "sequential", "diverging", "anisotropy"]
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One sentence of the verdict.
+
+    Attributes
+    ----------
+    status
+        Whether it is good news; ``"note"`` is neither.
+    title
+        The news in a few words.
+    text
+        What stands behind it, in plain words with figures.
+    """
+
+    status: Status
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One row of the table of figures.
+
+    Attributes
+    ----------
+    key, name
+        Its name in ``metrics.json``, and in words.
+    better
+        ``"lower"`` or ``"higher"``.
+    heldout, train, plain
+        Its value on held-out and training spots of the run, and on held-out spots of the plain backbone;
+        ``None`` where there is none.
+    """
+
+    key: str
+    name: str
+    better: Literal["lower", "higher"]
+    heldout: float | None
+    train: float | None
+    plain: float | None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line of a plot.
+
+    Attributes
+    ----------
+    name
+        What its legend says.
+    x, y
+        Its points; ``None`` in ``y`` where there is no finite value.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float | None]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """L(ε) by kind of spots, with what is certified.
+
+    Attributes
+    ----------
+    curves
+        Of held-out and of training spots, as far as there are such.
+    epsilon, low, high
+        The confidence band of the held-out curve for pairs of new spots, for all ε at once; ``None`` where
+        so few pairs give no bound. Empty without held-out spots.
+    confidence
+        Of the band, and of the point.
+    n_pairs
+        Disjoint pairs of held-out spots on which the band stands.
+    point
+        The tighter bound for one ε: that ε and the L; ``None`` if there is none.
+    """
+
+    curves: list[Curve]
+    epsilon: list[float]
+    low: list[float | None]
+    high: list[float | None]
+    confidence: float
+    n_pairs: int
+    point: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All of a report but its pictures: what ``report.json`` holds.
+
+    Attributes
+    ----------
+    title
+        Name of the run.
+    facts
+        What was run, by name.
+    verdict
+        The news, most important first.
+    figures
+        Figures of quality.
+    plain
+        Folder of the plain backbone that the run is held beside, if any.
+    target
+        Tolerated relative distortion, where there was a constraint.
+    history
+        Curves of training by quantity, ``"elbo"``, ``"relative_distortion"``, ``"multiplier"`` and
+        ``"distance_scale"``, as far as they were kept.
+    profile
+        The distortion profile.
+    anisotropy
+        Quantiles of the ellipses' anisotropy by share; empty if there are no ellipses.
+    command
+        What to type to repeat the run.
+    n_shown, n_obs
+        Spots of the interactive views, and of the run.
+    explained
+        R²: share of the positions' variance that the two shown latent components explain.
+    """
+
+    title: str
+    facts: dict[str, str]
+    verdict: list[Statement]
+    figures: list[Figure]
+    plain: str | None
+    target: float | None
+    history: dict[str, list[Curve]]
+    profile: Profile
+    anisotropy: dict[str, float | None]
+    command: str
+    n_shown: int
+    n_obs: int
+    explained: float
+
+
+@dataclass(frozen=True)
+class Channel:
+    """A colouring of the spots.
+
+    Attributes
+    ----------
+    label
+        What it is called.
+    group
+        Heading under which it is offered.
+    scale
+        Kind of colours.
+    values
+        float32 values, shape ``(spot,)``, or codes of ``categories``, uint8 or uint16.
+    low, high
+        Values at the ends of the colours.
+    categories
+        Names of the codes; empty if values are numbers.
+    about
+        What the colours mean, in a sentence.
+    """
+
+    label: str
+    group: str
+    scale: Scale
+    values: NDArray
+    low: float
+    high: float
+    categories: tuple[str, ...] = ()
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class Spots:
+    """The spots of the interactive views.
+
+    Attributes
+    ----------
+    names
+        Of the spots, shape ``(spot,)``.
+    tissue, latent
+        Places in the two views, float32, shape ``(spot, 2)``.
+    diameter
+        Of a spot in the tissue view, in its unit.
+    sections
+        Name of each section and where to write it, if there are several.
+    channels
+        Colourings, the first of which is shown first.
+    """
+
+    names: NDArray
+    tissue: NDArray[np.float32]
+    latent: NDArray[np.float32]
+    diameter: float
+    sections: tuple[tuple[str, float, float], ...]
+    channels: tuple[Channel, ...]
+
+
+@dataclass(frozen=True)
+class Density:
+    """A Shepard plot: how many pairs there are at each scaled tissue and latent distance.
+
+    Attributes
+    ----------
+    name
+        Of the spots that are paired.
+    counts
+        Pairs in each bin, shape ``(latent, tissue)``, bins of equal width from 0 to ``limit``.
+    limit
+        End of both axes, latent length.
+    middle, low, median, high
+        Centres of bins of tissue distance, and the 10, 50 and 90 % quantiles of latent distance there.
+    """
+
+    name: str
+    counts: NDArray[np.int64]
+    limit: float
+    middle: NDArray[np.float64]
+    low: NDArray[np.float64]
+    median: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+    @property
+    def key(self) -> str:
+        """Name of its plot in the page."""
+        return f"shepard-{self.name.replace(' ', '-')}"
+
+
+@dataclass(frozen=True)
+class Ellipses:
+    """Ellipses to draw, all in the unit of their view.
+
+    Attributes
+    ----------
+    name
+        Of the view.
+    centres
+        float32, shape ``(ellipse, 2)``.
+    half_axes
+        Longest first, float32, shape ``(ellipse, 2)``.
+    angle
+        Of the longest half axis, radians, float32, shape ``(ellipse,)``.
+    anisotropy
+        Longest over shortest half axis of the latent itself, float32, shape ``(ellipse,)``.
+    background
+        Some places of spots, float32, shape ``(spot, 2)``.
+    """
+
+    name: str
+    centres: NDArray[np.float32]
+    half_axes: NDArray[np.float32]
+    angle: NDArray[np.float32]
+    anisotropy: NDArray[np.float32]
+    background: NDArray[np.float32]
+
+    @property
+    def key(self) -> str:
+        """Name of its plot in the page."""
+        return f"ellipses-{self.name}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report: what it says, and what it shows.
+
+    Attributes
+    ----------
+    summary
+        All that is said.
+    spots
+        The interactive views.
+    shepard
+        Shepard plots, of held-out spots first.
+    ellipses
+        In tissue and in the latent; empty if no spot has one.
+    """
+
+    summary: Summary
+    spots: Spots
+    shepard: tuple[Density, ...]
+    ellipses: tuple[Ellipses, ...]
+
+    def words(self) -> list[str]:
+        """The verdict, a line for each statement."""
+        return [f"{said.title}: {said.text}" for said in self.summary.verdict]
+
+
+def plain_number(value: Any) -> float | None:
+    """A number as JSON can hold it: ``None`` if it is missing or not finite."""
+    return None if value is None or not np.isfinite(value) else float(value)

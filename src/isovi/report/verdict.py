@@ -1,0 +1,145 @@
+"""The verdict on a run, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isovi.geometry.certificate import CERTIFIED_EPSILON, cells_needed
+from isovi.model.training import TOLERANCE
+from isovi.report.record import Statement
+
+ACTIVE_VARIANCE = 0.01
+"""Variance of posterior means over spots above which a latent dimension is in use (Burda et al. 2016)."""
+
+_COLLAPSED_KL = 0.1  # nats per spot: the latent says nothing
+_UNRELATED, _LOOSE = (
+    0.1,
+    0.3,
+)  # Spearman's ρ of distances that do not follow the tissue, or hardly
+_VAGUE = 20.0  # a factor that tells near from far no longer
+_ALIKE = 0.01  # relative difference that is called none
+_COMPARED = {
+    "coordinate_error": "error of positions",
+    "relative_distortion": "relative distortion",
+    "reconstruction": "reconstruction loss",
+}
+
+Metrics = Mapping[str, Any]
+
+
+def verdict(
+    metrics: Metrics, latent: NDArray, target: float | None, plain: Metrics | None
+) -> list[Statement]:
+    """What there is to say of a run, most important first.
+
+    Parameters
+    ----------
+    metrics
+        Of the run: its ``metrics.json``.
+    latent
+        Posterior means, shape ``(spot, latent)``.
+    target
+        Tolerated relative distortion, where there was a constraint.
+    plain
+        Metrics of the plain backbone on the same spots, if there is one to compare with.
+    """
+    said = [
+        _constraint(metrics, target),
+        _heldout(metrics),
+        _certified(metrics),
+        _health(metrics, latent),
+    ]
+    return said if plain is None else [*said, _beside(metrics, plain)]
+
+
+def target_of(distortion: str) -> float | None:
+    """Tolerance of a constraint as ``metrics.json`` writes it; ``None`` for anything else."""
+    kind, _, number = distortion.partition(" ")
+    return float(number) if kind == "constraint" else None
+
+
+def _constraint(metrics: Metrics, target: float | None) -> Statement:
+    reached = metrics["train"]["relative_distortion"]
+    off = f"On training spots, latent distances differ from λ times those in tissue by {reached:.0%}"
+    if target is None:
+        asked = metrics["distortion"]
+        how = "nothing was asked of distances" if asked == "none" else f"a {asked} pressed on them"
+        return Statement("note", "No tolerance was set", f"{off}; {how}.")
+    if reached <= target * (1 + TOLERANCE):
+        return Statement("good", "The constraint holds", f"{off}; {target:.0%} was tolerated.")
+    why = "Train longer, or accept that these genes do not tell positions that well."
+    return Statement(
+        "caution", "The constraint was not reached", f"{off}, and {target:.0%} was tolerated. {why}"
+    )
+
+
+def _heldout(metrics: Metrics) -> Statement:
+    if "heldout" not in metrics:
+        text = (
+            "All figures are of training spots, whose geometry is largely memorised. Fit with --holdout 0.25 "
+            "to know what holds for new spots."
+        )
+        return Statement("caution", "No spots were held out", text)
+    found = metrics["heldout"]
+    text = (
+        f"On {metrics['n_heldout']:,} spots that the fit never saw, distances differ by "
+        f"{found['relative_distortion']:.0%} on average, and all but a tenth of the pairs keep theirs within "
+        f"a factor of {found['distortion_constant']:.2f}. Rank correlation of distances: "
+        f"{found['spearman_distance']:.2f}."
+    )
+    if found["spearman_distance"] < _UNRELATED:
+        why = "What training spots do better is memorised."
+        return Statement("bad", "Held-out spots do not follow the tissue", f"{text} {why}")
+    if found["spearman_distance"] < _LOOSE:
+        return Statement("caution", "Held-out spots follow the tissue only loosely", text)
+    return Statement("good", "Held-out spots follow the tissue", text)
+
+
+def _certified(metrics: Metrics) -> Statement:
+    found = metrics.get("guarantee")
+    if not found:
+        why = "no spots were held out" if "heldout" not in metrics else "too few spots were held out"
+        return Statement("caution", "Nothing is certified", f"There is no certificate: {why}.")
+    text = (
+        f"With {1 - found['delta']:.0%} confidence, all but {found['epsilon']:.0%} of the pairs of new spots "
+        f"of this tissue keep their distance within a factor of {found['L']:.2f} (from {found['n_pairs']:,} "
+        "disjoint pairs of held-out spots)."
+    )
+    if found["epsilon"] > CERTIFIED_EPSILON:
+        enough = f"{cells_needed(CERTIFIED_EPSILON)} held-out spots would do for {CERTIFIED_EPSILON:.0%}."
+        return Statement("caution", "Little is certified", f"{text} {enough}")
+    if found["L"] > _VAGUE:
+        return Statement("caution", "Little is certified", text)
+    return Statement("good", "What is certified", text)
+
+
+def _health(metrics: Metrics, latent: NDArray) -> Statement:
+    unused = np.flatnonzero(np.var(latent, axis=0) < ACTIVE_VARIANCE) + 1
+    n, kl = latent.shape[1], max(metrics["all"]["elbo"] - metrics["all"]["reconstruction"], 0.0)
+    text = f"{n - len(unused)} of {n} latent dimensions are in use; it holds {kl:.2g} nats per spot (KL)."
+    if len(unused) == n or kl < _COLLAPSED_KL:
+        why = "It says next to nothing about the spots: train longer, or loosen the target."
+        return Statement("bad", "The latent has collapsed", f"{text} {why}")
+    if len(unused):
+        why = f"Unused: {', '.join(map(str, unused))}. They do no harm; a smaller --n-latent would do."
+        return Statement("caution", "Some latent dimensions are unused", f"{text} {why}")
+    return Statement("good", "The latent is healthy", text)
+
+
+def _beside(metrics: Metrics, plain: Metrics) -> Statement:
+    part = "heldout" if "heldout" in metrics else "all"
+    ours, theirs = metrics[part], plain[part]
+    told = [f"{name} {_change(ours[key], theirs[key])}" for key, name in _COMPARED.items() if key in ours]
+    where = "held-out" if part == "heldout" else "all"
+    return Statement("note", "Beside the plain backbone", f"On {where} spots: {'; '.join(told)}.")
+
+
+def _change(ours: float, theirs: float) -> str:
+    change = (ours - theirs) / abs(theirs) if theirs else 0.0
+    if abs(change) < _ALIKE:
+        return f"the same within {_ALIKE:.0%}"
+    return f"{abs(change):.0%} {'lower' if change < 0 else 'higher'}"

@@ -1,0 +1,49 @@
+"""Write the report of a run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from isovi.data import io
+from isovi.report.record import Report
+from isovi.report.render import html
+from isovi.report.summarise import summarise
+
+
+def report(folder: Path, beside: Path | None = None) -> Report:
+    """Write ``report.html`` and ``report.json`` into the folder of a run.
+
+    Parameters
+    ----------
+    folder
+        Written by ``isovi fit``; its other files are not changed.
+    beside
+        Folder of the plain backbone on the same split of the same file, whose figures are shown beside those
+        of the run.
+
+    Returns
+    -------
+    What was written: ``report.json`` holds its ``summary``, ``report.html`` all of it, in one file that needs
+    no network.
+
+    Raises
+    ------
+    InputError
+        If a folder holds no finished run, or the two runs held out different spots.
+    """
+    found = summarise(Path(folder), beside)
+    page = html(found)
+    with io.replacing(Path(folder) / "report.html") as file:
+        file.write_text(page, encoding="utf-8")
+    io.write_json(Path(folder) / "report.json", asdict(found.summary))
+    return found
+
+
+def attempt(folder: Path) -> str:
+    """Write the report of a run that has just ended, and say so, or why not: the run stays as it is."""
+    try:
+        report(folder)
+    except Exception as error:  # noqa: BLE001  # whatever it is, hours of training end well
+        return f"The report was not written ({error}). The run is complete: try isovi report {folder}"
+    return f"Wrote {Path(folder) / 'report.html'}"

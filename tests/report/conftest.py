@@ -1,0 +1,70 @@
+"""A short run with all that a report can show, and one of the plain backbone beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from anndata import AnnData
+from rich.console import Console
+
+from isovi.model.objective import Penalty
+from isovi.report.record import Report
+from isovi.report.write import report
+from isovi.simulate import simulate
+from isovi.workflow import fit as workflow
+
+MARKUP = "</script><b>"  # a section name that must stay text
+
+
+@pytest.fixture(scope="session")
+def tissue_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    adata = simulate("layers", n_obs=300, n_genes=60, n_sections=2, seed=0)
+    names = adata.obs["section"].cat.categories
+    adata.obs["section"] = adata.obs["section"].cat.rename_categories({names[0]: MARKUP})
+    path = tmp_path_factory.mktemp("input") / "tissue.h5ad"
+    adata.write_h5ad(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def fit() -> Callable[..., Path]:
+    """A function that fits for a few epochs, without pictures, and gives the folder."""
+
+    def run(file: Path, out: Path, **options: Any) -> Path:
+        asked = {"max_epochs": 3, "n_latent": 4, "holdout": "0.4", "label_key": "domain", **options}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(workflow, "draw", lambda *_: None)
+            workflow.fit(workflow.FitOptions(file, out, **asked), Console(quiet=True))
+        return out
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def folder(tissue_file: Path, fit: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two sections; tests only read it."""
+    return fit(tissue_file, tmp_path_factory.mktemp("runs") / "run", section_key="section")
+
+
+@pytest.fixture(scope="session")
+def plain_folder(
+    tissue_file: Path, fit: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "plain"
+    return fit(tissue_file, out, section_key="section", distortion=Penalty(0.0))
+
+
+@pytest.fixture(scope="session")
+def written(folder: Path, plain_folder: Path) -> Report:
+    """The report that was written into the folder."""
+    return report(folder, beside=plain_folder)
+
+
+@pytest.fixture
+def scattered() -> Callable[[int], AnnData]:
+    """Spots in a square without counts."""
+    return lambda n: AnnData(obsm={"spatial": np.random.default_rng(0).uniform(0, 30, (n, 2))})

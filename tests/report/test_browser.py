@@ -1,0 +1,266 @@
+"""The page in a real browser: no errors, nothing loaded, views that are linked, and controls that work."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import Select, WebDriverWait
+
+from isovi.report.record import Report
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
+SPOTS = "const spots = Bokeh.documents[0].get_model_by_name('spots');"
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[webdriver.Chrome]:
+    """One browser for all tests; skipped where none is installed."""
+    browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    chromedriver = shutil.which("chromedriver")
+    if browser is None or chromedriver is None:
+        pytest.skip("neither Chromium nor chromedriver is installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for flag in (*FLAGS, "--window-size=1280,1000"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
+    yield opened
+    opened.quit()
+
+
+@pytest.fixture(scope="module")
+def opened(driver: webdriver.Chrome, written: Report, folder: Path) -> webdriver.Chrome:  # noqa: ARG001  # written first
+    load(driver, folder)
+    return driver
+
+
+@pytest.fixture
+def page(opened: webdriver.Chrome) -> Iterator[webdriver.Chrome]:
+    """The page, as it was when it opened."""
+    yield opened
+    press(opened, "clear")
+    press(opened, "reset")
+    opened.execute_script("document.querySelector('input[value=lasso]').click()")
+
+
+def load(driver: webdriver.Chrome, folder: Path) -> None:
+    driver.get((folder / "report.html").as_uri())
+    wait_for(driver, "return document.documentElement.dataset.state === 'ready'")
+
+
+def wait_for(driver: webdriver.Chrome, condition: str) -> None:
+    WebDriverWait(driver, 60).until(lambda page: page.execute_script(condition))
+
+
+def press(page: webdriver.Chrome, name: str) -> None:
+    page.execute_script("document.getElementById(arguments[0]).click()", name)
+
+
+def chosen(page: webdriver.Chrome) -> list[int]:
+    return page.execute_script(f"{SPOTS} return [...spots.selected.indices]")
+
+
+def pixels(page: webdriver.Chrome, view: str) -> str:
+    """What a view shows, as a picture."""
+    page.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0], 100))")
+    return page.find_element(By.ID, f"plot-{view}").screenshot_as_base64
+
+
+def drag(page: webdriver.Chrome, view: str, corners: list[tuple[float, float]]) -> None:
+    """Drag over a view through points that are shares of its width and height."""
+    element = page.find_element(By.ID, f"plot-{view}")
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+    points = [at(element, *corner) for corner in corners]
+    action = ActionChains(page, duration=20).move_to_element_with_offset(element, *points[0]).click_and_hold()
+    for point in points[1:]:
+        action.move_to_element_with_offset(element, *point)
+    action.release().perform()
+
+
+def at(element: WebElement, right: float, down: float) -> tuple[int, int]:
+    """Offset from the middle of an element."""
+    return int((right - 0.5) * element.size["width"]), int((down - 0.5) * element.size["height"])
+
+
+# ---------------------------------------------------------------------------- opening
+
+
+def test_it_opens_without_errors_and_asks_for_nothing(opened: webdriver.Chrome) -> None:
+    events = [json.loads(entry["message"])["message"] for entry in opened.get_log("performance")]
+    asked = [
+        event["params"]["request"]["url"]
+        for event in events
+        if event["method"] == "Network.requestWillBeSent"
+    ]
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert any(url.startswith("file:") for url in asked)  # or nothing was watched
+    assert [entry for entry in opened.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+
+
+def test_all_plots_are_drawn(opened: webdriver.Chrome) -> None:
+    plots = opened.find_elements(By.CSS_SELECTOR, ".plot")
+    assert len(plots) == 10
+    for plot in plots:
+        assert plot.size["width"] > 200 and plot.size["height"] > 150
+        assert plot.get_attribute("aria-label")
+    drawn = opened.execute_script("return Bokeh.documents.map((one) => one.roots().length)")
+    assert drawn == [3, 8]  # two views with the values of their colours, and eight charts
+
+
+# ---------------------------------------------------------------------------- linked views
+
+
+def test_spots_chosen_in_one_view_stand_out_in_the_other(page: webdriver.Chrome) -> None:
+    before = pixels(page, "latent")
+    drag(page, "tissue", [(0.05, 0.05), (0.3, 0.05), (0.3, 0.95), (0.05, 0.95), (0.05, 0.1)])
+    found = chosen(page)
+    assert 0 < len(found) < 300
+    assert pixels(page, "latent") != before
+    assert page.find_element(By.ID, "chosen").text.startswith(f"{len(found)} of 300 spots chosen: domain")
+
+
+def test_the_lasso_takes_the_spots_inside_it_and_no_others(page: webdriver.Chrome) -> None:
+    drag(page, "tissue", [(0.02, 0.02), (0.5, 0.02), (0.5, 0.98), (0.02, 0.98), (0.02, 0.04)])
+    inside = page.execute_script(
+        f"{SPOTS} const {{start, end}} = Bokeh.documents[0].get_model_by_name('tissue').x_range;"
+        "return [...spots.data.x.keys()].filter((i) => spots.data.x[i] < (start + end) / 2)"
+    )
+    assert 0 < len(inside) < 300
+    assert set(chosen(page)) == set(inside)
+
+
+def test_a_box_in_the_latent_chooses_in_tissue(page: webdriver.Chrome) -> None:
+    before = pixels(page, "tissue")
+    page.find_element(By.CSS_SELECTOR, "input[value=box]").click()
+    drag(page, "latent", [(0.02, 0.02), (0.5, 0.98)])
+    assert 0 < len(chosen(page)) < 300
+    assert pixels(page, "tissue") != before
+    page.find_element(By.TAG_NAME, "body").send_keys(Keys.ESCAPE)
+    assert chosen(page) == []
+    assert page.find_element(By.ID, "chosen").text == ""
+
+
+def test_pointing_at_a_spot_marks_it_in_both_views(page: webdriver.Chrome, written: Report) -> None:
+    page.execute_script("document.getElementById('plot-tissue').scrollIntoView({block: 'center'})")
+    target = page.execute_script(
+        f"{SPOTS} const {{x_range, y_range}} = Bokeh.documents[0].get_model_by_name('tissue');"
+        "return [(spots.data.x[7] - x_range.start) / (x_range.end - x_range.start),"
+        "(spots.data.y[7] - y_range.end) / (y_range.start - y_range.end)]"  # y runs down
+    )
+    element = page.find_element(By.ID, "plot-tissue")
+    before = pixels(page, "latent")
+    ActionChains(page).move_to_element_with_offset(element, *at(element, *target)).perform()
+    note = page.find_element(By.ID, "pointed")
+    WebDriverWait(page, 10).until(lambda _: note.text)
+    assert note.text.startswith(f"{written.spots.names[7]}\ndomain: ")
+    assert pixels(page, "latent") != before
+    ActionChains(page).move_to_element(page.find_element(By.ID, "color")).perform()
+    WebDriverWait(page, 10).until(lambda _: not note.text)
+
+
+# ---------------------------------------------------------------------------- controls
+
+
+def test_colours_follow_the_choice(page: webdriver.Chrome, written: Report) -> None:
+    before = {view: pixels(page, view) for view in ("tissue", "latent")}
+    offered = Select(page.find_element(By.ID, "color"))
+    labels = [channel.label for channel in written.spots.channels]
+    assert [option.text for option in offered.options] == labels
+    offered.select_by_visible_text("latent 1")
+    assert all(pixels(page, view) != seen for view, seen in before.items())
+    shown: Any = page.execute_script(f"{SPOTS} return [...spots.data.value]")
+    assert shown == pytest.approx(written.spots.channels[labels.index("latent 1")].values.tolist())
+    assert page.find_elements(By.CSS_SELECTOR, "#legend .ramp")
+    offered.select_by_index(0)
+    shown = page.execute_script(f"{SPOTS} return [...spots.data.value]")
+    assert shown == written.spots.channels[0].values.tolist()
+
+
+def test_a_category_is_chosen_by_keyboard(page: webdriver.Chrome, written: Report) -> None:
+    domain = written.spots.channels[0]
+    chip = page.find_elements(By.CSS_SELECTOR, "#legend button")[1]
+    assert chip.text == domain.categories[1]
+    chip.send_keys(Keys.ENTER)
+    assert chip.get_attribute("aria-pressed") == "true"
+    assert chosen(page) == [i for i, code in enumerate(domain.values) if code == 1]
+    chip.send_keys(Keys.SPACE)
+    assert chosen(page) == []
+
+
+def test_zoom_and_reset(page: webdriver.Chrome) -> None:
+    ends = "const {start, end} = Bokeh.documents[0].get_model_by_name('latent').x_range; return end - start"
+    before = page.execute_script(ends)
+    page.find_element(By.ID, "zoom-in").send_keys(Keys.ENTER)
+    assert page.execute_script(ends) == pytest.approx(before / 1.5)
+    page.find_element(By.ID, "reset").send_keys(Keys.ENTER)
+    assert page.execute_script(ends) == pytest.approx(before)
+
+
+def test_the_first_stop_of_the_keyboard_skips_to_the_views(opened: webdriver.Chrome, folder: Path) -> None:
+    load(opened, folder)
+    stops = []
+    for _ in range(3):
+        ActionChains(opened).send_keys(Keys.TAB).perform()
+        stops.append(opened.switch_to.active_element)
+    assert stops[0].get_attribute("class") == "skip"
+    assert stops[1].get_attribute("id") == "color"
+    assert stops[2].get_attribute("name") == "drag"
+
+
+# ---------------------------------------------------------------------------- other screens
+
+
+def test_on_a_phone_views_stack_and_nothing_runs_out_of_the_page(
+    opened: webdriver.Chrome, folder: Path
+) -> None:
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    try:
+        load(opened, folder)
+        tissue, latent = (opened.find_element(By.ID, f"plot-{view}").rect for view in ("tissue", "latent"))
+        assert latent["y"] >= tissue["y"] + tissue["height"]
+        assert 300 < tissue["width"] < 390
+        assert opened.execute_script("return document.documentElement.scrollWidth") <= 390
+    finally:
+        opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_text_can_be_read_in_light_and_dark(opened: webdriver.Chrome, folder: Path) -> None:
+    load(opened, folder)
+    seen = set()
+    for scheme in ("dark", "light"):
+        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+        page, ink, soft = opened.execute_script(
+            "const style = getComputedStyle(document.documentElement);"
+            "return ['--page', '--ink', '--soft'].map((name) => style.getPropertyValue(name).trim())"
+        )
+        axis = "return Bokeh.documents[1].get_model_by_name('elbo').below[0].axis_label_text_color"
+        wait_for(opened, f"{axis} === '{ink}'")
+        assert contrast(ink, page) > 7 and contrast(soft, page) > 4.5
+        seen.add(page)
+    assert len(seen) == 2
+
+
+def contrast(first: str, second: str) -> float:
+    """Contrast of two colours by the Web Content Accessibility Guidelines, 1 to 21."""
+    light, dark = sorted(map(luminance, (first, second)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def luminance(color: str) -> float:
+    shares = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in shares]
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))

@@ -1,0 +1,100 @@
+"""The verdict says what the figures say, good or bad."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+
+from isovi.report.record import Statement
+from isovi.report.verdict import target_of, verdict
+
+GOOD: dict[str, Any] = {
+    "distortion": "constraint 0.2",
+    "n_heldout": 400,
+    "train": {"relative_distortion": 0.18},
+    "heldout": {
+        "relative_distortion": 0.3,
+        "distortion_constant": 4.8,
+        "spearman_distance": 0.6,
+        "coordinate_error": 8.0,
+        "reconstruction": 100.0,
+    },
+    "all": {"elbo": 110.0, "reconstruction": 100.0},
+    "guarantee": {"epsilon": 0.1, "L": 6.85, "delta": 0.05, "n_pairs": 200},
+}
+LATENT = np.random.default_rng(0).normal(size=(50, 4))
+
+
+def said(
+    changes: dict[str, Any] | None = None, *, latent: np.ndarray = LATENT, plain: dict[str, Any] | None = None
+) -> list[Statement]:
+    metrics = copy.deepcopy(GOOD)
+    for key, value in (changes or {}).items():
+        metrics[key] = {**metrics[key], **value} if isinstance(value, dict) and value else value
+        if value is None:
+            del metrics[key]
+    return verdict(metrics, latent, target_of(metrics["distortion"]), plain)
+
+
+def test_a_good_run_is_good_throughout() -> None:
+    found = said()
+    assert [one.status for one in found] == ["good"] * 4
+    constraint, heldout, certified, health = (one.text for one in found)
+    assert "18%" in constraint and "20% was tolerated" in constraint
+    assert "400 spots" in heldout and "30%" in heldout and "4.80" in heldout
+    assert "95% confidence" in certified and "6.85" in certified and "all but 10%" in certified
+    assert "4 of 4" in health and "10 nats" in health
+
+
+def test_a_constraint_that_was_missed_is_told() -> None:
+    missed = said({"train": {"relative_distortion": 0.25}})[0]
+    assert missed.status == "caution" and "not reached" in missed.title
+    assert said({"train": {"relative_distortion": 0.205}})[0].status == "good"  # training's own tolerance
+
+
+@pytest.mark.parametrize(
+    ("distortion", "words"), [("none", "nothing was asked"), ("penalty 30", "penalty 30")]
+)
+def test_without_a_target_nothing_holds_or_fails(distortion: str, words: str) -> None:
+    first = said({"distortion": distortion})[0]
+    assert first.status == "note" and words in first.text
+
+
+def test_memorised_geometry_is_called_that() -> None:
+    heldout = said({"heldout": {"spearman_distance": 0.02}})[1]
+    assert heldout.status == "bad" and "memorised" in heldout.text
+    assert said({"heldout": {"spearman_distance": 0.2}})[1].status == "caution"
+
+
+def test_without_held_out_spots_nothing_is_claimed() -> None:
+    found = said({"heldout": None, "guarantee": {}})
+    assert [one.status for one in found[1:3]] == ["caution", "caution"]
+    assert "memorised" in found[1].text and "no spots were held out" in found[2].text
+
+
+def test_few_held_out_spots_certify_little() -> None:
+    certified = said({"guarantee": {"epsilon": 0.26}})[2]
+    assert certified.status == "caution" and "114 held-out spots would do for 10%" in certified.text
+    assert said({"guarantee": {"L": 40.0}})[2].status == "caution"
+    assert "too few" in said({"guarantee": {}})[2].text
+
+
+def test_unused_dimensions_are_named_and_a_collapse_is_a_problem() -> None:
+    latent = LATENT.copy()
+    latent[:, 2] *= 0.01
+    unused = said(latent=latent)[3]
+    assert unused.status == "caution" and "Unused: 3." in unused.text
+    assert said(latent=0.01 * LATENT)[3].status == "bad"
+    assert said({"all": {"elbo": 100.01}})[3].status == "bad"
+
+
+def test_the_plain_backbone_stands_beside() -> None:
+    plain = copy.deepcopy(GOOD)
+    plain["heldout"].update(coordinate_error=10.0, relative_distortion=0.2, reconstruction=100.1)
+    beside = said(plain=plain)[4]
+    assert "error of positions 20% lower" in beside.text
+    assert "relative distortion 50% higher" in beside.text
+    assert "reconstruction loss the same within 1%" in beside.text

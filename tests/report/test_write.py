@@ -1,0 +1,178 @@
+"""What is written: one page without network, the same record as JSON, and never at a run's expense."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from isovi import cli
+from isovi.errors import InputError
+from isovi.report import render, write
+from isovi.report.record import Report
+from isovi.report.summarise import command, summarise
+from isovi.report.write import attempt, report
+from isovi.workflow import fit as workflow
+
+RESOURCES = {"src", "href", "srcset", "data", "action", "poster"}
+
+
+class Links(HTMLParser):
+    """What a page would load, and its labels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.targets: list[str] = []
+        self.ids: set[str] = set()
+        self.labelled: set[str] = set()
+
+    def handle_starttag(self, _: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.targets += [value or "" for name, value in attrs if name in RESOURCES]
+        self.ids.add(found.get("id") or "")
+        self.labelled.add(found.get("for") or "")
+
+
+@pytest.fixture(scope="module")
+def page(written: Report, folder: Path) -> str:  # noqa: ARG001  # written first
+    return (folder / "report.html").read_text()
+
+
+def test_the_page_loads_nothing(page: str) -> None:
+    links = Links()
+    links.feed(page)
+    assert [target for target in links.targets if not target.startswith(("#", "data:"))] == []
+    styles = "".join(re.findall(r"<style>(.*?)</style>", page, re.DOTALL))
+    assert "url(" not in styles and "@import" not in styles
+    assert "color" in links.labelled & links.ids
+
+
+def test_names_from_the_data_stay_text(page: str, written: Report) -> None:
+    assert any("</script><b>" in name for name, _, _ in written.spots.sections)
+    assert "</script><b>" not in page
+    assert "\\u003c/script\\u003e\\u003cb\\u003e" in page
+
+
+def test_the_json_is_what_the_page_says(written: Report, folder: Path) -> None:
+    told = json.loads((folder / "report.json").read_text())
+    assert [one["text"] for one in told["verdict"]] == [one.text for one in written.summary.verdict]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    rows = {row["key"]: row for row in told["figures"]}
+    assert rows["coordinate_error"]["heldout"] == metrics["heldout"]["coordinate_error"]
+    assert rows["coordinate_error"]["train"] is None
+    assert rows["relative_distortion"]["train"] == metrics["train"]["relative_distortion"]
+    assert told["facts"]["Genes"] == f"{metrics['n_genes']:,}"
+
+
+def test_the_plain_backbone_stands_in_the_table(written: Report, page: str, plain_folder: Path) -> None:
+    metrics = json.loads((plain_folder / "metrics.json").read_text())
+    row = next(row for row in written.summary.figures if row.key == "reconstruction")
+    assert row.plain == metrics["heldout"]["reconstruction"]
+    assert "plain, held out" in page
+    assert written.summary.verdict[-1].title == "Beside the plain backbone"
+
+
+@pytest.mark.parametrize(("change", "words"), [({"seed": 1}, "seed"), ({}, "input file")])
+def test_runs_on_other_spots_are_not_compared(
+    folder: Path, tmp_path: Path, change: dict[str, int], words: str
+) -> None:
+    record = json.loads((folder / "run.json").read_text())
+    record["arguments"] |= change
+    record["input_sha256"] += "" if change else "0"
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=f"differs from the run in: {words}"):
+        summarise(folder, tmp_path)
+    with pytest.raises(InputError, match=r"holds no run\.json"):
+        summarise(folder, tmp_path / "nothing")
+
+
+def test_without_held_out_spots_and_sections(
+    tissue_file: Path, fit: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = fit(tissue_file, tmp_path / "run", holdout="0", max_epochs=1, label_key=None)
+    (run / "history.csv").unlink()  # as of a run of an earlier version
+    found = report(run)
+    assert [curve.name for curve in found.summary.profile.curves] == ["training"]
+    assert found.spots.sections == ()
+    assert "keeps no history" in (run / "report.html").read_text()
+
+
+def test_5000_spots_are_less_than_5_megabytes(written: Report) -> None:
+    rng, n = np.random.default_rng(0), 5000
+    noise = rng.normal(size=(n, 2)).astype(np.float32)
+    channel = replace(written.spots.channels[-1], values=rng.normal(size=n).astype(np.float32))
+    names = np.array([f"ACGTACGTACGT{number}-1" for number in range(n)])
+    many = replace(
+        written.spots, names=names, tissue=noise, latent=noise, channels=(*[channel] * 45,), sections=()
+    )
+    assert len(render.html(replace(written, spots=many)).encode()) < 5e6
+
+
+def test_a_spot_alone_and_few_pairs_do_no_harm(written: Report) -> None:
+    """No ellipses, no pairs, no history, no profile: the page leaves out what there is not."""
+    summary = replace(
+        written.summary,
+        history={},
+        profile=replace(written.summary.profile, curves=[], epsilon=[]),
+        anisotropy={},
+    )
+    page = render.html(replace(written, summary=summary, shepard=(), ellipses=()))
+    assert "plot-tissue" in page and "plot-profile" not in page and "Ellipses" not in page
+
+
+def test_the_command_is_told_as_typed() -> None:
+    assert command("/opt/x/bin/isovi fit 'a b.h5ad' --out run") == "isovi fit 'a b.h5ad' --out run"
+    assert command("/src/isovi/cli.py fit a --out b") == "isovi fit a --out b"
+    assert command("notebook.py x") == "notebook.py x"
+
+
+# ---------------------------------------------------------------------------- the command line
+
+
+def isovi(*arguments: object) -> tuple[int, str]:
+    done = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+    return done.exit_code, done.output
+
+
+def test_the_verb_says_the_verdict_and_leaves_other_files_as_they_were(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(folder, run, ignore=shutil.ignore_patterns("report.*"))
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    code, said = isovi("report", run)
+    assert code == 0
+    assert {path: path.read_bytes() for path in before} == before
+    assert "Held-out spots" in said and said.rstrip().endswith("report.html")
+    assert (run / "report.html").is_file()
+
+
+def test_the_verb_refuses_other_folders(tmp_path: Path) -> None:
+    code, said = isovi("report", tmp_path)
+    assert code == 2 and "holds no finished run" in said
+
+
+def test_a_fit_ends_with_its_report(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setattr(workflow, "fit", lambda *_: {"n_obs": 300})
+    monkeypatch.setattr(write, "report", lambda given: given)
+    code, said = isovi("fit", "x.h5ad", "--out", folder)
+    assert code == 0 and said.rstrip().endswith("report.html")
+
+
+def test_a_report_that_fails_leaves_the_run(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    def fail(_: Path) -> None:
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(write, "report", fail)
+    assert (
+        attempt(folder)
+        == f"The report was not written (no room). The run is complete: try isovi report {folder}"
+    )
+    assert anndata.io.read_h5ad(folder / "adata.h5ad").n_obs == 300
