@@ -23,7 +23,7 @@ extensions = [
 exclude_patterns = ["_build"]
 
 nitpicky = True
-nitpick_ignore_regex = [(r"py:.*", r"(scvi|ray)\..*")]  # documented where this build cannot look
+nitpick_ignore_regex = [(r"py:.*", r"(scvi|spatialdata)\..*")]  # documented where this build cannot look
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3

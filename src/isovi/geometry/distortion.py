@@ -61,7 +61,7 @@ def wasserstein_points(loc: Latent, sd: Latent) -> Points:
 
 
 def weighted_median(values: PairFloats, weights: PairFloats) -> Scalar:
-    """Smallest value at which the cumulated weight reaches one half (a minimiser of Σ w |v - m|).
+    """Smallest value at which the cumulated weight reaches one half (a minimiser of ``Σ w |v - m|``).
 
     Values without weight take no part, not even those that are not numbers.
     """
