@@ -12,7 +12,7 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.13 python3.11 python3
 
 DEMO := --label-key domain --holdout 0.25 --max-epochs 80 --force
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test lint bench docs linkcheck clean
 
 demo: $(STAMP)-run
 	mkdir -p demo
@@ -35,8 +35,13 @@ lint: $(STAMP)-dev
 bench: $(STAMP)-run
 	$(BIN)/python benchmarks/run.py
 
+# Tutorials are run; one thread, as for the tests.
 docs: $(STAMP)-doc
-	$(BIN)/python -m sphinx -W --keep-going docs docs/_build/html
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m sphinx -W --keep-going docs docs/_build/html
+
+# Links to other sites, which take a network; those within are checked by `make docs`.
+linkcheck: $(STAMP)-doc
+	$(BIN)/python -m sphinx -b linkcheck -D nb_execution_mode=off docs docs/_build/linkcheck
 
 clean:
 	rm -rf $(VENV) .venv-newest demo docs/_build .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -7,12 +7,14 @@ and not made again; every placement is a row of ``results.jsonl``. ``--table`` o
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anndata
 import numpy as np
 import pandas as pd
 import quality
@@ -39,7 +41,7 @@ def cached(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 def latents(path: Path, method: str, seed: int, holdout: float) -> dict[str, Any]:
     """Latent of every spot by a fit that the held-out ones took no part in."""
-    adata, placement = quality.prepare(path, seed, holdout)
+    adata, placement = quality.prepare(anndata.read_h5ad(path), seed, holdout)
     model = quality.fit(method, adata, placement, seed, None)
     mean = model.get_latent_representation(adata)
     return {"mean": mean, "coordinates": placement.coordinates, "split": placement.split}
@@ -47,14 +49,14 @@ def latents(path: Path, method: str, seed: int, holdout: float) -> dict[str, Any
 
 def components(path: Path, seed: int, holdout: float) -> dict[str, Any]:
     """Fifty principal components of log-normalised expression, fitted on training spots."""
-    adata, placement = quality.prepare(path, seed, holdout)
+    adata, placement = quality.prepare(anndata.read_h5ad(path), seed, holdout)
     train = placement.split == "train"
     totals = np.asarray(adata.X.sum(axis=1)).ravel()
     expression = lognorm(adata.X, target_sum=float(np.median(totals[train])))
     return {"pca": PCA(50, random_state=0).fit(expression[train]).transform(expression)}
 
 
-def baselines(pca: np.ndarray, plain: np.ndarray) -> dict[str, tuple[np.ndarray, Any]]:
+def baselines(pca: np.ndarray, plain: np.ndarray, backbone: np.ndarray) -> dict[str, tuple[np.ndarray, Any]]:
     """Features and regression of each baseline."""
     neighbors = KNeighborsRegressor(10)
     ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-3, 4, 15)))
@@ -63,6 +65,7 @@ def baselines(pca: np.ndarray, plain: np.ndarray) -> dict[str, tuple[np.ndarray,
         "10-NN, PCA-10": (pca[:, :10], neighbors),
         "10-NN, PCA-50": (pca, neighbors),
         "10-NN, plain": (plain, neighbors),
+        "10-NN, scVI": (backbone, neighbors),
         "ridge, PCA-50": (pca, ridge),
         "random forest, PCA-10": (pca[:, :10], forest),
     }
@@ -71,20 +74,35 @@ def baselines(pca: np.ndarray, plain: np.ndarray) -> dict[str, tuple[np.ndarray,
 def run(given: argparse.Namespace, name: str, seed: int) -> list[dict[str, Any]]:
     """Rows of one section and seed."""
     path, kept = given.data / f"{name}.h5ad", given.out
-    latent, plain = (
-        cached(kept / f"{name}__{m}__{seed}.npz", lambda m=m: latents(path, m, seed, given.holdout))  # type: ignore[misc]
-        for m in ("isovi", "plain")
-    )
+
+    def encoded(method: str) -> dict[str, Any]:
+        make = functools.partial(latents, path, method, seed, given.holdout)
+        return cached(kept / f"{name}__{method}__{seed}.npz", make)
+
+    latent = encoded("isovi")
     pca = cached(kept / f"{name}__pca__{seed}.npz", lambda: components(path, seed, given.holdout))["pca"]
-    split, truth = latent["split"], latent["coordinates"].astype(float)
-    asked, seen = split == "heldout", split != "heldout"  # baselines learn from validation spots too
+    rows = placements(latent, normalize(pca[:, :20].astype(float)))
+    if given.baselines:
+        rows = compared(latent, baselines(pca, encoded("plain")["mean"], encoded("scvi")["mean"])) + rows
+    return [{"set": name, "seed": seed, **row} for row in rows]
+
+
+def compared(latent: dict[str, Any], others: dict[str, tuple[np.ndarray, Any]]) -> list[dict[str, Any]]:
+    """A row of each baseline; they learn from validation spots too."""
+    truth, asked = latent["coordinates"].astype(float), latent["split"] == "heldout"
     rows = []
-    for method, (features, regression) in baselines(pca, plain["mean"]).items():
-        fitted = regression.fit(features[seen], truth[seen])
+    for method, (features, regression) in others.items():
+        fitted = regression.fit(features[~asked], truth[~asked])
         figures = placement_error(fitted.predict(features[asked]), truth[asked])
-        rows.append({"set": name, "seed": seed, "method": method, **figures})
-    features = normalize(pca[:, :20].astype(float))
-    mean = latent["mean"].astype(float)
+        rows.append({"method": method, **figures})
+    return rows
+
+
+def placements(latent: dict[str, Any], features: np.ndarray) -> list[dict[str, Any]]:
+    """A row of each way to place on isoVI's latents."""
+    split, truth, mean = latent["split"], latent["coordinates"].astype(float), latent["mean"].astype(float)
+    asked, seen = split == "heldout", split != "heldout"
+    rows = []
     for method in WAYS:
         started = time.perf_counter()
         placer = SectionPlacer(method).fit(
@@ -93,7 +111,7 @@ def run(given: argparse.Namespace, name: str, seed: int) -> list[dict[str, Any]]
         found = placer.place(mean[asked], features[asked])
         figures = placement_error(found.positions, truth[asked], radius=found.radius)
         figures |= {"flagged": float(found.flagged.mean()), "seconds": time.perf_counter() - started}
-        rows.append({"set": name, "seed": seed, "method": method, **figures})
+        rows.append({"method": method, "n_calibration": int((split == "validation").sum()), **figures})
     return rows
 
 
@@ -101,10 +119,13 @@ def report(rows: pd.DataFrame) -> str:
     """Markdown: median errors by section, ratios to the plain latent's, and coverage."""
     errors = rows.pivot_table(index="method", columns="set", values="median_error", sort=False)
     per_fit = rows.pivot_table(index="method", columns=["set", "seed"], values="median_error", sort=False)
-    errors["ratio to plain"] = (per_fit / per_fit.loc["10-NN, plain"]).mean(axis=1)
+    for base in {"10-NN, plain", "10-NN, scVI"} & set(per_fit.index):
+        errors[f"ratio to {base[7:]}"] = (per_fit / per_fit.loc[base]).mean(axis=1)
     joint = rows[rows.method == "joint"]
     columns = ["coverage", "median_radius", "flagged", "spearman_distance", "contact_f1", "aligned_stress"]
     covered = joint.groupby("set", sort=False)[columns].mean()
+    by_set = joint.groupby("set", sort=False)["coverage"]
+    covered["fits"], covered["sd of coverage"] = by_set.count(), by_set.std()
     covered["cells"] = joint.groupby("set", sort=False)["n_cells"].sum()
     return f"{errors.round(2).to_markdown()}\n\n{covered.round(3).to_markdown()}"
 
@@ -117,6 +138,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=quality.SETS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--holdout", type=float, default=0.25)
+    parser.add_argument("--no-baselines", dest="baselines", action="store_false", help="coverage needs none")
     parser.add_argument("--table", action="store_true", help="print the tables of what is there, fit nothing")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)

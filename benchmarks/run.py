@@ -21,7 +21,7 @@ import logging
 import statistics
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -101,11 +101,17 @@ def seconds(name: str, adata: anndata.AnnData, epochs: int) -> list[tuple[float,
     return clock.epochs()
 
 
-def compare(name: str, adata: anndata.AnnData, epochs: int, repeats: int) -> dict[str, Any]:
+def compare(
+    name: str,
+    adata: anndata.AnnData,
+    epochs: int,
+    repeats: int,
+    contenders: Sequence[str] = tuple(CONTENDERS),
+) -> dict[str, Any]:
     """One row: medians of each contender, and their ratios to scVI."""
-    times: dict[str, list[tuple[float, float]]] = {contender: [] for contender in CONTENDERS}
+    times: dict[str, list[tuple[float, float]]] = {contender: [] for contender in contenders}
     for _ in range(repeats):
-        for contender in CONTENDERS:
+        for contender in contenders:
             times[contender] += seconds(contender, adata, epochs)
     row: dict[str, Any] = {
         "data": name,
@@ -122,7 +128,7 @@ def compare(name: str, adata: anndata.AnnData, epochs: int, repeats: int) -> dic
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: scVI's seconds an epoch, and the ratios to them."""
-    names = [name for name in CONTENDERS if name != "scvi"]
+    names = [name for name in rows[0]["cpu_ratio"] if name != "scvi"]
     head = ["data", "spots", "density", "scVI, CPU s an epoch", *names, *(f"{name} (wall)" for name in names)]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for row in rows:
@@ -139,13 +145,18 @@ def main() -> None:
     parser.add_argument("--n-obs", type=int, default=3600, help="spots of the simulated tissue")
     parser.add_argument("--epochs", type=int, default=2, help="timed epochs of each fit")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed.json"))
     given = parser.parse_args()
     quiet()
     given.out.parent.mkdir(parents=True, exist_ok=True)
     rows = []
     for name, adata in tissues(given.data, given.n_obs):
-        rows.append(compare(name, adata, given.epochs, given.repeats))
+        rows.append(
+            compare(
+                name, adata, given.epochs, given.repeats, list(dict.fromkeys(["scvi", *given.contenders]))
+            )
+        )
         given.out.write_text(
             json.dumps({"rows": rows, "limits": LIMITS, "torch": torch.__version__}, indent=2)
         )

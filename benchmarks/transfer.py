@@ -1,12 +1,15 @@
 """Positions in another section: fit on some sections, place a further one, beside baselines.
 
 Run ``python benchmarks/transfer.py --pairs starmap_mpfc_BZ5:starmap_mpfc_BZ9``. Sections have
-frames of their own, so the figure that counts is the error after the similarity that fits best.
+frames of their own, so two figures count: the error after the similarity that fits all spots best, and the
+error of the others after the rigid motion that fits 50 spots of the query whose positions are known
+(``framed_``). ``--table`` only prints the table: means and standard deviations over seeds.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 from pathlib import Path
@@ -22,11 +25,14 @@ from sklearn.neighbors import KNeighborsRegressor
 
 import isovi
 from isovi.data.fields import normalise, spacing
+from isovi.geometry.align import similarity
+from isovi.reconstruct.placer import Method
 from isovi.tl import SpatialPlacer, placement_error
 from isovi.tl._features import ExpressionFeatures
 from isovi.workflow.prepare import select_genes, split_spots
 
 EPOCHS = 50  # of fine-tuning
+KNOWN = 50  # spots of the query whose positions are known, where any are
 
 
 def read(data: Path, names: list[str], query: str) -> tuple[anndata.AnnData, anndata.AnnData]:
@@ -42,15 +48,21 @@ def read(data: Path, names: list[str], query: str) -> tuple[anndata.AnnData, ann
     return reference[:, genes].copy(), asked
 
 
-def baselines(reference: anndata.AnnData, asked: anndata.AnnData, validation: np.ndarray) -> dict[str, Any]:
-    """Positions by 10 nearest neighbours among expression features, in the reference's first frame."""
+def baselines(
+    reference: anndata.AnnData, asked: anndata.AnnData, validation: np.ndarray, known: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Positions by 10 nearest neighbours among expression features, of the reference and of known spots."""
     codes = pd.Categorical(reference.obs["section"]).codes.astype(np.int64)
-    known, units = normalise(reference.obsm["spatial"], codes, list(np.unique(reference.obs["section"])), {})
+    placed, units = normalise(reference.obsm["spatial"], codes, list(np.unique(reference.obs["section"])), {})
     features = ExpressionFeatures().fit(reference.X[~validation])
-    matched = asked[:, reference.var_names]
-    regression = KNeighborsRegressor(10).fit(features.transform(reference.X), known)
-    found = regression.predict(features.transform(matched.X.tocsr()))
-    return {"10-NN, PCA-20 (unit length)": found * next(iter(units.values()))}
+    query = features.transform(asked[:, reference.var_names].X.tocsr())
+    regression = KNeighborsRegressor(10)
+    by_reference = regression.fit(features.transform(reference.X), placed).predict(query)
+    by_known = regression.fit(query[known], asked.obsm["spatial"][known]).predict(query)
+    return {
+        "10-NN, PCA-20 (unit length)": by_reference * next(iter(units.values())),
+        f"10-NN among {KNOWN} known": by_known,
+    }
 
 
 def run(data: Path, names: list[str], query: str, seed: int) -> list[dict[str, Any]]:
@@ -58,48 +70,69 @@ def run(data: Path, names: list[str], query: str, seed: int) -> list[dict[str, A
     scvi.settings.seed = seed
     torch.set_num_threads(quality.THREADS)
     reference, asked = read(data, names, query)
-    split = split_spots(reference.n_obs, 0.0, rng=np.random.default_rng(seed))
-    validation = split == "validation"
-    found: dict[str, Any] = {
-        name: (where, None) for name, where in baselines(reference, asked, validation).items()
+    validation = split_spots(reference.n_obs, 0.0, rng=np.random.default_rng(seed)) == "validation"
+    known = np.zeros(asked.n_obs, dtype=bool)
+    known[np.random.default_rng(seed).permutation(asked.n_obs)[:KNOWN]] = True
+    found: dict[str, tuple[np.ndarray, Any]] = {
+        name: (where, None) for name, where in baselines(reference, asked, validation, known).items()
     }
     isovi.IsoSCVI.setup_anndata(reference, section_key="section")
     for method, distortion in (("isovi", isovi.Constraint()), ("plain", isovi.Penalty(0.0))):
         model = isovi.IsoSCVI(reference, distortion=distortion)
         parts = [np.flatnonzero(~validation), np.flatnonzero(validation)]
         model.train(datasplitter_kwargs={"external_indexing": parts}, enable_progress_bar=False)
-        way = "latent" if method == "plain" else "joint"
-        placer = SpatialPlacer(model, method=way, seed=seed).fit(reference, calibration=validation)
-        found[f"{method}, zero-shot"] = (placer.place(asked).positions, placer.place(asked))
+        models = {f"{method}, zero-shot": model}
         if method == "isovi":
-            tuned = tune(model, reference, asked, validation, seed)
-            found["isovi, fine-tuned"] = (tuned.positions, tuned)
+            models["isovi, fine-tuned"] = tune(model, reference, asked, np.zeros_like(known))
+            models[f"isovi, fine-tuned, {KNOWN} known"] = tune(model, reference, asked, known)
+        way: Method = "latent" if method == "plain" else "joint"
+        for name, one in models.items():
+            placed = (
+                SpatialPlacer(one, method=way, seed=seed).fit(reference, calibration=validation).place(asked)
+            )
+            found[name] = placed.positions, placed
     truth, unit = np.asarray(asked.obsm["spatial"], dtype=float), spacing(np.asarray(asked.obsm["spatial"]))
     return [
-        {"query": query, "seed": seed, "method": name, **figures(where, placed, truth, unit)}
+        {"query": query, "seed": seed, "method": name, **figures(where, placed, truth, known, unit)}
         for name, (where, placed) in found.items()
     ]
 
 
-def tune(
-    model: Any, reference: anndata.AnnData, asked: anndata.AnnData, validation: np.ndarray, seed: int
-) -> Any:
-    """The query placed after some epochs on its expression, without its positions."""
+def tune(model: Any, reference: anndata.AnnData, asked: anndata.AnnData, known: np.ndarray) -> Any:
+    """The model after some epochs on the query's expression, and on the positions of the known spots."""
     query = asked[:, reference.var_names].copy()
-    del query.obsm["spatial"]
+    query.obsm["spatial"] = np.where(known[:, None], np.asarray(query.obsm["spatial"], dtype=float), np.nan)
     query.obs["section"] = reference.obs["section"].iloc[0]
     tuned = isovi.IsoSCVI.load_query_data(query, model, unfrozen=True)
     tuned.train(EPOCHS, enable_progress_bar=False)
-    return SpatialPlacer(tuned, seed=seed).fit(reference, calibration=validation).place(asked)
+    return tuned
 
 
-def figures(where: np.ndarray, placed: Any, truth: np.ndarray, unit: float) -> dict[str, Any]:
-    """Errors, and what the placer says of the shift."""
-    errors = placement_error(where, truth, unit=unit)
+def figures(
+    where: np.ndarray, placed: Any, truth: np.ndarray, known: np.ndarray, unit: float
+) -> dict[str, Any]:
+    """Errors, those of the spots that are not known once the known ones give the frame, and the shift."""
+    radius = None if placed is None else placed.radius
+    errors = placement_error(where, truth, radius=radius, unit=unit)
+    frame = similarity(where[known], truth[known], scaling=False)
+    moved = np.linalg.norm(frame.apply(where) - truth, axis=1)[~known]
+    errors["framed_median_error"] = float(np.median(moved)) / unit
     if placed is None:
         return errors
-    covered = placement_error(where, truth, radius=placed.radius, unit=unit)
-    return {**covered, "flagged": float(placed.flagged.mean()), "shift": placed.shift}
+    errors["framed_coverage"] = float((moved <= placed.radius[~known]).mean())
+    return {**errors, "flagged": float(placed.flagged.mean()), "shift": placed.shift}
+
+
+def report(rows: pd.DataFrame) -> str:
+    """Markdown: mean and standard deviation over the seeds of each transfer."""
+    columns = ["aligned_median_error", "framed_median_error", "median_error", "spearman_distance"]
+    columns += ["coverage", "framed_coverage", "flagged", "shift"]
+    groups = rows.assign(reference=rows["reference"].map("+".join)).groupby(
+        ["reference", "query", "method"], sort=False
+    )
+    mean, sd = groups[columns].mean(), groups[columns].std()
+    told = mean.round(3).astype(str) + " (" + sd.round(3).astype(str) + ")"
+    return told.assign(seeds=groups.size()).to_markdown()
 
 
 def main() -> None:
@@ -109,16 +142,16 @@ def main() -> None:
     parser.add_argument("--pairs", nargs="+", default=["starmap_mpfc_BZ5:starmap_mpfc_BZ9"], help="A+B:QUERY")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/transfer.jsonl"))
+    parser.add_argument("--table", action="store_true", help="print the table of what is there, fit nothing")
     given = parser.parse_args()
     logging.getLogger("scvi").setLevel(logging.WARNING)
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    for pair in given.pairs:
+    for pair, seed in itertools.product([] if given.table else given.pairs, given.seeds):
         names, query = pair.split(":")
-        for seed in given.seeds:
-            with given.out.open("a") as file:
-                for row in run(given.data, names.split("+"), query, seed):
-                    file.write(json.dumps({"reference": names, **row}) + "\n")
-    print(pd.read_json(given.out, lines=True).round(3).to_markdown())
+        rows = run(given.data, names.split("+"), query, seed)
+        with given.out.open("a") as file:
+            file.writelines(json.dumps({"reference": names.split("+"), **row}) + "\n" for row in rows)
+    print(report(pd.read_json(given.out, lines=True)))
 
 
 if __name__ == "__main__":

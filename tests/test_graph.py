@@ -118,6 +118,17 @@ def test_draws_belong_to_the_caller_and_are_about_as_many_as_asked(name: str, ti
 
 
 @pytest.mark.parametrize("name", KINDS)
+def test_weights_in_a_minibatch_are_those_of_its_spots(name: str, tissue: Tissue) -> None:
+    weights = KINDS[name].fit(tissue)
+    cells = torch.tensor([9, 2, 5, 7, 3, 4, 6])
+    source, target = torch.triu_indices(len(cells), len(cells), 1)
+    section = torch.as_tensor(tissue.section)[cells]
+    source, target = (end[section[source] == section[target]] for end in (source, target))
+    assert torch.equal(weights.among(cells, source, target), weights(cells[source], cells[target]))
+    assert not len(weights.among(cells[:0], source[:0], target[:0]))
+
+
+@pytest.mark.parametrize("name", KINDS)
 def test_no_pairs_asked_for_no_weights(name: str, tissue: Tissue) -> None:
     none = torch.empty(0, dtype=torch.int64)
     assert KINDS[name].fit(tissue)(none, none).shape == (0,)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
-from isovi.errors import IsoviError
+from isovi import cli_bench
+from isovi.cli_console import DEFAULT, Debug, quiet, reported
 
 app = typer.Typer(
     help="Distance-preserving generative models of spatial transcriptomics.",
@@ -23,6 +19,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     add_completion=False,
 )
+app.add_typer(cli_bench.app, name="bench")
 
 
 class Backbone(StrEnum):
@@ -40,55 +37,49 @@ class Kind(StrEnum):
     ring = "ring"
 
 
-DEFAULT = "[dim]\\[default: {}][/dim]"  # of an option whose default is worked out later
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+INPUT = "File or folder, any that isovi inspect knows. Never changed."
+Table = Annotated[str | None, typer.Option(help="Table of SpatialData with several.")]
+CoordinateSystem = Annotated[str | None, typer.Option(help="Of SpatialData's positions.")]
+Coordinates = Annotated[Path | None, typer.Option(help="Table of positions: names, x, y.")]
+MinCounts = Annotated[int, typer.Option(help="Leave out spots with fewer counts.")]
 
 
 @app.command()
 def fit(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            metavar="INPUT", help="Spatial AnnData with raw counts: .h5ad or .zarr. Never changed."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for the results; appears whole or not at all.")],
-    backbone: Annotated[
-        Backbone, typer.Option(help="scvi: counts. vae: Gaussian on log-normalised counts.")
-    ] = Backbone.scvi,
+    file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT)],
+    out: Annotated[Path, typer.Option(help="Folder to write, whole or not at all.")],
+    backbone: Annotated[Backbone, typer.Option(help="Counts, or Gaussian on logs.")] = Backbone.scvi,
     distortion_target: Annotated[
         float | None,
         typer.Option(help=f"Tolerated relative distortion, 0-1. {DEFAULT.format('0.2')}", show_default=False),
     ] = None,
     penalty: Annotated[
         float | None,
-        typer.Option(help="A fixed weight in nats per unit of relative distortion, instead of a target."),
+        typer.Option(help="Instead, a fixed weight: nats per unit of distortion."),
     ] = None,
     plain: Annotated[
-        bool, typer.Option("--plain", help="Same network and training without the distortion term.")
+        bool, typer.Option("--plain", help="Same network and training without the term.")
     ] = False,
     pairs: Annotated[
         str,
-        typer.Option(
-            help="all, knn:6, radius:2.5, delaunay, gaussian:2, domain:KEY, obsp:KEY, or joined by +."
-        ),
+        typer.Option(help="Pairs whose distances count, see above."),
     ] = "all",
     spatial_key: Annotated[str, typer.Option(help="Positions in obsm.")] = "spatial",
     section_key: Annotated[
-        str | None, typer.Option(help="Tissue section in obs; pairs stay within sections.")
+        str | None, typer.Option(help="Section in obs; pairs stay within sections.")
     ] = None,
-    batch_key: Annotated[str | None, typer.Option(help="Batch in obs, corrected for as scVI does.")] = None,
-    label_key: Annotated[
-        str | None, typer.Option(help="Labels in obs to compare domains with; not trained on.")
-    ] = None,
+    batch_key: Annotated[str | None, typer.Option(help="Batch in obs, corrected for as by scVI.")] = None,
+    label_key: Annotated[str | None, typer.Option(help="Labels in obs to compare domains with.")] = None,
     layer: Annotated[
         str | None, typer.Option(help=f"Layer of the raw counts. {DEFAULT.format('X')}", show_default=False)
     ] = None,
-    n_top_genes: Annotated[
-        int, typer.Option(help="Highly variable genes, chosen on training spots; 0 for all.")
-    ] = 2000,
+    table: Table = None,
+    coordinate_system: CoordinateSystem = None,
+    coordinates: Coordinates = None,
+    min_counts: MinCounts = 0,
+    n_top_genes: Annotated[int, typer.Option(help="Most variable genes; 0 for all.")] = 2000,
     n_latent: Annotated[int, typer.Option(help="Latent dimensions.")] = 10,
-    holdout: Annotated[str, typer.Option(help="Share of spots to hold out, or section:NAME.")] = "0.1",
+    holdout: Annotated[str, typer.Option(help="Share of spots, or section:NAME.")] = "0.1",
     max_epochs: Annotated[
         int | None,
         typer.Option(help=f"Epochs at most. {DEFAULT.format('by number of spots')}", show_default=False),
@@ -96,15 +87,18 @@ def fit(
     seed: Annotated[int, typer.Option(help="Of split, training and figures.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier run in the folder.")] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted run; its options must be the same.")
+        bool, typer.Option("--resume", help="Go on with an interrupted run of the same options.")
     ] = False,
-    devices: Annotated[
-        int, typer.Option(help="GPUs of each machine, or processes where there are none.")
-    ] = 1,
-    nodes: Annotated[int, typer.Option(help="Machines that train together, one launch on each.")] = 1,
+    devices: Annotated[int, typer.Option(help="GPUs (or processes) of each machine.")] = 1,
+    nodes: Annotated[int, typer.Option(help="Machines, one launch on each.")] = 1,
     debug: Debug = False,
 ) -> None:
-    """Fit a distance-preserving model to a tissue and write latent, domains, model, figures, report.
+    """Fit a distance-preserving model: latent, domains, figures of quality, report.
+
+    Spots that are held out take no part in training, in its stopping, or in the choice of genes.
+    Lengths are in spacings: the median distance to the nearest neighbour.
+
+    Pairs: all, knn:6, radius:2.5, delaunay, gaussian:2, domain:KEY, obsp:KEY, or joined by +.
 
     Example: [bold]isovi fit section.h5ad --out run --holdout 0.25[/bold]
     """
@@ -118,11 +112,37 @@ def fit(
         options = FitOptions(
             file, out, backbone.value, distortion, parse_pairs(pairs), spatial_key, section_key, batch_key,
             label_key, layer, n_top_genes, n_latent, holdout, max_epochs, seed, force, resume, devices, nodes,
+            table, coordinate_system, coordinates, min_counts,
         )  # fmt: skip
         if run(options, Console()):  # the first process of several has figures
             from isovi.report.write import attempt
 
             Console().print(attempt(out), markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT)],
+    table: Table = None,
+    coordinate_system: CoordinateSystem = None,
+    coordinates: Coordinates = None,
+    debug: Debug = False,
+) -> None:
+    """Say what is in a file or folder, what isovi fit would use of it, and what is missing.
+
+    Known are .h5ad, .zarr of AnnData and SpatialData, Visium, Visium HD and Xenium folders, 10x .h5
+    and counts tables (.csv, .tsv, .parquet).
+
+    Example: [bold]isovi inspect outs[/bold]
+    """
+    from isovi.data.io import Source
+    from isovi.workflow import inspect as workflow
+
+    with reported(debug):
+        quiet()
+        found = workflow.inspect(Source(file, table, coordinate_system, coordinates))
+        Console().print(workflow.table(found))
+        Console().print(workflow.verdict(found), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -152,9 +172,9 @@ def diagnose(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder written by isovi fit.")],
     debug: Debug = False,
 ) -> None:
-    """Measure how well a run keeps distances: profile, certificate, ellipses, map; held-out spots first.
+    """Measure how well a run keeps distances, held-out spots first.
 
-    Writes diagnosis.json and pictures into the folder.
+    Writes diagnosis.json and pictures of profile, certificate, ellipses and map into the folder.
 
     Example: [bold]isovi diagnose run[/bold]
     """
@@ -170,14 +190,14 @@ def diagnose(
 
 @app.command()
 def pack(
-    file: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="Spatial AnnData: .h5ad or .zarr. Never changed.")
-    ],
+    file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT)],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Store to write: .zarr.")],
     spatial_key: Annotated[str, typer.Option(help="Positions in obsm.")] = "spatial",
-    section_key: Annotated[
-        str | None, typer.Option(help="Tissue section in obs; cells are stored section by section.")
-    ] = None,
+    section_key: Annotated[str | None, typer.Option(help="Section in obs; stored one by one.")] = None,
+    table: Table = None,
+    coordinate_system: CoordinateSystem = None,
+    coordinates: Coordinates = None,
+    min_counts: MinCounts = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier store.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -185,11 +205,20 @@ def pack(
 
     Example: [bold]isovi pack atlas.h5ad atlas.zarr --section-key sample[/bold]
     """
+    from isovi.data.io import Source
     from isovi.data.pack import pack as run
 
     with reported(debug):
         quiet()
-        packed = run(file, out, spatial_key=spatial_key, section_key=section_key, force=force)
+        source = Source(file, table, coordinate_system, coordinates)
+        packed = run(
+            source,
+            out,
+            spatial_key=spatial_key,
+            section_key=section_key,
+            min_counts=min_counts,
+            force=force,
+        )
         wrote = (
             f"Packed {packed.n_obs} cells x {packed.n_vars} genes in {packed.n_sections} section(s) to {out}"
         )
@@ -199,13 +228,18 @@ def pack(
 @app.command()
 def place(
     run: Annotated[Path, typer.Argument(help="Folder written by isovi fit.")],
-    query: Annotated[Path, typer.Option(help="Cells with raw counts: .h5ad or .zarr. Never changed.")],
+    query: Annotated[Path, typer.Option(help="Cells with raw counts. Never changed.")],
     out: Annotated[Path, typer.Option(help="File to write: .h5ad or .zarr.")],
+    table: Table = None,
+    coordinate_system: CoordinateSystem = None,
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Place cells without positions in the tissue of a run, with regions that cover 90 % of them.
+    """Place cells without positions in the tissue of a run.
+
+    Each gets a position and a radius, in the units of the run, that covers the truth for 90 % of
+    cells like the reference, and a flag if it is unlike them.
 
     Example: [bold]isovi place run --query cells.h5ad --out placed.h5ad[/bold]
     """
@@ -214,7 +248,7 @@ def place(
 
     with reported(debug):
         quiet()
-        run_place(PlaceOptions(run, query, out, seed, force), Console())
+        run_place(PlaceOptions(run, query, out, seed, force, table, coordinate_system), Console())
 
 
 @app.command()
@@ -222,11 +256,11 @@ def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder written by isovi fit.")],
     beside: Annotated[
         Path | None,
-        typer.Option(help="Run of the plain backbone (the same options and --plain) to compare with."),
+        typer.Option(help="Run with the same options and --plain, to compare with."),
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Write report.html: a verdict in plain words, linked views of tissue and latent, curves, the command.
+    """Write report.html: a verdict in words, linked views of tissue and latent, curves.
 
     One file that needs no network, to open in a browser and to send to others. isovi fit writes it too.
 
@@ -243,10 +277,8 @@ def report(
 @app.command()
 def simulate(
     out: Annotated[Path, typer.Option(help="File to write: .h5ad or .zarr.")],
-    kind: Annotated[
-        Kind, typer.Option(help="Layers of a cortex, blobs of a tumour, or a ring.")
-    ] = Kind.layers,
-    n_obs: Annotated[int, typer.Option(help="Spots in all, shared evenly among the sections.")] = 1000,
+    kind: Annotated[Kind, typer.Option(help="Kind of tissue.")] = Kind.layers,
+    n_obs: Annotated[int, typer.Option(help="Spots, over all sections.")] = 1000,
     n_genes: Annotated[int, typer.Option(help="Genes.")] = 500,
     n_sections: Annotated[int, typer.Option(help="Sections.")] = 1,
     seed: Annotated[int, typer.Option(help="Of positions and counts.")] = 0,
@@ -267,33 +299,77 @@ def simulate(
         Console().print(wrote, markup=False, highlight=False, soft_wrap=True)
 
 
-def quiet() -> None:
-    """Keep other libraries' chatter from the terminal; warnings of isoVI remain."""
-    from isovi.errors import IsoviWarning
+@app.command()
+def tune(
+    file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT)],
+    out: Annotated[Path, typer.Option(help="Folder to write, whole or not at all.")],
+    targets: Annotated[str, typer.Option(help="Relative distortions to try.")] = "0.1,0.2,0.3",
+    n_latents: Annotated[str, typer.Option(help="Latent dimensions to try.")] = "10,20",
+    pairs: Annotated[str, typer.Option(help="Pairs to try.")] = "all,all+knn:6",
+    trials: Annotated[
+        int | None,
+        typer.Option(help=f"Try so many of them. {DEFAULT.format('all')}", show_default=False),
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Trials at once.")] = 1,
+    spatial_key: Annotated[str, typer.Option(help="Positions in obsm.")] = "spatial",
+    section_key: Annotated[
+        str | None, typer.Option(help="Section in obs; pairs stay within sections.")
+    ] = None,
+    batch_key: Annotated[str | None, typer.Option(help="Batch in obs, corrected for as by scVI.")] = None,
+    layer: Annotated[
+        str | None, typer.Option(help=f"Layer of the raw counts. {DEFAULT.format('X')}", show_default=False)
+    ] = None,
+    table: Table = None,
+    coordinate_system: CoordinateSystem = None,
+    coordinates: Coordinates = None,
+    min_counts: MinCounts = 0,
+    n_top_genes: Annotated[int, typer.Option(help="Most variable genes; 0 for all.")] = 2000,
+    holdout: Annotated[str, typer.Option(help="Share of spots, or section:NAME.")] = "0.2",
+    max_epochs: Annotated[
+        int | None,
+        typer.Option(help=f"Epochs at most. {DEFAULT.format('by number of spots')}", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of split, training and choice.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier search.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted search.")] = False,
+    debug: Debug = False,
+) -> None:
+    r"""Search target, latent size and pairs for a tissue, and show what can be had for what.
 
-    for name in ("lightning.pytorch", "lightning.fabric", "scvi", "lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")
-    warnings.simplefilter("always", IsoviWarning)
-    warnings.showwarning = note
+    Settings are compared on validation spots; the best are told on held-out spots, which took no
+    part in the choice. Nothing is picked silently: a table, a picture and a fit command are given.
 
+    Values stand with commas between. Needs Ray: pip install "isovi\[tune]".
 
-def note(message: Warning | str, *_: Any, **__: Any) -> None:
-    """Show a warning as one line."""
-    text = f"[yellow]Note:[/yellow] {escape(str(message))}"
-    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
+    Example: [bold]isovi tune section.h5ad --out tuned --targets 0.15,0.2,0.3 --jobs 4[/bold]
+    """
+    from isovi.workflow import choice
+    from isovi.workflow import tune as workflow
+    from isovi.workflow.fit import FitOptions
 
-
-@contextmanager
-def reported(debug: bool) -> Iterator[None]:
-    """Bad input ends with exit code 2 and one paragraph; with its traceback when debugging."""
-    try:
-        yield
-    except IsoviError as error:
-        if debug:
-            raise
-        Console(stderr=True).print(f"[red]Error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from None
+    with reported(debug):
+        quiet()
+        console = Console()
+        fit_options = FitOptions(
+            file, out, spatial_key=spatial_key, section_key=section_key, batch_key=batch_key, layer=layer,
+            n_top_genes=n_top_genes, holdout=holdout, max_epochs=max_epochs, seed=seed, force=force,
+            resume=resume, table=table, coordinate_system=coordinate_system, coordinates=coordinates,
+            min_counts=min_counts,
+        )  # fmt: skip
+        found = workflow.tune(
+            workflow.TuneOptions(
+                fit_options,
+                workflow.values_of(targets, float, "--targets"),
+                workflow.values_of(n_latents, int, "--n-latents"),
+                workflow.values_of(pairs, str, "--pairs"),
+                trials,
+                jobs,
+            ),
+            console,
+        )
+        console.print(choice.table(found))
+        for line in choice.words(found):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def main() -> None:

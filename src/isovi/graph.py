@@ -18,7 +18,7 @@ import torch
 from scipy.spatial import Delaunay as _Triangulation
 from scipy.spatial import QhullError, cKDTree
 
-from isovi._shapes import CellIndexArray, CoordinateArray, PairFloats, PairIndices
+from isovi._shapes import CellIndexArray, CellIndices, CoordinateArray, PairFloats, PairIndices
 from isovi.errors import InputError
 from isovi.geometry.pairs import sample_pairs
 
@@ -52,6 +52,18 @@ class PairWeights(ABC):
     def __call__(self, source: PairIndices, target: PairIndices) -> PairFloats:
         """Weights of the given pairs of spots of the tissue."""
 
+    def among(self, cells: CellIndices, source: PairIndices, target: PairIndices) -> PairFloats:
+        """Weights of pairs of a minibatch.
+
+        Parameters
+        ----------
+        cells
+            The minibatch's spots of the tissue.
+        source, target
+            Places in the minibatch of each pair, both of one section.
+        """
+        return self(cells[source], cells[target])
+
     @abstractmethod
     def draw(self, n_pairs: int, rng: np.random.Generator) -> tuple[PairIndices, PairIndices, PairFloats]:
         """About ``n_pairs`` pairs whose weights add up, on average, to any sum over all pairs.
@@ -79,6 +91,15 @@ class SameCode(PairWeights):
         sizes = np.unique(codes, return_counts=True)[1].astype(float)
         total = (sizes * (sizes - 1) / 2).sum()
         return source, target, torch.full((len(source),), total / max(len(source), 1))
+
+
+@dataclass(frozen=True)
+class SameSection(SameCode):
+    """Weight one for every pair of a section."""
+
+    def among(self, cells: CellIndices, source: PairIndices, target: PairIndices) -> PairFloats:
+        del target  # every pair counts alike
+        return torch.ones(len(source), device=cells.device)
 
 
 @dataclass(frozen=True)
@@ -162,7 +183,7 @@ class AllPairs(PairKind):
     local: ClassVar[bool] = False
 
     def fit(self, tissue: Tissue) -> PairWeights:
-        return SameCode(torch.as_tensor(tissue.section))
+        return SameSection(torch.as_tensor(tissue.section))
 
 
 @dataclass(frozen=True)

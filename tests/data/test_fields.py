@@ -151,6 +151,27 @@ def test_data_without_positions_has_no_coordinates(adata: AnnData, through: str)
     assert units(manager) == units(reference)
 
 
+@pytest.mark.parametrize("through", ["setup", "transfer_fields"])
+def test_a_few_spots_of_other_data_may_have_positions(adata: AnnData, through: str) -> None:
+    reference = manager_of(adata)
+    query = adata.copy()
+    query.obsm["spatial"][5:15] = np.nan
+    manager = manager_of(query, source=reference) if through == "setup" else reference.transfer_fields(query)
+    found, kept = positions(manager), np.r_[:5, 15:20]
+    assert np.isfinite(found).all(axis=1).tolist() == [True] * 5 + [False] * 10 + [True] * 25
+    assert units(manager) == units(reference)
+    expected = query.obsm["spatial"][kept] - query.obsm["spatial"][kept].mean(axis=0)
+    assert found[kept] == pytest.approx(expected / units(reference)["s1"], abs=1e-5)
+
+
+def test_a_position_that_is_half_missing_is_refused_on_transfer(adata: AnnData) -> None:
+    reference = manager_of(adata)
+    query = adata.copy()
+    query.obsm["spatial"][3, 0] = np.nan
+    with pytest.raises(InputError, match="NaN or infinite for 1 of 40"):
+        reference.transfer_fields(query)
+
+
 @pytest.mark.parametrize("rows", [[0], [0, 39], [3, 25, 26]])
 @pytest.mark.parametrize("section_key", ["slice", None])
 def test_a_few_spots_of_known_sections_can_be_transferred(

@@ -71,9 +71,9 @@ def other_hdf5(_: AnnData, folder: Path) -> Path:
     return folder / "other.h5ad"
 
 
-def csv(_: AnnData, folder: Path) -> Path:
-    (folder / "counts.csv").write_text("a,b\n")
-    return folder / "counts.csv"
+def loom(_: AnnData, folder: Path) -> Path:
+    (folder / "counts.loom").write_text("a,b\n")
+    return folder / "counts.loom"
 
 
 def plain_directory(_: AnnData, folder: Path) -> Path:
@@ -125,8 +125,8 @@ def zarr_with_cut_chunk(adata: AnnData, folder: Path) -> Path:
         (text, ["text.h5ad", "not an HDF5 file", "write_h5ad"]),
         (empty, ["empty.h5ad", "not an HDF5 file"]),
         (other_hdf5, ["other.h5ad", "damaged or not AnnData", "write it anew"]),
-        (csv, ['suffix ".csv"', ".h5ad or .zarr", "scanpy"]),
-        (plain_directory, ["plain.zarr", "not a zarr store", "AnnData .zarr directory"]),
+        (loom, ['suffix ".loom"', ".h5ad", ".zarr", "scanpy"]),
+        (plain_directory, ["plain.zarr", "not a zarr store", "nothing in it", "AnnData .zarr"]),
         (other_zarr, ["other.zarr", "damaged or not AnnData"]),
         (
             zarr_with_lost_indices,

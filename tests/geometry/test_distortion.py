@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -122,6 +123,12 @@ def test_weighted_median_is_the_smallest_value_with_half_the_weight(
     assert found == min(v for v in values.tolist() if float(weight[values <= v].sum()) >= half)
     costs = [float((weight * (values - v).abs()).sum()) for v in values]
     assert float((weight * (values - found).abs()).sum()) == min(costs)
+
+
+def test_values_without_weight_take_no_part_in_the_median() -> None:
+    values = torch.tensor([math.nan, 3.0, math.inf, 1.0, -math.inf, 2.0])
+    weights = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0, 1.0])
+    assert float(weighted_median(values, weights)) == 2
 
 
 @pytest.mark.parametrize(("relative", "cost"), [(True, relative_distortion), (False, raw_distortion)])

@@ -394,6 +394,7 @@ def test_unseen_sections_and_spots_without_position_can_be_encoded(
     [
         "with coordinates",
         "a new section and batch",
+        "a few coordinates",
         "without coordinates",
         "a new section without coordinates",
     ],
@@ -404,6 +405,8 @@ def test_a_query_can_be_added(fitted: IsoSCVI, make_tissue: Callable, quickly: C
         adata.obs["section"] = "new"
     if "batch" in case:
         adata.obs["batch"] = "z"
+    if "few" in case:
+        adata.obsm["spatial"][20:] = np.nan
     if "without" in case:
         del adata.obsm["spatial"]
     query = IsoSCVI.load_query_data(adata, fitted)

@@ -173,6 +173,7 @@ def test_the_objective_changes_the_loss_and_the_report_only(model: IsoSCVI) -> N
     objective, module.objective = module.objective, None
     torch.manual_seed(0)
     *_, without = module(tensors)
+    module.objective = objective
     term = float(with_objective.extra_metrics["relative_distortion"]) * float(objective.multiplier)
     assert float(with_objective.loss) == pytest.approx(float(without.loss) + term, rel=1e-5)
     assert set(with_objective.extra_metrics) - set(without.extra_metrics) == {
@@ -180,6 +181,9 @@ def test_the_objective_changes_the_loss_and_the_report_only(model: IsoSCVI) -> N
         "distance_scale",
         "multiplier",
     }
+    assert not module.train()(tensors)[-1].extra_metrics, "each would cost a training step time"
+    assert set(module.objective.noted()) == {"relative_distortion", "distance_scale", "multiplier"}
+    assert not module.objective.noted()
     for part in ("reconstruction_loss", "kl_local"):
         for key, value in getattr(without, part).items():
             torch.testing.assert_close(getattr(with_objective, part)[key], value, rtol=1e-5, atol=1e-4)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from isovi import Constraint, IsoviWarning, Penalty
-from isovi.model.objective import Distortion, Objective
+from isovi.model.objective import Distortion, DistortionTerm, Objective
 from isovi.model.training import (
     NOTICEABLE,
     PATIENCE,
@@ -24,10 +24,12 @@ from isovi.model.training import (
 )
 
 ASKED = Constraint(0.25)
+PLAN = Mock(spec=pl.LightningModule)
 
 
 def trainer_at(epoch: int = 0, step: int = 0, **metrics: float) -> Any:
     trainer = Mock(spec=pl.Trainer)
+    trainer.is_last_batch = False
     trainer.current_epoch, trainer.global_step, trainer.estimated_stepping_batches = epoch, step, 1000
     trainer.callback_metrics = {name: torch.tensor(value) for name, value in metrics.items()}
     return trainer
@@ -46,10 +48,26 @@ def objective_of(asked: Distortion = ASKED, distortion: float = 0.6, spread: flo
 def test_the_constraint_waits_for_the_warm_up() -> None:
     objective = objective_of()
     ascent = DualAscent(objective)
-    ascent.on_train_batch_end(trainer_at(step=int(WARM_UP * 1000) - 1))
+    ascent.on_train_batch_end(trainer_at(step=int(WARM_UP * 1000) - 1), PLAN)
     assert float(objective.multiplier) == 0
-    ascent.on_train_batch_end(trainer_at(step=int(WARM_UP * 1000)))
+    ascent.on_train_batch_end(trainer_at(step=int(WARM_UP * 1000)), PLAN)
     assert float(objective.multiplier) > 0
+
+
+def test_the_figures_of_an_epoch_are_reported_once_at_its_last_minibatch() -> None:
+    objective, plan = objective_of(), Mock(spec=pl.LightningModule)
+    ascent = DualAscent(objective)
+    for last, relative, n_cells in ((False, 0.5, 30), (True, 0.2, 10)):
+        objective.note(DistortionTerm(torch.tensor(0.0), torch.tensor(relative), torch.tensor(1.0)), n_cells)
+        trainer = trainer_at()
+        trainer.is_last_batch = last
+        ascent.on_train_batch_end(trainer, plan)
+    ascent.on_train_epoch_end(trainer, plan)
+    said = {call.args[0]: call.args[1] for call in plan.log.call_args_list}
+    assert plan.log.call_count == len(said) == 3, "nothing is left for the end of the epoch"
+    assert said["relative_distortion_train"] == pytest.approx(0.425)
+    assert said["distance_scale_train"] == 0.5
+    assert said["multiplier_train"] == 0
 
 
 def pressed(asked: Distortion = ASKED) -> tuple[Objective, DualAscent]:
@@ -57,7 +75,7 @@ def pressed(asked: Distortion = ASKED) -> tuple[Objective, DualAscent]:
     objective = objective_of(asked)
     ascent = DualAscent(objective)
     for step in range(100, 140):
-        ascent.on_train_batch_end(trainer_at(step=step))
+        ascent.on_train_batch_end(trainer_at(step=step), PLAN)
     return objective, ascent
 
 
@@ -72,10 +90,10 @@ def test_the_multiplier_is_frozen_where_held_out_distortion_stalls_above_the_tar
     assert ascent.stalled_at == PATIENCE
     assert ascent.best == 0.5
     frozen = float(objective.multiplier)
-    ascent.on_train_batch_end(trainer_at(step=200))
+    ascent.on_train_batch_end(trainer_at(step=200), PLAN)
     assert float(objective.multiplier) == pytest.approx(frozen)
     objective.running[0] = 0.1
-    ascent.on_train_batch_end(trainer_at(step=201))
+    ascent.on_train_batch_end(trainer_at(step=201), PLAN)
     assert float(objective.multiplier) < frozen, "it may still fall"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+
 import anndata
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -292,3 +294,14 @@ class TestPalette:
         assert np.abs(np.diff(colors, axis=0)).max() < 0.1
         assert np.abs(np.diff(colors, axis=1)).max() < 0.1
         assert len(np.unique(colors.reshape(-1, 3), axis=0)) == 900
+
+
+@pytest.mark.parametrize(("where", "name"), [(mpl.rcParams, "interactive"), (vars(builtins), "__IPYTHON__")])
+def test_notebooks_show_a_new_figure_and_scripts_open_none(adata, monkeypatch, where, name) -> None:
+    plt.close("all")
+    pl.domains(adata)
+    assert plt.get_fignums() == []
+    monkeypatch.setitem(where, name, True)
+    ax = pl.domains(adata)
+    assert [plt.figure(number) for number in plt.get_fignums()] == [ax.figure]
+    plt.close("all")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from anndata import AnnData
@@ -62,6 +62,7 @@ class Fitted:
     epochs: int | None = None
 
 
+@runtime_checkable  # so that tests can check annotations
 class Adapter(Protocol):
     """Fits a method to a task; further keywords are the method's settings."""
 

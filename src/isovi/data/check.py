@@ -106,7 +106,9 @@ def names(adata: AnnData) -> None:
 # ---------------------------------------------------------------------------- positions and sections
 
 
-def coordinates(adata: AnnData, spatial_key: str = "spatial") -> CoordinateArray:
+def coordinates(
+    adata: AnnData, spatial_key: str = "spatial", *, allow_missing: bool = False
+) -> CoordinateArray:
     """Positions of the spots, each of them checked; see also :func:`section_coordinates`.
 
     Parameters
@@ -115,6 +117,8 @@ def coordinates(adata: AnnData, spatial_key: str = "spatial") -> CoordinateArray
         The data, in memory or backed.
     spatial_key
         Key in ``obsm`` of an array, DataFrame or sparse matrix with 2 or 3 numeric columns.
+    allow_missing
+        Whether spots may be without a position: rows of not-a-number.
 
     Returns
     -------
@@ -134,7 +138,8 @@ def coordinates(adata: AnnData, spatial_key: str = "spatial") -> CoordinateArray
         )
     where = f'adata.obsm["{spatial_key}"]'
     positions = _numeric(_with_columns(adata.obsm[spatial_key], where), where)
-    _require_finite(positions, adata.obs_names, where)
+    missing = np.isnan(positions).all(axis=1) if allow_missing else np.zeros(len(positions), dtype=bool)
+    _require_finite(positions[~missing], adata.obs_names[~missing], where)
     return positions
 
 

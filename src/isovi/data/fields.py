@@ -28,7 +28,8 @@ class CoordinatesField(ObsmField):
 
     The unit is the median nearest-neighbour distance of the section, kept in the registry so that
     lengths can be told in the units of ``obsm[spatial_key]``. On transfer to other data a known
-    section keeps its unit, and data without coordinates gets not-a-number: such cells form no pairs.
+    section keeps its unit. Data without coordinates gets not-a-number, and single spots of it may be
+    without (rows of not-a-number): such cells form no pairs.
 
     Parameters
     ----------
@@ -58,11 +59,12 @@ class CoordinatesField(ObsmField):
         if source is not None and self.spatial_key not in adata.obsm:
             adata.obsm[self.attr_key] = np.full((adata.n_obs, source["n_axes"]), np.nan, dtype=np.float32)
             return dict(source)
-        raw = check.coordinates(adata, self.spatial_key)
+        raw = check.coordinates(adata, self.spatial_key, allow_missing=source is not None)
         self._same_axes(raw, source)
         codes, names = self._sections(adata, raw, source)
         known = {} if source is None else source["units"]
-        normalised, units = normalise(raw, codes, names, known)
+        normalised, placed = np.full(raw.shape, np.nan, dtype=np.float32), np.isfinite(raw).all(axis=1)
+        normalised[placed], units = normalise(raw[placed], codes[placed], names, known)
         adata.obsm[self.attr_key] = normalised
         return {self.COLUMN_NAMES_KEY: np.arange(raw.shape[1]), "units": units, "n_axes": raw.shape[1]}
 

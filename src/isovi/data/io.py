@@ -1,4 +1,4 @@
-"""Reading AnnData files in plain words, and writing results so that they are whole or absent."""
+"""Reading what people have (by :mod:`isovi.data.readers`), and writing results whole or not at all."""
 
 from __future__ import annotations
 
@@ -10,198 +10,95 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import anndata
-import h5py
-import numpy as np
 from anndata import AnnData
-from scipy import sparse
 
-from isovi.errors import InputError, OutputError
+from isovi.data.readers.find import find, is_store
+from isovi.data.readers.source import Source
+from isovi.errors import OutputError
+
+__all__ = ["Source"]  # what is only passed on
 
 RUN_FILE = "run.json"  # marks a directory as the result of a run
-_IN_MEMORY = ("obs", "var", "obsm", "varm", "obsp", "varp", "uns")  # however the counts are read
-_ZARR_MARKERS = (".zgroup", "zarr.json", ".zmetadata")
 
 
 # ---------------------------------------------------------------------------- reading
 
 
-def read(path: str | os.PathLike[str]) -> AnnData:
-    """Read an AnnData file; the file is opened read-only.
+def read(source: Source | str | os.PathLike[str]) -> AnnData:
+    """Read counts, annotation and positions; nothing is changed where they are.
 
     Parameters
     ----------
-    path
-        An ``.h5ad`` file or an AnnData ``.zarr`` directory.
+    source
+        Path of an ``.h5ad`` file, an AnnData or SpatialData ``.zarr`` store, a Visium, Visium HD or Xenium
+        folder, a 10x ``.h5`` matrix or a counts table; or a :class:`Source` that says more.
 
     Returns
     -------
-    The data, in memory.
+    The data, in memory. Of all kinds but AnnData, positions are in ``obsm["spatial"]`` and
+    ``uns["isovi_input"]`` says what was read and in which unit.
 
     Raises
     ------
     InputError
-        If the file is missing, of another kind, truncated or damaged; the cause is chained.
+        If the input is missing, of another kind, truncated or damaged; the cause is chained.
+
+    Warns
+    -----
+    IsoviWarning
+        If cells are left out or genes renamed.
     """
-    path = Path(path).expanduser()
-    is_zarr = _is_zarr(path)
-    try:
-        if is_zarr:
-            _require_chunks(path)
-        adata = anndata.io.read_zarr(path) if is_zarr else anndata.io.read_h5ad(path)
-        _require_whole(adata)
-        _narrow_indices(adata)
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise _unreadable(path, error) from error
-    return adata
-
-
-def _unreadable(path: Path, error: Exception) -> InputError:
-    return InputError(
-        f'"{path}" could not be read: {_reason(error)}.',
-        "A whole AnnData file is needed (.h5ad or .zarr).",
-        "Copy or download it again, or write it anew with adata.write_h5ad(...).",
-    )
+    return find(source).read()
 
 
 @contextmanager
-def stored(path: str | os.PathLike[str]) -> Iterator[AnnData]:
-    """Open an AnnData file whose counts and layers stay on disk; closed at the end of the block.
+def stored(source: Source | str | os.PathLike[str]) -> Iterator[AnnData]:
+    """Open data whose counts and layers stay on disk, if it is AnnData; closed at the end of the block.
 
     Parameters
     ----------
-    path
-        An ``.h5ad`` file or an AnnData ``.zarr`` directory; it is opened read-only.
+    source
+        As for :func:`read`; it is opened read-only.
 
     Yields
     ------
-    The data: ``X`` and ``layers`` on disk, the rest in memory. ``raw`` is left out.
+    The data: ``X`` and ``layers`` on disk, the rest in memory, ``raw`` left out. What is not AnnData is read
+    into memory.
 
     Raises
     ------
     InputError
         As for :func:`read`.
     """
-    path = Path(path).expanduser()
-    is_zarr = _is_zarr(path)
-    with ExitStack() as opened:
-        try:
-            if is_zarr:
-                _require_chunks(path)
-            adata = on_disk(_zarr_group(path) if is_zarr else opened.enter_context(h5py.File(path, "r")))
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise _unreadable(path, error) from error
+    with find(source).stored() as adata:
         yield adata
 
 
-def on_disk(group: Any) -> AnnData:
-    """AnnData over an open file: ``X`` and ``layers`` on disk, the rest in memory.
+def digest(source: Source | str | os.PathLike[str]) -> str:
+    """SHA-256 of what is read of the input.
 
     Parameters
     ----------
-    group
-        Root group of an HDF5 file or a zarr store, which must stay open.
+    source
+        As for :func:`read`.
+
+    Returns
+    -------
+    Of one file or store its own digest, as :func:`sha256` has it; else that of the names and digests of all.
     """
-    parts = {name: anndata.io.read_elem(group[name]) for name in _IN_MEMORY if name in group}
-    layers = {name: _matrix(group["layers"][name]) for name in group.get("layers", {})}
-    counts = _matrix(group["X"]) if "X" in group else None
-    return AnnData(X=counts, layers=layers, **parts)
-
-
-def _matrix(element: Any) -> Any:
-    kind = str(element.attrs.get("encoding-type", ""))
-    return anndata.io.sparse_dataset(element) if kind in ("csr_matrix", "csc_matrix") else element
-
-
-def _zarr_group(path: Path) -> Any:
-    import zarr  # only where the input is zarr
-
-    return zarr.open_group(str(path), mode="r")
-
-
-def _is_zarr(path: Path) -> bool:
-    """Whether it is zarr (else h5ad), by its name and what is there, before any library opens it."""
-    remedy = "Give an .h5ad file or an AnnData .zarr directory; scanpy and squidpy read other formats."
-    if not os.path.exists(path):  # unlike Path.exists, never raises
-        here = f"Check the path; the working directory is {Path.cwd()}."
-        raise InputError(f'There is no "{path}".', "The input must exist.", here)
-    if path.is_dir():
-        if not _is_store(path):
-            raise InputError(f'"{path}" is a directory but not a zarr store.', "AnnData is needed.", remedy)
-        return True
-    if path.suffix.lower() != ".h5ad":
-        rule = "The suffix must be .h5ad or .zarr."
-        raise InputError(f'"{path}" has the suffix "{path.suffix}".', rule, remedy)
-    return False
-
-
-def _is_store(path: Path) -> bool:
-    return any((path / marker).exists() for marker in _ZARR_MARKERS)
-
-
-def _reason(error: Exception) -> str:
-    """What a library's exception means, in plain words."""
-    text = str(error)
-    if isinstance(error, PermissionError):
-        return "permission denied"
-    if "truncated file" in text:
-        return "it is truncated (a copy or download that did not finish)"
-    if "file signature not found" in text:
-        return "it is not an HDF5 file"
-    first_line = text.strip().splitlines()[0] if text.strip() else type(error).__name__
-    return f"it is damaged or not AnnData ({type(error).__name__}: {first_line})"
-
-
-def _require_chunks(path: Path) -> None:
-    """Find the files that a half-copied store lacks in its sparse matrices: zarr reads zeros for them.
-
-    In dense arrays a missing chunk is usual: it stands for zeros.
-    """
-    lost = _lost_chunks(_zarr_group(path))
-    if lost:
-        raise ValueError(f"{lost} lacks some of its chunks")
-
-
-def _lost_chunks(group: Any) -> str | None:
-    """Name of the first sparse matrix at or below ``group`` without all of its chunks."""
-    kind = group.attrs.get("encoding-type")
-    if kind in ("csr_matrix", "csc_matrix"):
-        # stored values are not zero; all indices are, and then rightly not stored, if there is one gene
-        one_index = group.attrs["shape"][1 if kind == "csr_matrix" else 0] == 1
-        parts = [group[name] for name in (("data",) if one_index else ("data", "indices"))]
-        return group.name if any(part.nchunks_initialized < part.nchunks for part in parts) else None
-    found = (_lost_chunks(child) for _, child in group.groups())
-    return next((name for name in found if name), None)
-
-
-def _require_whole(adata: AnnData) -> None:
-    """Check that sparse matrices are consistent: their indices may point anywhere in a damaged file."""
-    raw = [] if adata.raw is None else [adata.raw.X]
-    for matrix in [adata.X, *raw, *adata.layers.values(), *adata.obsm.values(), *adata.obsp.values()]:
-        if isinstance(matrix, sparse.csr_matrix | sparse.csc_matrix | sparse.csr_array | sparse.csc_array):
-            if not len(matrix.data) == len(matrix.indices) == matrix.indptr[-1]:
-                raise ValueError("a sparse matrix has parts of different lengths")
-            matrix.check_format(full_check=True)
-
-
-def _narrow_indices(adata: AnnData) -> None:
-    """Give count matrices 32-bit indices where they fit: half the memory.
-
-    Files may mix widths, and then scipy converts all indices of one array for every minibatch.
-    """
-    for matrix in [adata.X, *adata.layers.values()]:
-        if isinstance(matrix, sparse.csr_matrix | sparse.csr_array) and matrix.nnz < np.iinfo(np.int32).max:
-            matrix.indptr = matrix.indptr.astype(np.int32, copy=False)
-            matrix.indices = matrix.indices.astype(np.int32, copy=False)
+    files = find(source).files
+    if len(files) == 1:
+        return sha256(files[0])
+    whole = hashlib.sha256()
+    for file in files:
+        whole.update(file.name.encode() + b"\0" + bytes.fromhex(sha256(file)))
+    return whole.hexdigest()
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
@@ -219,11 +116,11 @@ def sha256(path: str | os.PathLike[str]) -> str:
     path = Path(path).expanduser()
     if not path.is_dir():
         return _file_digest(path).hexdigest()
-    digest = hashlib.sha256()
+    whole = hashlib.sha256()
     files = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
     for name in sorted(files):
-        digest.update(name.encode() + b"\0" + _file_digest(files[name]).digest())
-    return digest.hexdigest()
+        whole.update(name.encode() + b"\0" + _file_digest(files[name]).digest())
+    return whole.hexdigest()
 
 
 def _file_digest(path: Path) -> Any:
@@ -378,7 +275,7 @@ def _plain(value: Any) -> Any:
 @contextmanager
 def replacing(final: Path, *, store: bool = False) -> Iterator[Path]:
     """A temporary name beside ``final``; what the block writes there, a file or a store, takes its place."""
-    if os.path.exists(final) and not (_is_store(final) if store else final.is_file()):
+    if os.path.exists(final) and not (is_store(final) if store else final.is_file()):
         kind = "a zarr store" if store else "a file"
         raise OutputError(f'"{final}" exists but is not {kind}.', "It is kept.", "Choose another name.")
     temporary = _sibling(final)

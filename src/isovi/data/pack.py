@@ -24,6 +24,9 @@ from scipy import sparse
 
 from isovi._shapes import CellIndexArray
 from isovi.data import check, io
+from isovi.data.readers.elements import require_known_sections
+from isovi.data.readers.filled import enough
+from isovi.data.readers.source import Source
 from isovi.errors import InputError, OutputError
 from isovi.geometry.curve import curve_order
 
@@ -58,28 +61,32 @@ class Packed:
 
 
 def pack(
-    source: str | os.PathLike[str],
+    source: Source | str | os.PathLike[str],
     target: str | os.PathLike[str],
     *,
     spatial_key: str = "spatial",
     section_key: str | None = None,
+    min_counts: int = 0,
     force: bool = False,
 ) -> Packed:
-    """Store a spatial AnnData file so that a model can be trained without holding it in memory.
+    """Store a tissue so that a model can be trained without holding it in memory.
 
-    Counts and layers are streamed: what is in memory at a time does not depend on their size. They are
-    sorted through temporary files beside ``target`` of about 12 bytes for each stored value.
+    Counts and layers of AnnData are streamed: what is in memory at a time does not depend on their size.
+    Other kinds of input are read into memory first, sparse. Counts are sorted through temporary files beside
+    ``target`` of about 12 bytes for each stored value.
 
     Parameters
     ----------
     source
-        ``.h5ad`` or AnnData ``.zarr``; never changed.
+        What :func:`isovi.data.io.read` takes; never changed.
     target
         ``.zarr`` store to write; it appears whole or not at all.
     spatial_key
         Key in ``obsm`` of the positions.
     section_key
         Column of ``obs`` with the tissue section; cells are stored section by section.
+    min_counts
+        Cells with fewer counts in ``X`` are left out.
     force
         Replace an earlier store at ``target``.
 
@@ -94,17 +101,23 @@ def pack(
     OutputError
         If ``target`` cannot be written.
     """
-    final = _target(source, target, force)
+    source = Source.of(source)
+    final = _target(source.path, target, force)
     with io.stored(source) as adata:
         if adata.X is None:
             raise InputError(
-                f'"{source}" has no X.', "Counts are packed from X and the layers.", "Store the counts in X."
+                f'"{source.path}" has no X.',
+                "Counts are packed from X and the layers.",
+                "Store the counts in X.",
             )
+        require_known_sections(adata, section_key)
         order, n_sections = _order(adata, spatial_key, section_key)
+        if min_counts > 0:
+            order = order[enough(adata.X, min_counts)[order]]
         with io.replacing(final, store=True) as temporary:
             settings = {"spatial_key": spatial_key, "section_key": section_key or "", "curve": "hilbert"}
             n_counts = write_ordered(adata, temporary, order, settings)
-    return Packed(adata.n_obs, adata.n_vars, n_sections, n_counts)
+    return Packed(len(order), adata.n_vars, n_sections, n_counts)
 
 
 def _target(source: str | os.PathLike[str], target: str | os.PathLike[str], force: bool) -> Path:
@@ -283,7 +296,7 @@ def write_ordered(
     path
         Store to write.
     order
-        Row of ``adata`` of each stored cell.
+        Row of ``adata`` of each stored cell; rows that are not in it are left out.
     settings
         How it was packed, kept in ``uns``.
     genes
@@ -368,7 +381,7 @@ class _Buckets:
         n_buckets = min(max(check.n_stored(matrix) * _ENTRY_BYTES // BUCKET_BYTES, 1), MAX_BUCKETS, shape[0])
         self.n_rows = -(-shape[0] // n_buckets)  # of a bucket
         self.row_counts = np.zeros(shape[0], dtype=np.int64)
-        place = np.empty(len(order), dtype=np.int64)
+        place = np.full(matrix.shape[0], -1, dtype=np.int64)
         place[order] = np.arange(len(order))
         column = np.full(matrix.shape[1], -1, dtype=np.int64)
         column[genes] = np.arange(len(genes))
@@ -403,9 +416,9 @@ def _entries(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """New row, new column and value of the entries of a block that are kept."""
     found = sparse.coo_matrix(block.values)
-    new_column = column[found.col + block.columns.start]
-    kept = (new_column >= 0) & (found.data != 0)
-    return place[found.row[kept] + block.rows.start], new_column[kept], found.data[kept]
+    new_row, new_column = place[found.row + block.rows.start], column[found.col + block.columns.start]
+    kept = (new_row >= 0) & (new_column >= 0) & (found.data != 0)
+    return new_row[kept], new_column[kept], found.data[kept]
 
 
 class _Tape:

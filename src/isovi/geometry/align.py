@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from isovi._repr import Told
 from isovi.errors import InputError
 
 
-@dataclass(frozen=True)
-class Similarity:
+@dataclass(frozen=True, repr=False)
+class Similarity(Told):
     """A similarity transformation, ``scale * points @ rotation + offset``.
 
     Attributes

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import beta
 
+from isovi._repr import Rows, Told
 from isovi._shapes import CellBoolArray, PairFloatArray, PairIndexArray
 from isovi.errors import InputError
-from isovi.geometry.profile import EPSILONS, DistortionProfile, ProfilePoint, distortion_profile
+from isovi.geometry.profile import EPSILONS, SHOWN, DistortionProfile, ProfilePoint, distortion_profile
 
 DELTA = 0.05
 """Chance that a certificate is wrong."""
@@ -24,8 +25,8 @@ CERTIFIED_EPSILON = 0.1
 """Share of broken pairs for which a single L is certified by default."""
 
 
-@dataclass(frozen=True)
-class CurveCertificate:
+@dataclass(frozen=True, repr=False)
+class CurveCertificate(Told):
     """With confidence 1 - δ, for all ε at once: L(ε + 2η) is no more than the measured L(ε).
 
     By the inequality of Dvoretzky, Kiefer and Wolfowitz with Massart's (1990) constant the empirical
@@ -42,6 +43,11 @@ class CurveCertificate:
 
     profile: DistortionProfile
     delta: float
+
+    def summary(self) -> Rows:
+        """What is shown of it, by name."""
+        bounds = {f"L({point.epsilon:.3g}) at most": point.L for point in self.curve(SHOWN)}
+        return {"confidence": 1 - self.delta, "disjoint pairs": self.n_pairs, "η": self.eta, **bounds}
 
     @property
     def n_pairs(self) -> int:
@@ -66,8 +72,8 @@ class CurveCertificate:
         return tuple(self.for_epsilon(epsilon) for epsilon in moved if epsilon < 1)
 
 
-@dataclass(frozen=True)
-class PointCertificate:
+@dataclass(frozen=True, repr=False)
+class PointCertificate(Told):
     """With confidence 1 - δ, for one ε: at most a share ε of pairs breaks λ d_S <= d_Z <= L λ d_S.
 
     The middle of the interval of log ratios is chosen on one half of the pairs. Intervals around it are
@@ -93,6 +99,11 @@ class PointCertificate:
     scale: float
     delta: float
     n_pairs: int
+
+    def summary(self) -> Rows:
+        """What is shown of it, by name."""
+        bound = {f"L({self.epsilon:g}) at most": self.L, "λ": self.scale}
+        return {"confidence": 1 - self.delta, "disjoint pairs": self.n_pairs, **bound}
 
 
 def certify_curve(

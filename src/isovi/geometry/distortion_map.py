@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from scipy.spatial.distance import cdist
 
+from isovi._repr import Told
 from isovi._shapes import CellFloatArray, CellIndexArray, CoordinateArray, LatentArray
 from isovi.geometry.distortion import profile_scale
 from isovi.geometry.pairs import sample_pairs
@@ -19,8 +20,8 @@ _SCALE_PAIRS = 200_000
 _CHUNK = 4096  # spots whose distances to all partners are held at once
 
 
-@dataclass(frozen=True)
-class DistortionMap:
+@dataclass(frozen=True, repr=False)
+class DistortionMap(Told):
     """How well the distances of each spot to the rest of its section are kept.
 
     Attributes

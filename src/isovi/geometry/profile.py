@@ -12,14 +12,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from isovi._repr import Rows, Told
 from isovi._shapes import PairFloatArray
 from isovi.errors import InputError
 
 EPSILONS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 """Shares of broken pairs at which a profile is told."""
 
+SHOWN = (0.01, 0.05, 0.1, 0.2, 0.5)
+"""Those of them that a profile shows of itself."""
+
 N_BINS = 3
-"""Ranges of tissue distance: short, middle and long."""
+"""Number of ranges of tissue distance; three are short, middle and long."""
 
 _SLACK = 1e-9  # of a share: more than rounding adds up to, less than a pair in a hundred million
 
@@ -43,8 +47,8 @@ class ProfilePoint:
     scale: float
 
 
-@dataclass(frozen=True)
-class DistortionProfile:
+@dataclass(frozen=True, repr=False)
+class DistortionProfile(Told):
     """L(ε) of a set of weighted pairs, exact for every ε.
 
     Attributes
@@ -66,6 +70,13 @@ class DistortionProfile:
     coinciding: float
     n_pairs: int
     bins: tuple[RangeProfile, ...] = ()
+
+    def summary(self) -> Rows:
+        """What is shown of it, by name."""
+        ranges = {f"L(0.1), {part.low:.3g} to {part.high:.3g} units": part.profile for part in self.bins}
+        points = {f"L({point.epsilon:g})": point.L for point in self.curve(SHOWN)}
+        parts = {name: profile.for_epsilon(0.1).L for name, profile in ranges.items()}
+        return {"pairs": self.n_pairs, **points, "λ at ε = 0.1": self.for_epsilon(0.1).scale, **parts}
 
     def for_epsilon(self, epsilon: float) -> ProfilePoint:
         """L and λ where a share ``epsilon`` of the pairs may break the bounds, 0 <= epsilon < 1."""
@@ -101,8 +112,8 @@ class DistortionProfile:
         return float(self.log_ratio[first[best]]), float(self.log_ratio[last[best]])
 
 
-@dataclass(frozen=True)
-class RangeProfile:
+@dataclass(frozen=True, repr=False)
+class RangeProfile(Told):
     """The profile of pairs at one range of tissue distance.
 
     Attributes
@@ -116,6 +127,10 @@ class RangeProfile:
     low: float
     high: float
     profile: DistortionProfile
+
+    def summary(self) -> Rows:
+        """What is shown of it, by name."""
+        return {"d_S": f"{self.low:.3g} to {self.high:.3g} units", **self.profile.summary()}
 
 
 def distortion_profile(

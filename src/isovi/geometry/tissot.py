@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial import cKDTree
 
+from isovi._repr import Rows, Told
 from isovi._shapes import CellFloatArray, CellIndexArray, CoordinateArray, LatentArray
 from isovi.errors import InputError
 
@@ -24,8 +25,8 @@ _THINNEST = 1e-2  # least thickness of a neighbourhood, as a share of its radius
 _ROUNDING = 1e-10  # a half axis below this share of the largest is rounding, and counts as none
 
 
-@dataclass(frozen=True)
-class TissotEllipses:
+@dataclass(frozen=True, repr=False)
+class TissotEllipses(Told):
     """Linear map from tissue to latent near each spot, and the ellipse (in 3-D: ellipsoid) it describes.
 
     Everything is not-a-number at spots without a map, see :func:`local_linear_maps`.
@@ -46,6 +47,13 @@ class TissotEllipses:
     half_axes: Float[np.ndarray, "cell axis"]
     directions: Float[np.ndarray, "cell axis axis"]
 
+    def summary(self) -> Rows:
+        """What is shown of it, by name."""
+        known = self.valid
+        medians = {"median anisotropy": self.anisotropy[known], "median area scale": self.area[known]}
+        told = {name: float(np.median(values)) if len(values) else np.nan for name, values in medians.items()}
+        return {"spots with an ellipse": known, **told, "half axes": self.half_axes}
+
     def __len__(self) -> int:
         return len(self.half_axes)
 
@@ -62,7 +70,7 @@ class TissotEllipses:
 
     @cached_property
     def area(self) -> CellFloatArray:
-        """Area scale (in 3-D: volume scale): product of the half axes."""
+        """Area scale, or volume scale in 3-D; the product of the half axes."""
         return self.half_axes.prod(axis=1)
 
     @cached_property

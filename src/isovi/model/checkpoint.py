@@ -34,7 +34,8 @@ class EpochCheckpoint(Callback):
     path
         File to write.
     about
-        Texts to keep in the file that tell which training it is of; :func:`read_about` returns them.
+        Texts to keep in the file that tell which training it is of;
+        :func:`~isovi.model.checkpoint.read_about` returns them.
 
     Examples
     --------

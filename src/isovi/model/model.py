@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, ClassVar
@@ -13,12 +14,15 @@ import numpy as np
 import torch
 from anndata import AnnData
 from lightning.pytorch.callbacks import Callback
+from rich.text import Text
 from scvi.dataloaders import DataSplitter
 from scvi.model import SCVI
 
+from isovi._repr import Rows, Told
 from isovi.data import check
 from isovi.data.disk import DiskLoader, DiskSplitter, counts_on_disk
 from isovi.data.fields import COORDINATES, MINIFIED, SECTION, spatial_fields, tissue_of
+from isovi.data.readers.elements import place_table
 from isovi.data.resident import resident
 from isovi.data.splitter import PatchSplitter, ShardSplitter
 from isovi.errors import InputError
@@ -46,8 +50,8 @@ THINNING = (0.3, 1.0)
 SCALE_PAIRS = 200_000  # pairs over which λ is fitted after training
 
 
-class DistancePreservingMixin:
-    """What :func:`preserve_distances` adds to a scvi-tools model class.
+class DistancePreservingMixin(Told):
+    """What :func:`~isovi.preserve_distances` adds to a scvi-tools model class.
 
     Parameters
     ----------
@@ -128,6 +132,60 @@ class DistancePreservingMixin:
         manager.register_new_fields(fields)
         manager.update_setup_method_args({"spatial_key": spatial_key, "section_key": section_key})
 
+    @classmethod
+    def setup_spatialdata(
+        cls,
+        sdata: Any,
+        table_name: str | None = None,
+        coordinate_system: str | None = None,
+        *,
+        spatial_key: str = "spatial",
+        section_key: str | None = None,
+        **kwargs: Any,
+    ) -> AnnData:
+        """Register a table of SpatialData, with the centroids of its elements as positions.
+
+        The table stays in ``sdata`` and is changed as :meth:`setup_anndata` changes an AnnData, and by
+        ``obsm[spatial_key]``; nothing else of ``sdata`` is, and no counts are copied. What is written to the
+        returned table is therefore in ``sdata``.
+
+        Parameters
+        ----------
+        sdata
+            :class:`spatialdata.SpatialData` with a table of raw counts that annotates shapes, labels or
+            points.
+        table_name
+            Table; needed where there are several and none is called ``"table"``.
+        coordinate_system
+            Coordinate system of the positions; ``"global"`` by default, or the only one that all its
+            elements have.
+        spatial_key
+            Key in the table's ``obsm`` under which the centroids are stored, shape ``(cell, 2)`` or
+            ``(cell, 3)``, in units of the coordinate system.
+        section_key
+            Key in the table's ``obs`` of the tissue section. The table's ``region_key`` tells elements apart.
+        **kwargs
+            All that the backbone's ``setup_anndata`` takes.
+
+        Returns
+        -------
+        The table, to make a model of: ``model = IsoSCVI(IsoSCVI.setup_spatialdata(sdata))``.
+
+        Raises
+        ------
+        InputError
+            If there is no such table or coordinate system, ``obsm[spatial_key]`` holds other positions, or
+            counts cannot be used.
+
+        Warns
+        -----
+        IsoviWarning
+            If the table annotates several elements and no ``section_key`` tells them apart.
+        """
+        adata = place_table(sdata, table_name, coordinate_system, spatial_key, section_key)
+        cls.setup_anndata(adata, spatial_key=spatial_key, section_key=section_key, **kwargs)
+        return adata
+
     def train(
         self,
         max_epochs: int | None = None,
@@ -186,9 +244,13 @@ class DistancePreservingMixin:
             self.training_summary_ = summarise(callbacks, self.distortion, self.history_, trained)
             logger.info(self.training_summary_)
 
+    def summary(self) -> Rows:
+        """What is shown of the model, by name: data, network, what is asked and what was reached."""
+        return {**_data_of(self), **_network_of(self), **_distances_of(self), **_training_of(self)}
+
     @property
     def distance_scale(self) -> float | dict[str, float]:
-        """λ: latent length per coordinate unit, shared or for each section.
+        """λ, latent length per coordinate unit, shared or for each section.
 
         The coordinate unit is the section's median nearest-neighbour distance,
         :attr:`coordinate_units`.
@@ -335,7 +397,7 @@ def preserve_distances(backbone: type) -> type:
     Returns
     -------
     A subclass named ``Iso<backbone>`` that takes ``distortion`` and ``pairs`` besides the backbone's
-    arguments; see :class:`DistancePreservingMixin`.
+    arguments; see :class:`~isovi.model.model.DistancePreservingMixin`.
 
     Examples
     --------
@@ -354,6 +416,34 @@ def preserve_distances(backbone: type) -> type:
     return type(name, (DistancePreservingMixin, backbone), {**added, "__doc__": backbone.__doc__})
 
 
+def _data_of(model: Any) -> Rows:
+    stats = model.summary_stats
+    sections, batches = stats[f"n_{SECTION}"], stats.get("n_batch", 1)
+    return {
+        "data": f"{stats.n_cells} cells x {stats.n_vars} features",
+        "sections, batches": f"{sections}, {batches}",
+    }
+
+
+def _network_of(model: Any) -> Rows:
+    """The backbone's own words for its network, without its markup."""
+    told = Text.from_markup(getattr(model, "_model_summary_string", "")).plain.strip().rstrip(".")
+    return {"network": told.partition(": ")[2] or told}
+
+
+def _distances_of(model: Any) -> Rows:
+    if model.distortion is None:
+        return {"distortion": "none: the plain backbone"}
+    rows = {"distortion": f"{model.distortion}, d_Z by {model.distortion.distance}", "pairs": model.pairs}
+    return rows | ({"λ": model.distance_scale} if model.is_trained else {})
+
+
+def _training_of(model: Any) -> Rows:
+    if not model.is_trained:
+        return {"trained": "no"}
+    return {"trained": getattr(model, "training_summary_", "yes")}
+
+
 def _check_distortion(distortion: Any) -> None:
     if distortion is not None and not isinstance(distortion, Distortion):
         raise InputError(
@@ -369,7 +459,7 @@ class IsoSCVI(preserve_distances(SCVI)):  # a class made at run time
     Parameters
     ----------
     adata
-        AnnData set up with :meth:`setup_anndata`: raw counts and positions.
+        AnnData set up with ``setup_anndata``: raw counts and positions.
     distortion
         :class:`~isovi.Constraint` (default), :class:`~isovi.Penalty`, or ``None`` for plain scVI.
     pairs
@@ -403,3 +493,9 @@ class IsoVAE(preserve_distances(GaussianSCVI)):  # likewise
     reads_counts = True
     network_defaults: ClassVar[dict[str, Any]] = {"n_layers": 2, "dropout_rate": 0.2}
     training_defaults: ClassVar[dict[str, Any]] = {"early_stopping": True}
+
+    def summary(self) -> Rows:
+        """What is shown of the model, by name; scVI's likelihood is not this one's."""
+        rows = dict(super().summary())
+        rows["network"] = re.sub(r"gene_likelihood: \w+", "likelihood: normal", rows["network"])
+        return rows

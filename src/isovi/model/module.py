@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import replace
+from copy import copy
 from typing import Any
 
 import torch
@@ -74,13 +74,17 @@ class DistancePreservingModule:
         term = self._distortion(tensors, inferred, output.loss.detach())
         if term is None:
             return output
-        reported = {
-            "relative_distortion": term.relative,
-            "distance_scale": term.scale.detach(),
-            "multiplier": self.objective.multiplier,
-        }
-        extra = {**output.extra_metrics, **reported}
-        return replace(output, loss=output.loss + term.loss, extra_metrics=extra)
+        reported = {}
+        if self.training:  # each figure would cost a step time; DualAscent reports them once an epoch
+            self.objective.note(term, output.n_obs_minibatch)
+        else:
+            scale = term.scale.detach()
+            reported = {"relative_distortion": term.relative, "distance_scale": scale}
+            reported["multiplier"] = self.objective.multiplier
+        changed = copy(output)  # not replace, which would sum up all parts of the loss once more
+        changed.loss = output.loss + term.loss
+        changed.extra_metrics = {**output.extra_metrics, **reported}
+        return changed
 
     def _distortion(
         self, tensors: dict[str, torch.Tensor], inferred: dict[str, Any], backbone_loss: torch.Tensor

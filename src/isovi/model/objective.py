@@ -7,6 +7,7 @@ The paper (Zhou & Du 2024, arXiv:2408.00911) adds ``α mean G |d_Z - λ d_S|`` t
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -167,6 +168,7 @@ class Objective(nn.Module):
         self.weights: PairWeights | None = None
         self.meeting: Meeting | None = None
         self.agree: Callable[[bool], bool] | None = None
+        self._noted: list[float] = [0.0, 0.0]
         n_scales = n_sections if distortion.per_section else 1
         if distortion.scale == "learned":
             self.scale_parameter = nn.Parameter(torch.zeros(n_scales))
@@ -227,12 +229,10 @@ class Objective(nn.Module):
         backbone_loss: torch.Tensor,
     ) -> DistortionTerm | None:
         pairs, kept, share = self._pairs(coordinates, section, cells)
-        if not bool((pairs.weight * pairs.length > 0).any()):
-            return None
         latent = all_distances(self._points(loc, sd, sample))[kept]
-        scale = self._scale(latent, pairs, section[pairs.source])
+        scale = self._scale(latent, pairs, section)
         relative = relative_distortion(latent, pairs.length, pairs.weight, scale)
-        if not bool(torch.isfinite(relative)):  # all latents at one point, before any λ is known
+        if not math.isfinite(float(relative)):  # no pairs, or all latents at one point before λ is known
             return None
         if self.training:
             self._remember(relative.detach(), backbone_loss, self._spread(loc, sd))
@@ -244,17 +244,16 @@ class Objective(nn.Module):
         self, coordinates: Coordinates, section: CellIndices, cells: CellIndices
     ) -> tuple[PairSet, torch.Tensor | slice, float]:
         """Pairs of one section, which of all pairs of the minibatch they are, and 1 / n²."""
-        source, target = torch.triu_indices(len(section), len(section), 1, device=section.device)
-        placed = torch.isfinite(coordinates).all(dim=-1)
-        length, same = all_distances(coordinates), bool((section == section[:1]).all())
+        source, target = _all_pairs(len(section), section.device)
+        length = all_distances(coordinates)
         kept: torch.Tensor | slice = slice(None)
-        if not (same and bool(placed.all())):  # else all are, and nothing need be picked out
+        if not (_is_finite(coordinates) and bool((section == section[:1]).all())):  # else all pairs are kept
+            placed = torch.isfinite(coordinates).all(dim=-1)
             kept = (section[source] == section[target]) & placed[source] & placed[target]
             source, target, length = source[kept], target[kept], length[kept]
-        weight = torch.ones_like(length)
         share = 1.0 / max(len(section), 1) ** 2
-        if self.weights is not None:
-            weight = self.weights(cells[source], cells[target])
+        bound = self.weights
+        weight = torch.ones_like(length) if bound is None else bound.among(cells, source, target)
         if self.meeting is not None:
             correction, share = self.meeting.correction(source, target, cells)
             weight = weight * correction
@@ -265,30 +264,36 @@ class Objective(nn.Module):
             return wasserstein_points(loc, sd)
         return loc if self.distortion.distance == "mean" else sample
 
-    def _scale(self, latent: PairFloats, pairs: PairSet, section: CellIndices) -> PairFloats:
-        """λ of each pair; the state follows it while training."""
-        code = section if self.distortion.per_section else torch.zeros_like(section)
-        profiled = self._profile(latent.detach(), pairs, code)
+    def _scale(self, latent: PairFloats, pairs: PairSet, section: CellIndices) -> torch.Tensor:
+        """λ, one number or one per pair; the state follows it while training."""
+        code = section[pairs.source] if self.distortion.per_section else None
+        found = self._profile(latent.detach(), pairs, code)
         if self.distortion.scale == "profiled":
-            self._average_scale(profiled)
-            return profiled[code]
+            self._average_scale(found)
+        else:
+            found = self._learned(found)
+        return found if code is None else found[code]
+
+    def _learned(self, profiled: SectionFloats) -> torch.Tensor:
         if self.training:
             self._initialise(profiled)
             learned = (SCALE_LEARNING_RATE * self.scale_parameter.detach()).exp()
             self.scale = torch.where(torch.isfinite(profiled), learned, self.scale)  # the sections seen
         learned = (SCALE_LEARNING_RATE * self.scale_parameter).exp()
-        return torch.cat([learned, profiled[len(learned) :]])[code]  # learned for the sections of training
+        return torch.cat([learned, profiled[len(learned) :]])  # learned for the sections of training
 
-    def _profile(self, latent: PairFloats, pairs: PairSet, code: CellIndices) -> SectionFloats:
+    def _profile(self, latent: PairFloats, pairs: PairSet, code: CellIndices | None) -> SectionFloats:
+        """The minimiser for each section, or for all pairs; the state where there is none."""
         relative = not isinstance(self.distortion, Penalty) or self.distortion.relative
         profiled = self.scale.clone()
-        if self.distortion.per_section and not self.training and len(code):  # there may be new sections
+        if code is not None and not self.training and len(code):  # there may be new sections
             n_new = int(code.max()) + 1 - len(profiled)
             profiled = torch.cat([profiled, profiled.new_full((max(n_new, 0),), math.nan)])
-        for one in torch.unique(code) if len(profiled) > 1 else (0,):
-            of = code == one if len(profiled) > 1 else slice(None)
+        several = code is not None and len(profiled) > 1
+        for one in torch.unique(code) if several else (0,):
+            of = code == one if several else slice(None)
             fitted = profile_scale(latent[of], pairs.length[of], pairs.weight[of], relative=relative)
-            if bool(torch.isfinite(fitted) & (fitted > 0)):
+            if 0 < float(fitted) < math.inf:
                 profiled[one] = fitted
         return profiled
 
@@ -305,13 +310,11 @@ class Objective(nn.Module):
         section
             Section of each pair.
         """
-        code = section if self.distortion.per_section else torch.zeros_like(section)
-        self.scale.copy_(self._profile(latent, pairs, code))
+        self.scale.copy_(self._profile(latent, pairs, section if self.distortion.per_section else None))
 
     def _average_scale(self, profiled: SectionFloats) -> None:
         if self.training:
-            known = torch.isfinite(self.scale)
-            self.scale = torch.where(known, torch.lerp(self.scale, profiled, MOMENTUM), profiled)
+            self.scale = _follow(self.scale, profiled)
 
     @torch.no_grad()
     def _initialise(self, profiled: SectionFloats) -> None:
@@ -327,10 +330,26 @@ class Objective(nn.Module):
 
     @torch.no_grad()
     def _remember(self, *now: torch.Tensor) -> None:
-        if bool(torch.isfinite(now[0])):
-            new = torch.stack([value.to(self.running) for value in now])
-            known = torch.isfinite(self.running)
-            self.running = torch.where(known, torch.lerp(self.running, new, MOMENTUM), new)
+        self.running = _follow(self.running, torch.stack([value.to(self.running) for value in now]))
+
+    def note(self, term: DistortionTerm, n_cells: int) -> None:
+        """Add a training minibatch to what :meth:`noted` tells."""
+        self._noted[0] += float(term.relative) * n_cells
+        self._noted[1] += n_cells
+
+    def noted(self) -> dict[str, float]:
+        """Figures of the minibatches since the last call: nothing where there were none with pairs.
+
+        The relative distortion is the mean over their cells, λ (its mean over sections, of the running
+        averages) and the multiplier are as they are now.
+        """
+        total, n_cells = self._noted
+        self._noted = [0.0, 0.0]
+        if not n_cells:
+            return {}
+        scale = float(self.scale[torch.isfinite(self.scale)].mean())
+        figures = {"relative_distortion": total / n_cells, "distance_scale": scale}
+        return {**figures, "multiplier": float(self.multiplier)}
 
     @property
     def running_distortion(self) -> float:
@@ -348,7 +367,7 @@ class Objective(nn.Module):
         return float(self.running[2])
 
     def _loss(
-        self, relative: torch.Tensor, latent: PairFloats, pairs: PairSet, scale: PairFloats, share: float
+        self, relative: torch.Tensor, latent: PairFloats, pairs: PairSet, scale: torch.Tensor, share: float
     ) -> torch.Tensor:
         asked = self.distortion
         if not isinstance(asked, Penalty) or asked.relative:
@@ -385,6 +404,23 @@ class Objective(nn.Module):
         """
         self.log_multiplier.fill_(math.log(START_SHARE * loss))
         self.log_limit.fill_(min(math.log(LIMIT_SHARE * loss), float(self.log_limit)))
+
+
+def _is_finite(values: torch.Tensor) -> bool:
+    """Whether no value is infinite or not a number; a sum shows it, and takes one pass."""
+    return math.isfinite(float(values.sum()))
+
+
+def _follow(average: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    """A running average after new values; one that is not known yet starts with them."""
+    moved = torch.lerp(average, new, MOMENTUM)
+    return moved if _is_finite(average) else torch.where(torch.isfinite(average), moved, new)
+
+
+@functools.lru_cache(maxsize=4)
+def _all_pairs(n: int, device: torch.device) -> torch.Tensor:
+    """Places of the two cells of every pair of a minibatch; most minibatches are of one size."""
+    return torch.triu_indices(n, n, 1, device=device)
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:

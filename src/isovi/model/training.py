@@ -25,7 +25,7 @@ COLLAPSED_SCALE = 1e-3
 class DualAscent(Callback):
     """Raises the multiplier while the constraint is broken, and knows when to stop.
 
-    Held-out distortion decides: where it has not fallen for :data:`PATIENCE` validated epochs while
+    Held-out distortion decides: where it has not fallen for ``PATIENCE`` validated epochs while
     the target is still missed, a larger multiplier buys memorised training geometry only, and the
     multiplier may rise no more. It never outweighs the backbone's own loss.
 
@@ -40,6 +40,7 @@ class DualAscent(Callback):
         self.best = math.inf
         self.waited = 0
         self.stalled_at: int | None = None
+        self._warm_up: float | None = None  # steps
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint has to keep."""
@@ -49,10 +50,22 @@ class DualAscent(Callback):
         """Go on from a checkpoint."""
         self.__dict__.update(state_dict)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Take a step once the warm-up is over."""
-        if trainer.global_step >= WARM_UP * trainer.estimated_stepping_batches:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """Take a step once the warm-up is over; report at the last minibatch of an epoch."""
+        if self._warm_up is None:
+            self._warm_up = WARM_UP * trainer.estimated_stepping_batches
+        if trainer.global_step >= self._warm_up:
             self.objective.ascend()
+        if trainer.is_last_batch:
+            self._report(pl_module)
+
+    def on_train_epoch_end(self, _: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Report what an epoch that was cut short has left."""
+        self._report(pl_module)
+
+    def _report(self, pl_module: pl.LightningModule) -> None:
+        for name, value in self.objective.noted().items():
+            pl_module.log(f"{name}_train", value, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Freeze the multiplier where held-out distortion no longer falls."""

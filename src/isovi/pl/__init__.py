@@ -6,6 +6,7 @@ from isovi.pl.autocorrelation import spatial_autocorrelation
 from isovi.pl.distances import shepard
 from isovi.pl.distortion_map import distortion_map
 from isovi.pl.latent_map import latent_map
+from isovi.pl.pareto import pareto
 from isovi.pl.placement import placement
 from isovi.pl.profile import certificate, distortion_profile
 from isovi.pl.tissot import tissot, tissot_latents
@@ -20,6 +21,7 @@ __all__ = [
     "history",
     "latent",
     "latent_map",
+    "pareto",
     "placement",
     "shepard",
     "spatial_autocorrelation",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -28,8 +30,17 @@ def panels(n: int, ax: AxesLike | None, *, columns: int, size: tuple[float, floa
         return given
     columns = min(columns, n)
     rows = -(-n // columns)
-    figure = Figure(figsize=(columns * size[0], rows * size[1]), dpi=DPI, layout="constrained")
+    figure = new_figure((columns * size[0], rows * size[1]))
     return [figure.add_subplot(rows, columns, i + 1) for i in range(n)]
+
+
+def new_figure(size: tuple[float, float]) -> Figure:
+    """A figure of `size` inches; notebooks and interactive shells show it, as they do those of pyplot."""
+    if not (mpl.is_interactive() or hasattr(builtins, "__IPYTHON__")):
+        return Figure(figsize=size, dpi=DPI, layout="constrained")
+    import matplotlib.pyplot as plt  # asks for a display, which an interactive session has
+
+    return plt.figure(figsize=size, dpi=DPI, layout="constrained")
 
 
 def result(axes: Sequence[Axes]) -> Axes | NDArray:

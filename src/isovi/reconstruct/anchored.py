@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
+from isovi._repr import Told
 from isovi._shapes import CoordinateArray, LatentArray
 from isovi.geometry.distortion import profile_scale
 from isovi.geometry.pairs import sample_pairs
@@ -24,8 +25,8 @@ STEPS = 25
 CHUNK = 4_096  # cells placed at once
 
 
-@dataclass(frozen=True)
-class Anchors:
+@dataclass(frozen=True, repr=False)
+class Anchors(Told):
     """Cells whose latents and positions are known.
 
     Attributes
@@ -57,8 +58,8 @@ class Anchors:
         return len(self.positions)
 
 
-@dataclass(frozen=True)
-class Placed:
+@dataclass(frozen=True, repr=False)
+class Placed(Told):
     """Where cells were put.
 
     Attributes

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
+from isovi._repr import Told
 from isovi.errors import InputError
 from isovi.geometry.pairs import sample_pairs
 
@@ -26,8 +27,8 @@ N_PAIRS = 200_000  # over which the stress of a latent's configuration is taken
 STEPS = 60
 
 
-@dataclass(frozen=True)
-class Configuration:
+@dataclass(frozen=True, repr=False)
+class Configuration(Told):
     """Cells in a frame of their own.
 
     Attributes

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from isovi._repr import Told
 from isovi._shapes import CoordinateArray, LatentArray
 from isovi.geometry.conformal import conformal_quantile, novelty_limit
 from isovi.reconstruct.anchored import Anchors, among_neighbors, neighbor_distance, trilaterate
@@ -19,8 +20,8 @@ N_SPREAD = 20  # nearest anchors whose scatter says how hard a cell is to place
 STRANGE = 0.01  # share of cells like the reference that are called unlike it
 
 
-@dataclass(frozen=True)
-class Regions:
+@dataclass(frozen=True, repr=False)
+class Regions(Told):
     """Where cells are, and how far from there they may be.
 
     Attributes

@@ -9,6 +9,7 @@ import numpy as np
 from anndata import AnnData
 from numpy.typing import ArrayLike
 
+from isovi._repr import Rows, Told
 from isovi.data.split import HELDOUT, SPLIT_KEY
 from isovi.errors import InputError
 from isovi.geometry.certificate import (
@@ -26,8 +27,8 @@ from isovi.tl.metrics import pair_distances
 from isovi.tl.profile import points
 
 
-@dataclass(frozen=True)
-class Certificate:
+@dataclass(frozen=True, repr=False)
+class Certificate(Told):
     """What is certified of L(ε) for pairs of new cells, each statement with confidence 1 - δ.
 
     Attributes
@@ -45,6 +46,12 @@ class Certificate:
     point: PointCertificate | None
     matched: bool
 
+    def summary(self) -> Rows:
+        """What is shown of it, by name."""
+        about = "matched by range" if self.matched else "at random"
+        point = {} if self.point is None else self.point.summary()
+        return {"pairs of new cells": about, **point, **self.curve.summary(), **point}
+
     @property
     def n_pairs(self) -> int:
         """Number of disjoint pairs of held-out cells."""
@@ -57,7 +64,7 @@ class Certificate:
 
     @property
     def eta(self) -> float:
-        """η: the curve's ε is the measured one plus 2η."""
+        """η; the curve's ε is the measured one plus 2η."""
         return self.curve.eta
 
     def for_epsilon(self, epsilon: float) -> ProfilePoint:

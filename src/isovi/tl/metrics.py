@@ -315,7 +315,7 @@ def mse_lognorm(chunks: Iterable[tuple[Counts, ArrayLike]], target_sum: float = 
 
 
 def is_labelled(labels: ArrayLike) -> NDArray[np.bool_]:
-    """Return which spots carry a label, shape ``(n,)``: not missing and not one of :data:`UNLABELLED`."""
+    """Return which spots carry a label, shape ``(n,)``: not missing and not one of ``UNLABELLED``."""
     values = pd.Series(np.asarray(labels, dtype=object))
     named = ~values.astype(str).str.strip().str.lower().isin(UNLABELLED)
     return (values.notna() & named).to_numpy()

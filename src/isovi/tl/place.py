@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from isovi._repr import Rows, Told
 from isovi.data import check
 from isovi.data.fields import normalise
 from isovi.data.query import Query, forget, match
@@ -28,8 +29,8 @@ CALIBRATION_SHARE = 0.2  # of a reference that the model has not seen
 MUCH = 0.1  # share of flagged cells, or of missing genes, that is worth a warning
 
 
-@dataclass(frozen=True)
-class PlacedCells:
+@dataclass(frozen=True, repr=False)
+class PlacedCells(Told):
     """Where cells of a query are in the reference's tissue.
 
     Attributes
@@ -62,9 +63,21 @@ class PlacedCells:
     novelty: NDArray[np.float64]
     usual_novelty: float
 
+    def summary(self) -> Rows:
+        """What is shown of it, by name."""
+        sections = [str(name) for name in dict.fromkeys(self.section.tolist())]
+        return {
+            "cells": len(self.positions),
+            "sections": sections,
+            "median radius": float(np.median(self.radius)) if len(self.radius) else np.nan,
+            "unlike the reference": self.flagged,
+            "missing genes": self.missing,
+            "positions": self.positions,
+        }
+
     @property
     def shift(self) -> float:
-        """How much farther from the reference the cells are than cells like it: 1 is no farther."""
+        """How much farther from the reference the cells are than cells like it; 1 is no farther."""
         return float(np.median(self.novelty)) / self.usual_novelty
 
 

@@ -24,6 +24,8 @@ from rich.console import Console
 
 from isovi.data import check, io, pack
 from isovi.data.fields import normalise
+from isovi.data.readers.elements import require_known_sections
+from isovi.data.readers.filled import drop_cells
 from isovi.data.split import HELDOUT, SPLIT_KEY, TRAIN, VALIDATION
 from isovi.errors import InputError, IsoviWarning
 from isovi.graph import AllPairs, PairKind
@@ -75,7 +77,7 @@ class FitOptions:
     Attributes
     ----------
     input
-        ``.h5ad`` or AnnData ``.zarr`` file with raw counts and positions; it is never changed. Of a
+        Raw counts and positions, in whatever :func:`isovi.data.io.read` takes; never changed. Of a
         store that :func:`isovi.data.pack.pack` wrote the counts stay on disk.
     out
         Folder to write; it appears whole or not at all.
@@ -99,6 +101,10 @@ class FitOptions:
         Go on with an unfinished run from its last checkpoint, if there is one.
     devices, nodes
         Devices (GPUs, or processes without any) of each machine, and machines, that train together.
+    table, coordinate_system, coordinates
+        What to read of the input; see :class:`isovi.data.io.Source`.
+    min_counts
+        Spots with fewer counts are left out.
     """
 
     input: Path
@@ -120,6 +126,15 @@ class FitOptions:
     resume: bool = False
     devices: int = 1
     nodes: int = 1
+    table: str | None = None
+    coordinate_system: str | None = None
+    coordinates: Path | None = None
+    min_counts: int = 0
+
+    @property
+    def source(self) -> io.Source:
+        """What is read."""
+        return io.Source(self.input, self.table, self.coordinate_system, self.coordinates)
 
 
 def fit(options: FitOptions, console: Console | None = None) -> dict[str, Any]:
@@ -151,7 +166,7 @@ def fit(options: FitOptions, console: Console | None = None) -> dict[str, Any]:
     if (
         options.resume
         and not options.force
-        and (done := finished(options.out, plain(options), options.input))
+        and (done := finished(options.out, plain(options), options.source))
     ):
         say(console, f"{options.out} is finished: there is nothing to go on with")
         return done
@@ -197,7 +212,7 @@ def assist(options: FitOptions) -> dict[str, Any]:
 
 def look_for_earlier(options: FitOptions, console: Console) -> Attempt:
     """Whether there is an unfinished run to go on with, and that it is the same one."""
-    about = describe_attempt(plain(options), io.sha256(options.input))
+    about = describe_attempt(plain(options), io.digest(options.source))
     attempt = begin(options.out, about, resume=options.resume)
     if attempt.resumes:
         say(console, f"Going on from {attempt.checkpoint}")
@@ -243,7 +258,14 @@ def distortion_of(target: float | None, penalty: float | None, plain: bool) -> D
 
 def check_options(options: FitOptions) -> None:
     """Refuse impossible numbers before anything is read."""
-    for name, least in (("n_latent", 1), ("max_epochs", 1), ("seed", 0), ("devices", 1), ("nodes", 1)):
+    for name, least in (
+        ("n_latent", 1),
+        ("max_epochs", 1),
+        ("seed", 0),
+        ("devices", 1),
+        ("nodes", 1),
+        ("min_counts", 0),
+    ):
         value = getattr(options, name)
         if value is not None and value < least:
             flag = name.replace("_", "-")
@@ -259,9 +281,10 @@ def check_options(options: FitOptions) -> None:
 
 
 def read(options: FitOptions, console: Console) -> AnnData:
-    """Read the file and check all that is used of it."""
+    """Read the input and check all that is used of it."""
     packed = pack.is_packed(options.input)
-    adata = pack.open_packed(options.input) if packed else io.read(options.input)
+    adata = open_packed(options) if packed else read_source(options)
+    require_known_sections(adata, options.section_key)
     check.dataset(
         adata,
         spatial_key=options.spatial_key,
@@ -274,6 +297,31 @@ def read(options: FitOptions, console: Console) -> AnnData:
     how = "Opened" if packed else "Read"
     say(console, f"{how} {adata.n_obs} spots x {adata.n_vars} genes from {options.input}")
     return adata
+
+
+def read_source(options: FitOptions) -> AnnData:
+    """Read the input into memory, without the spots of few counts."""
+    adata = io.read(options.source)
+    if not adata.obsm:
+        raise InputError(
+            f'"{options.input}" has no positions.',
+            "The position of every spot is needed.",
+            "Pass --coordinates FILE, a table with the names of the spots and columns x and y.",
+        )
+    return drop_cells(adata, options.min_counts, options.layer)
+
+
+def open_packed(options: FitOptions) -> AnnData:
+    """Open a packed store; what is read of it was chosen when it was packed."""
+    given = {"table": None, "coordinate-system": None, "coordinates": None, "min-counts": 0}
+    wrong = [name for name, none in given.items() if getattr(options, name.replace("-", "_")) != none]
+    if wrong:
+        raise InputError(
+            f'--{wrong[0]} was given with "{options.input}", which is packed.',
+            "What is read was chosen when it was packed.",
+            "Leave it out, or give it to isovi pack.",
+        )
+    return pack.open_packed(options.input)
 
 
 def place(adata: AnnData, options: FitOptions) -> Placement:
@@ -318,7 +366,7 @@ def choose_genes(adata: AnnData, placement: Placement, options: FitOptions, cons
         raise InputError(
             f"{empty} spots have no count in the {int(genes.sum())} genes chosen.",
             "Every spot needs a count.",
-            "Raise --n-top-genes, or drop spots of few counts: sc.pp.filter_cells(adata, min_counts=50).",
+            "Raise --n-top-genes, or leave out spots of few counts: --min-counts 50.",
         )
     parts = ", ".join(f"{(placement.split == part).sum()} {part}" for part in (TRAIN, VALIDATION, HELDOUT))
     n_asked = len(gene_spots(train_spots, options.seed))
@@ -465,7 +513,7 @@ def write(folder: Path, model: Any, adata: AnnData, metrics: dict[str, Any], opt
         "command": shlex.join(sys.argv),
         "arguments": plain(options),
         "seed": options.seed,
-        "input_sha256": io.sha256(options.input),
+        "input_sha256": io.digest(options.source),
         "seconds": metrics["seconds"],
         "peak_memory_mb": metrics["peak_memory_mb"],
         "summary": model.training_summary_,

@@ -46,13 +46,15 @@ class PlaceOptions:
     run
         Folder written by :func:`isovi.workflow.fit.fit`.
     query
-        ``.h5ad`` or AnnData ``.zarr`` file with raw counts, with or without positions; never changed.
+        Raw counts, with or without positions, in whatever :func:`isovi.data.io.read` takes; never changed.
     out
         File to write: the query with positions.
     seed
         Of what is drawn.
     force
         Replace the file.
+    table, coordinate_system
+        What to read of the query, if it is SpatialData.
     """
 
     run: Path
@@ -60,6 +62,8 @@ class PlaceOptions:
     out: Path
     seed: int = 0
     force: bool = False
+    table: str | None = None
+    coordinate_system: str | None = None
 
 
 def place(options: PlaceOptions, console: Console | None = None) -> dict[str, Any]:
@@ -92,7 +96,7 @@ def place(options: PlaceOptions, console: Console | None = None) -> dict[str, An
             f'"{options.out}" exists.', "It is kept unless asked.", "Pass --force, or another --out."
         )
     adata, setup = read_run(options.run)
-    query = io.read(options.query)
+    query = io.read(io.Source(options.query, options.table, options.coordinate_system))
     check.size(query)
     placer = fit_placer(options, adata, setup)
     placed = placer.place(query)

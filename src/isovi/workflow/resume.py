@@ -15,7 +15,7 @@ from isovi.errors import InputError, IsoviError, OutputError
 from isovi.model.checkpoint import read_about, temporary_of
 
 PACKAGES = ("isovi", "scvi-tools", "torch")  # another version may continue otherwise
-ELSEWHERE = {"input", "out", "force", "resume"}  # options that do not change the result
+ELSEWHERE = {"input", "coordinates", "out", "force", "resume"}  # options that do not change the result
 
 
 @dataclass(frozen=True)
@@ -106,16 +106,16 @@ def begin(out: Path, about: dict[str, str], *, resume: bool) -> Attempt:
     return Attempt(path, about, resumes)
 
 
-def finished(out: Path, options: dict[str, Any], input_file: Path) -> dict[str, Any] | None:
+def finished(out: Path, options: dict[str, Any], source: io.Source | Path) -> dict[str, Any] | None:
     """Figures of a finished run of the same options on the same input, if ``out`` is one."""
     record_file = out.expanduser().resolve() / io.RUN_FILE
-    if not record_file.is_file() or not input_file.expanduser().exists():
+    if not record_file.is_file() or not io.Source.of(source).path.expanduser().exists():
         return None
     record = json.loads(record_file.read_text(encoding="utf-8"))
     known = describe_attempt(record.get("arguments", {}), record.get("input_sha256", ""))
     if known != describe_attempt(options, known["input_sha256"]):
         return None
-    if io.sha256(input_file) != known["input_sha256"]:
+    if io.digest(source) != known["input_sha256"]:
         return None
     return json.loads(record_file.with_name("metrics.json").read_text(encoding="utf-8"))
 

@@ -1,0 +1,101 @@
+"""A table as Markdown, CSV and LaTeX."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+_TEX = str.maketrans(
+    {character: f"\\{character}" for character in "%&#_$"} | {"α": r"$\alpha$", "^": r"\^{}"}
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table to print.
+
+    Attributes
+    ----------
+    name
+        Of its files.
+    title
+        Its caption.
+    shown
+        Cells as text, as they are printed.
+    data
+        The numbers behind them, one row for each.
+    notes
+        Sentences to be read with it.
+    """
+
+    name: str
+    title: str
+    shown: pd.DataFrame
+    data: pd.DataFrame
+    notes: tuple[str, ...] = ()
+
+    @property
+    def markdown(self) -> str:
+        """The cells, without title and notes."""
+        rows = [list(self.shown.columns), ["---"] * self.shown.shape[1], *self.shown.to_numpy().tolist()]
+        return "\n".join("| " + " | ".join(map(_cell, row)) + " |" for row in rows)
+
+    @property
+    def latex(self) -> str:
+        """A floating table with rules of the booktabs package."""
+        caption = " ".join([f"{self.title}.", *self.notes]).translate(_TEX)
+        return self.shown.to_latex(
+            index=False, escape=True, caption=caption, label=f"tab:{self.name}", position="htbp"
+        )
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write NAME.md, NAME.csv and NAME.tex, and return their paths."""
+        notes = "\n".join(self.notes)
+        texts = {
+            "md": f"**{self.title}**\n\n{self.markdown}\n" + (f"\n{notes}\n" if notes else ""),
+            "csv": self.data.to_csv(index=False, float_format="%.6g"),
+            "tex": self.latex,
+        }
+        paths = [folder / f"{self.name}.{ending}" for ending in texts]
+        for path, text in zip(paths, texts.values(), strict=True):
+            path.write_text(text, encoding="utf-8")
+        return paths
+
+
+def _cell(value: object) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def mean_sd(mean: float, sd: float, n: int) -> str:
+    """Mean (standard deviation) over trials; a single trial has none."""
+    spread = "-" if n < 2 else f"{sd:.{_decimals(mean)}f}"
+    return f"{number(mean)} ({spread})"
+
+
+def number(value: float) -> str:
+    """With as many decimals as its size makes sense of."""
+    return "-" if pd.isna(value) else f"{value:.{_decimals(value)}f}"
+
+
+def _decimals(value: float) -> int:
+    return sum(abs(value) < limit for limit in (1, 10, 10_000))
+
+
+def signed(value: float) -> str:
+    """With its sign, two decimals."""
+    return "-" if pd.isna(value) else _zero(f"{value:+.2f}")
+
+
+def percent(value: float) -> str:
+    """A relative change, signed; small ones with more digits."""
+    if pd.isna(value):
+        return "-"
+    decimals = sum(abs(value) < limit for limit in (0.1, 0.01))
+    return f"{_zero(f'{100 * value:+.{decimals}f}')}%"
+
+
+def _zero(text: str) -> str:
+    """Without the sign of a number that was rounded to zero."""
+    return text if text.strip("+-0.") else text.lstrip("+-")

@@ -1,0 +1,47 @@
+"""What every verb of the command line shares: how errors, warnings and other libraries are told."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from isovi.errors import IsoviError
+
+DEFAULT = "[dim]\\[default: {}][/dim]"  # of an option whose default is worked out later
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def quiet() -> None:
+    """Keep other libraries' chatter from the terminal; warnings of isoVI remain."""
+    from isovi.errors import IsoviWarning
+
+    for name in ("lightning.pytorch", "lightning.fabric", "scvi", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    warnings.simplefilter("always", IsoviWarning)
+    warnings.showwarning = note
+
+
+def note(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Show a warning as one line."""
+    text = f"[yellow]Note:[/yellow] {escape(str(message))}"
+    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def reported(debug: bool) -> Iterator[None]:
+    """Bad input ends with exit code 2 and one paragraph; with its traceback when debugging."""
+    try:
+        yield
+    except IsoviError as error:
+        if debug:
+            raise
+        Console(stderr=True).print(f"[red]Error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from None

@@ -1,0 +1,139 @@
+"""AnnData files: ``.h5ad`` and ``.zarr``, read in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anndata
+import h5py
+import numpy as np
+from anndata import AnnData
+from scipy import sparse
+
+from isovi.data.readers.positions import Joined
+from isovi.data.readers.source import readable
+
+_IN_MEMORY = ("obs", "var", "obsm", "varm", "obsp", "varp", "uns")  # however the counts are read
+_REMEDY = "Copy or download it again, or write it anew with adata.write_h5ad(...)."
+
+
+@dataclass(frozen=True)
+class AnnDataFile(Joined):
+    """An ``.h5ad`` file or an AnnData zarr store.
+
+    Attributes
+    ----------
+    path
+        Where it is.
+    coordinates
+        Table of positions to join, if any.
+    zarr
+        Whether it is a zarr store.
+    """
+
+    kind = "AnnData"
+    zarr: bool = False
+
+    def read(self) -> AnnData:
+        """All of the file, in memory."""
+        adata = read_anndata(self.path, zarr=self.zarr)
+        return adata if self.coordinates is None else self.sign(self.joined(adata))
+
+    @contextmanager
+    def stored(self) -> Iterator[AnnData]:
+        """The data with counts and layers on disk, ``raw`` left out; in memory if positions are joined."""
+        if self.coordinates is not None:
+            yield self.read()
+            return
+        with ExitStack() as opened:
+            with readable(self.path, "AnnData", _REMEDY):
+                if self.zarr:
+                    require_chunks(self.path)
+                adata = on_disk(
+                    zarr_group(self.path) if self.zarr else opened.enter_context(h5py.File(self.path, "r"))
+                )
+            yield adata
+
+
+def read_anndata(path: Path, *, zarr: bool) -> AnnData:
+    """An AnnData file in memory, with narrow indices, after a look for damage."""
+    with readable(path, "AnnData", _REMEDY):
+        if zarr:
+            require_chunks(path)
+        adata = anndata.io.read_zarr(path) if zarr else anndata.io.read_h5ad(path)
+        _require_whole(adata)
+        narrow_indices(adata)
+    return adata
+
+
+def on_disk(group: Any) -> AnnData:
+    """AnnData over an open file: ``X`` and ``layers`` on disk, the rest in memory.
+
+    Parameters
+    ----------
+    group
+        Root group of an HDF5 file or a zarr store, which must stay open.
+    """
+    parts = {name: anndata.io.read_elem(group[name]) for name in _IN_MEMORY if name in group}
+    layers = {name: _matrix(group["layers"][name]) for name in group.get("layers", {})}
+    counts = _matrix(group["X"]) if "X" in group else None
+    return AnnData(X=counts, layers=layers, **parts)
+
+
+def _matrix(element: Any) -> Any:
+    kind = str(element.attrs.get("encoding-type", ""))
+    return anndata.io.sparse_dataset(element) if kind in ("csr_matrix", "csc_matrix") else element
+
+
+def zarr_group(path: Path) -> Any:
+    """Root group of a store, opened read-only."""
+    import zarr  # only where the input is zarr
+
+    return zarr.open_group(str(path), mode="r")
+
+
+def require_chunks(path: Path) -> None:
+    """Find the files that a half-copied store lacks in its sparse matrices: zarr reads zeros for them.
+
+    In dense arrays a missing chunk is usual: it stands for zeros.
+    """
+    lost = _lost_chunks(zarr_group(path))
+    if lost:
+        raise ValueError(f"{lost} lacks some of its chunks")
+
+
+def _lost_chunks(group: Any) -> str | None:
+    """Name of the first sparse matrix at or below ``group`` without all of its chunks."""
+    kind = group.attrs.get("encoding-type")
+    if kind in ("csr_matrix", "csc_matrix"):
+        # stored values are not zero; all indices are, and then rightly not stored, if there is one gene
+        one_index = group.attrs["shape"][1 if kind == "csr_matrix" else 0] == 1
+        parts = [group[name] for name in (("data",) if one_index else ("data", "indices"))]
+        return group.name if any(part.nchunks_initialized < part.nchunks for part in parts) else None
+    found = (_lost_chunks(child) for _, child in group.groups())
+    return next((name for name in found if name), None)
+
+
+def _require_whole(adata: AnnData) -> None:
+    """Check that sparse matrices are consistent: their indices may point anywhere in a damaged file."""
+    raw = [] if adata.raw is None else [adata.raw.X]
+    for matrix in [adata.X, *raw, *adata.layers.values(), *adata.obsm.values(), *adata.obsp.values()]:
+        if isinstance(matrix, sparse.csr_matrix | sparse.csc_matrix | sparse.csr_array | sparse.csc_array):
+            if not len(matrix.data) == len(matrix.indices) == matrix.indptr[-1]:
+                raise ValueError("a sparse matrix has parts of different lengths")
+            matrix.check_format(full_check=True)
+
+
+def narrow_indices(adata: AnnData) -> None:
+    """Give count matrices 32-bit indices where they fit: half the memory.
+
+    Files may mix widths, and then scipy converts all indices of one array for every minibatch.
+    """
+    for matrix in [adata.X, *adata.layers.values()]:
+        if isinstance(matrix, sparse.csr_matrix | sparse.csr_array) and matrix.nnz < np.iinfo(np.int32).max:
+            matrix.indptr = matrix.indptr.astype(np.int32, copy=False)
+            matrix.indices = matrix.indices.astype(np.int32, copy=False)

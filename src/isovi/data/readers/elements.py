@@ -1,0 +1,353 @@
+"""SpatialData: a table of counts, and positions from the elements that it annotates."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from isovi.data.readers.annotated import read_anndata, zarr_group
+from isovi.data.readers.source import INPUT_KEY, POSITIONS_KEY, Reader, need_extra, readable
+from isovi.data.readers.visium import BIN
+from isovi.errors import InputError, IsoviWarning
+
+ATTRS_KEY = "spatialdata_attrs"  # in uns of a table, and in the attributes of a store
+ELEMENTS = ("shapes", "labels", "points")  # that a table can annotate
+OWN = "each element its own"
+_REMEDY = "Write it anew with sdata.write(...)."
+
+
+@dataclass(frozen=True)
+class SpatialDataStore(Reader):
+    """A table of a SpatialData store.
+
+    Attributes
+    ----------
+    path
+        The store.
+    asked_table, asked_system
+        Table and coordinate system to read, where several would do.
+    """
+
+    kind = "SpatialData"
+    path: Path
+    asked_table: str | None = None
+    asked_system: str | None = None
+
+    @cached_property
+    def tables(self) -> dict[str, Path]:
+        """Folders of the tables, by name."""
+        with readable(self.path, "SpatialData", _REMEDY):
+            group = zarr_group(self.path)
+            parent = "tables" if "tables" in group else "table"  # the first versions of the format
+            return {name: self.path / parent / name for name in sorted(group.get(parent, {}))}
+
+    @property
+    def table(self) -> str:
+        """Name of the table that is read."""
+        return choose_table(list(self.tables), self.asked_table, f'"{self.path}"')
+
+    @cached_property
+    def regions(self) -> list[str]:
+        """Elements that the table annotates."""
+        with readable(self.path, "SpatialData", _REMEDY):
+            annotation = zarr_group(self.tables[self.table]).get("uns", {})
+            attrs = anndata.io.read_elem(annotation[ATTRS_KEY]) if ATTRS_KEY in annotation else {}
+        return regions_of(attrs)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The table and its elements; images are not read."""
+        places = [self.path / kind / name for name in self.regions for kind in ELEMENTS]
+        return self.tables[self.table], *(place for place in places if place.is_dir())
+
+    @property
+    def unit(self) -> str:
+        """That of the coordinate system: the format tells no more."""
+        return "that of the coordinate system"
+
+    @property
+    def about(self) -> dict[str, str]:
+        """The table, and the elements with its positions."""
+        return {"table": self.table, "elements": ", ".join(self.regions)}
+
+    @cached_property
+    def elements(self) -> dict[str, Any]:
+        """The elements that the table annotates, by name; rasters are read as they are needed."""
+        try:
+            import spatialdata
+        except ImportError as error:
+            raise need_extra("spatialdata", f'"{self.path}"') from error
+        found = {place.parent.name for place in self.files[1:]}
+        if not found:
+            return {}
+        with readable(self.path, "SpatialData", _REMEDY), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other versions of the format
+            sdata: Any = spatialdata.read_zarr(self.path, selection=tuple(sorted(found)))
+        return {name: sdata[name] for name in self.regions if name in sdata}
+
+    def read(self) -> AnnData:
+        """The table, with the centroids of its elements as positions."""
+        adata = read_anndata(self.tables[self.table], zarr=True)
+        self.sign(adata)
+        if not self.elements:  # positions may stand in the table itself
+            return adata
+        positions, system = centroids(adata, self.elements, self.asked_system)
+        if POSITIONS_KEY in adata.obsm and not same(adata.obsm[POSITIONS_KEY], positions):
+            warnings.warn(
+                f'Positions are the centroids in coordinate system "{system}"; the table\'s own '
+                f'obsm["{POSITIONS_KEY}"] differs from them and is not used.',
+                IsoviWarning,
+                stacklevel=2,
+            )
+        adata.obsm[POSITIONS_KEY] = positions
+        adata.uns[INPUT_KEY]["coordinate_system"] = system
+        return adata
+
+
+def is_spatialdata(path: Path) -> bool:
+    """Whether a zarr store is SpatialData: its root has elements where AnnData has annotation."""
+    return any((path / name).is_dir() for name in (*ELEMENTS, "tables", "table", "images")) and not (
+        (path / "obs").exists()
+    )
+
+
+def choose_table(names: list[str], asked: str | None, where: str) -> str:
+    """The table that was asked for, or the one that is meant.
+
+    Parameters
+    ----------
+    names
+        Tables that there are.
+    asked
+        Name of one of them, or ``None``: then the only one, the one called ``table``, or bins of 8 µm.
+    where
+        What has the tables, for messages.
+
+    Raises
+    ------
+    InputError
+        If there is none, or not that one, or several would do.
+    """
+    listed = ", ".join(f'"{name}"' for name in names) or "none"
+    if asked is not None and asked not in names:
+        raise InputError(
+            f'{where} has no table "{asked}"; it has: {listed}.',
+            "Counts are read from a table.",
+            "Name one of them (--table).",
+        )
+    meant = [asked] if asked is not None else [name for name in ("table", BIN) if name in names] or names
+    if not meant:
+        raise InputError(
+            f"{where} has no table.",
+            "Counts are read from a table.",
+            "Aggregate the elements first: spatialdata.aggregate.",
+        )
+    if asked is None and meant == names and len(names) > 1:
+        raise InputError(
+            f"{where} has the tables {listed}.",
+            "Counts are read from one table.",
+            "Name it with --table (table_name).",
+        )
+    return meant[0]
+
+
+def regions_of(attrs: Mapping[str, Any]) -> list[str]:
+    """Elements that a table annotates, as its attributes say."""
+    region = attrs.get("region")
+    return [] if region is None else [str(name) for name in np.atleast_1d(region)]
+
+
+def centroids(
+    table: AnnData, elements: Mapping[str, Any], asked: str | None = None
+) -> tuple[np.ndarray, str]:
+    """Where the cells of a table are.
+
+    Parameters
+    ----------
+    table
+        It tells the element and instance of each cell.
+    elements
+        Shapes, labels or points that the table annotates, by name.
+    asked
+        Coordinate system; ``None`` is ``"global"``, or the only one that all elements have, or the one
+        that each element has of its own name.
+
+    Returns
+    -------
+    Centroids, shape ``(cell, 2)`` or ``(cell, 3)``, not-a-number for cells that are in no element, and the
+    coordinate system that they are in.
+
+    Raises
+    ------
+    InputError
+        If the coordinate system is missing or several would do, or no cell is in an element.
+    """
+    systems = choose_systems({name: _systems(element) for name, element in elements.items()}, asked)
+    attrs = table.uns[ATTRS_KEY]
+    region, instance = table.obs[attrs["region_key"]].astype(str), table.obs[attrs["instance_key"]]
+    found = {name: _centroids(element, systems[name]) for name, element in elements.items()}
+    positions = np.full((table.n_obs, max(frame.shape[1] for frame in found.values())), np.nan)
+    for name, frame in found.items():
+        of = (region == name).to_numpy()
+        positions[of, : frame.shape[1]] = frame.reindex(instance[of]).to_numpy()
+    if not np.isfinite(positions).all(axis=1).any():
+        raise InputError(
+            f"No cell of the table is in {', '.join(elements)}.",
+            f"Its column {attrs['instance_key']!r} names instances of the elements.",
+            "Check the table: spatialdata.SpatialData.validate_table_in_spatialdata.",
+        )
+    names = set(systems.values())
+    return positions, names.pop() if len(names) == 1 else OWN
+
+
+def choose_systems(known: Mapping[str, list[str]], asked: str | None) -> dict[str, str]:
+    """Coordinate system for each element.
+
+    Parameters
+    ----------
+    known
+        Coordinate systems of each element.
+    asked
+        The one that was asked for, if any.
+    """
+    shared = [name for name in next(iter(known.values())) if all(name in have for have in known.values())]
+    chosen = asked if asked is not None else "global" if "global" in shared else None
+    if chosen is None and len(shared) == 1:
+        chosen = shared[0]
+    if chosen is not None and chosen in shared:
+        return dict.fromkeys(known, chosen)
+    if asked is None and all(_own(name, have) for name, have in known.items()):
+        return {name: str(_own(name, have)) for name, have in known.items()}
+    listed = "; ".join(f"{name}: {', '.join(have)}" for name, have in known.items())
+    missing = "" if asked is None else f'; "{asked}" was asked for'
+    raise InputError(
+        f"The elements of the table have the coordinate systems {listed}{missing}.",
+        "All must be in one.",
+        "Name one that all have: --coordinate-system (coordinate_system).",
+    )
+
+
+def _own(name: str, systems: list[str]) -> str | None:
+    """The coordinate system that is an element's own, as Visium samples have it."""
+    return name if name in systems else systems[0] if len(systems) == 1 else None
+
+
+def _systems(element: Any) -> list[str]:
+    from spatialdata.transformations import get_transformation
+
+    return list(get_transformation(element, get_all=True))
+
+
+def _centroids(element: Any, system: str) -> pd.DataFrame:
+    from spatialdata import get_centroids
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # chatter of dask and zarr
+        return get_centroids(element, coordinate_system=system).compute()
+
+
+def same(given: Any, positions: np.ndarray) -> bool:
+    """Whether positions are already there."""
+    given = np.asarray(given)
+    return given.shape == positions.shape and np.allclose(given, positions, equal_nan=True)
+
+
+def place_table(
+    sdata: Any, table_name: str | None, coordinate_system: str | None, key: str, section_key: str | None
+) -> AnnData:
+    """Put the positions of a table's cells into its ``obsm``.
+
+    Parameters
+    ----------
+    sdata
+        :class:`spatialdata.SpatialData`.
+    table_name, coordinate_system
+        As for :func:`choose_table` and :func:`centroids`.
+    key
+        Key in ``obsm`` of the table to write.
+    section_key
+        Column of ``obs`` with the section, for :func:`require_sections`.
+
+    Returns
+    -------
+    The table itself, not a copy.
+
+    Raises
+    ------
+    InputError
+        If there is no such table or coordinate system, or other positions stand under the key.
+    """
+    name = choose_table(list(sdata.tables), table_name, "sdata")
+    table = sdata.tables[name]
+    elements = {
+        region: sdata[region] for region in regions_of(table.uns.get(ATTRS_KEY, {})) if region in sdata
+    }
+    if not elements:  # positions may stand in the table itself
+        return table
+    positions, system = centroids(table, elements, coordinate_system)
+    require_sections(table.uns[ATTRS_KEY], system, section_key)
+    if key in table.obsm and not same(table.obsm[key], positions):
+        raise InputError(
+            f'obsm["{key}"] of table "{name}" differs from the centroids in coordinate system "{system}".',
+            "Positions that are there are not overwritten.",
+            f'Pass a key of its own, spatial_key="{key}_centroids", or the other coordinate_system.',
+        )
+    if key not in table.obsm:
+        table.obsm[key] = positions
+    return table
+
+
+def require_sections(attrs: Mapping[str, Any] | None, system: str | None, section_key: str | None) -> None:
+    """Elements that share no coordinate system have to be told apart as sections.
+
+    Parameters
+    ----------
+    attrs
+        What the table says of its elements.
+    system
+        Coordinate system of the positions, as :func:`centroids` tells it.
+    section_key
+        Column of ``obs`` with the section.
+
+    Raises
+    ------
+    InputError
+        If their positions would be mixed.
+
+    Warns
+    -----
+    IsoviWarning
+        If several elements are taken for one section.
+    """
+    regions = regions_of(attrs or {})
+    if section_key is not None or len(regions) < 2:
+        return
+    key, listed = (attrs or {})["region_key"], ", ".join(regions)
+    if system == OWN:
+        raise InputError(
+            f"The table's elements {listed} share no coordinate system.",
+            "Distances are compared within one.",
+            f"Take them for sections: --section-key {key} (section_key={key!r}).",
+        )
+    warnings.warn(
+        f"The table's elements {listed} are taken for one section in {system!r}. "
+        f"If they are sections, pass section_key={key!r} (--section-key {key}).",
+        IsoviWarning,
+        stacklevel=3,
+    )
+
+
+def require_known_sections(adata: AnnData, section_key: str | None) -> None:
+    """:func:`require_sections` for data that :func:`isovi.data.io.read` read; nothing for other data."""
+    system = adata.uns.get(INPUT_KEY, {}).get("coordinate_system")
+    if system is not None:
+        require_sections(adata.uns.get(ATTRS_KEY), str(system), section_key)

@@ -1,0 +1,109 @@
+"""Which kind of input a path is, told from what is there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from isovi.data.readers.annotated import AnnDataFile
+from isovi.data.readers.elements import SpatialDataStore, is_spatialdata
+from isovi.data.readers.frames import is_table
+from isovi.data.readers.matrix import Matrix, find_matrix
+from isovi.data.readers.source import KINDS, Reader, Source
+from isovi.data.readers.table import CountTable
+from isovi.data.readers.visium import MATRICES, find_visium
+from isovi.data.readers.xenium import find_xenium
+from isovi.errors import InputError
+
+ZARR_MARKERS = (".zgroup", "zarr.json", ".zmetadata")
+_LISTED = 12  # names of a folder in a message
+
+
+def find(source: Source | str | os.PathLike[str]) -> Reader:
+    """Tell which kind of input there is; no option says it.
+
+    Parameters
+    ----------
+    source
+        A path, or a path and what is to be chosen in it.
+
+    Returns
+    -------
+    What can read it.
+
+    Raises
+    ------
+    InputError
+        If there is nothing, or nothing that can be read, or what was chosen does not apply.
+    """
+    source = Source.of(source)
+    path = source.path.expanduser()
+    if not os.path.exists(path):  # unlike Path.exists, never raises
+        here = f"Check the path; the working directory is {Path.cwd()}."
+        raise InputError(f'There is no "{path}".', "The input must exist.", here)
+    found = _in_folder(path, source) if path.is_dir() else _in_file(path, source)
+    _require_apt(source, found)
+    return found
+
+
+def is_store(path: Path) -> bool:
+    """Whether a folder is a zarr store."""
+    return any((path / marker).exists() for marker in ZARR_MARKERS)
+
+
+def _in_file(path: Path, source: Source) -> Reader:
+    if path.suffix.lower() == ".h5ad":
+        return AnnDataFile(path, source.coordinates)
+    if path.suffix.lower() == ".h5":
+        return Matrix(path, source.coordinates)
+    if is_table(path):
+        return CountTable(path, source.coordinates)
+    raise InputError(
+        f'"{path}" has the suffix "{path.suffix}".',
+        f"What can be read: {KINDS}.",
+        "Convert it to .h5ad; scanpy and squidpy read other formats.",
+    )
+
+
+def _in_folder(path: Path, source: Source) -> Reader:
+    if is_store(path):
+        if is_spatialdata(path):
+            return SpatialDataStore(path, source.table, source.coordinate_system)
+        return AnnDataFile(path, source.coordinates, zarr=True)
+    kinds: tuple[Callable[[Path], Reader | None], ...] = (find_xenium, find_visium)
+    for folder in (path, path / "outs"):
+        for kind in kinds:
+            if source.coordinates is None and (found := kind(folder)) is not None:
+                return found
+        matrix = find_matrix(folder, "cell_feature_matrix", *MATRICES)
+        matrix = folder if matrix is None and any(folder.glob("matrix.mtx*")) else matrix
+        if matrix is not None:
+            return Matrix(matrix, source.coordinates)
+    raise _nothing(path)
+
+
+def _nothing(path: Path) -> InputError:
+    names = sorted(f"{child.name}/" if child.is_dir() else child.name for child in path.iterdir())
+    listed = ", ".join(names[:_LISTED]) + (
+        f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    )
+    return InputError(
+        f'"{path}" is a folder, not a zarr store, with {listed or "nothing in it"}.',
+        f"Looked for: {KINDS}.",
+        "Give the folder that holds these files, or write an AnnData .zarr or .h5ad and give that.",
+    )
+
+
+def _require_apt(source: Source, found: Reader) -> None:
+    """Refuse options that say nothing about this kind of input."""
+    is_elements = isinstance(found, SpatialDataStore)
+    given = {"--table": source.table, "--coordinate-system": source.coordinate_system}
+    wrong = [] if is_elements else [name for name, value in given.items() if value is not None]
+    wrong += ["--coordinates"] if is_elements and source.coordinates is not None else []
+    if wrong:
+        raise InputError(
+            f'{wrong[0]} was given with "{source.path}", which is {found.kind}.',
+            "It is for counts without positions." if is_elements else "It is for SpatialData.",
+            "Leave it out.",
+        )

@@ -1,0 +1,93 @@
+"""Count matrices as 10x Genomics' pipelines write them."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from anndata import AnnData
+from scipy import sparse
+
+from isovi.data.readers.annotated import narrow_indices
+from isovi.data.readers.filled import drop_cells
+from isovi.data.readers.positions import Joined
+from isovi.data.readers.source import readable
+from isovi.errors import IsoviWarning
+
+
+@dataclass(frozen=True)
+class Matrix(Joined):
+    """A 10x matrix by itself, and perhaps a table of positions.
+
+    Attributes
+    ----------
+    path
+        ``.h5`` file, or folder with ``matrix.mtx.gz``.
+    coordinates
+        Table of positions, if any.
+    """
+
+    kind = "10x matrix"
+
+    def read(self) -> AnnData:
+        """Genes, in the cells that have a position."""
+        return self.sign(drop_cells(self.joined(read_matrix(self.path))))
+
+
+def find_matrix(folder: Path, *stems: str) -> Path | None:
+    """The first matrix in a folder of these names, as one file or a folder; names may have a prefix."""
+    for stem in stems:
+        exact = (folder / f"{stem}.h5", folder / stem)
+        prefixed = sorted(folder.glob(f"*_{stem}.h5"))
+        for path in (*exact, *(prefixed if len(prefixed) == 1 else [])):
+            if path.is_file() or any(path.glob("matrix.mtx*")):
+                return path
+    return None
+
+
+def read_matrix(path: Path) -> AnnData:
+    """Cells and genes of a matrix; control probes and other features are left out.
+
+    Parameters
+    ----------
+    path
+        ``.h5`` file, or folder with ``matrix.mtx.gz``.
+
+    Returns
+    -------
+    Counts as CSR with narrow indices, gene symbols as names and Ensembl ids in ``var["gene_ids"]``.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+
+    Warns
+    -----
+    IsoviWarning
+        If names of genes repeat: they get numbers, as scanpy gives them.
+    """
+    import scanpy as sc  # seconds, for who reads nothing of 10x
+
+    with readable(path, "a 10x matrix"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*names are not unique.*")
+        adata = sc.read_10x_mtx(path, make_unique=False) if path.is_dir() else sc.read_10x_h5(path)
+        adata.X = sparse.csr_matrix(adata.X)
+        narrow_indices(adata)
+    make_unique(adata)
+    return adata
+
+
+def make_unique(adata: AnnData) -> None:
+    """Number the names of genes that occur more than once, and say so."""
+    repeated = adata.var_names[adata.var_names.duplicated()].unique()
+    if not len(repeated):
+        return
+    some = ", ".join(repeated[:3]) + (", ..." if len(repeated) > 3 else "")
+    adata.var_names_make_unique()
+    warnings.warn(
+        f"{len(repeated)} names of genes occur more than once ({some}): repeats got -1, -2, ... appended.",
+        IsoviWarning,
+        stacklevel=3,
+    )

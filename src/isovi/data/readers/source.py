@@ -1,0 +1,140 @@
+"""What the user names as input, and what every kind of input offers."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from anndata import AnnData
+
+from isovi.errors import InputError
+
+INPUT_KEY = "isovi_input"  # in uns: kind, unit and what was chosen, where the format tells them
+POSITIONS_KEY = "spatial"  # in obsm
+PIXELS = "pixels of the full-resolution image"
+MICROMETRES = "micrometres"
+UNKNOWN = "not told by the format"
+KINDS = (
+    "an .h5ad file, an AnnData or SpatialData .zarr store, "
+    "a Visium folder (filtered_feature_bc_matrix.h5 and spatial/tissue_positions.csv), "
+    "a Visium HD folder (binned_outputs/square_008um), "
+    "a Xenium folder (cell_feature_matrix.h5 and cells.parquet or cells.csv.gz), "
+    "a 10x .h5 matrix, or a counts table (.csv, .tsv, .parquet)"
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What to read.
+
+    Attributes
+    ----------
+    path
+        File, store or folder; its kind is told from what is in it.
+    table
+        Table of a SpatialData store; needed only where there are several.
+    coordinate_system
+        Coordinate system of a SpatialData store; needed only where several would do.
+    coordinates
+        Table of positions, joined by cell name, for counts that come without any.
+    """
+
+    path: Path
+    table: str | None = None
+    coordinate_system: str | None = None
+    coordinates: Path | None = None
+
+    @classmethod
+    def of(cls, given: Source | str | os.PathLike[str]) -> Source:
+        """The source itself, or that of a path."""
+        return given if isinstance(given, Source) else cls(Path(given))
+
+
+class Reader(ABC):
+    """One kind of input, found at its place.
+
+    Attributes
+    ----------
+    kind
+        In plain words.
+    """
+
+    kind: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def files(self) -> tuple[Path, ...]:
+        """Files and stores that are read."""
+
+    @property
+    def unit(self) -> str:
+        """Unit of the positions, as far as the format tells it."""
+        return UNKNOWN
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What was chosen where there was a choice."""
+        return {}
+
+    @abstractmethod
+    def read(self) -> AnnData:
+        """Counts and annotation in memory, positions in ``obsm["spatial"]`` where there are any."""
+
+    @contextmanager
+    def stored(self) -> Iterator[AnnData]:
+        """The data with its counts on disk if the kind allows, closed at the end of the block."""
+        yield self.read()
+
+    def sign(self, adata: AnnData) -> AnnData:
+        """Write to ``uns`` where the data comes from."""
+        adata.uns[INPUT_KEY] = {"kind": self.kind, "unit": self.unit, **self.about}
+        return adata
+
+
+@contextmanager
+def readable(path: Path, expected: str, remedy: str = "Copy, download or export it again.") -> Iterator[None]:
+    """Tell in plain words what a library says of a file that it cannot read.
+
+    Parameters
+    ----------
+    path
+        The file.
+    expected
+        What it should be: ``"a 10x matrix"``.
+    remedy
+        What the user can do.
+    """
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        what = f'"{path}" could not be read: {_reason(error, expected)}.'
+        raise InputError(what, f"It must be {expected}, and whole.", remedy) from error
+
+
+def _reason(error: Exception, expected: str) -> str:
+    """What a library's exception means, in plain words."""
+    text = str(error)
+    if isinstance(error, PermissionError):
+        return "permission denied"
+    if "truncated file" in text:
+        return "it is truncated (a copy or download that did not finish)"
+    if "file signature not found" in text:
+        return "it is not an HDF5 file"
+    first_line = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    return f"it is damaged or not {expected} ({type(error).__name__}: {first_line})"
+
+
+def need_extra(package: str, what: str) -> InputError:
+    """The error of a package that is not installed."""
+    return InputError(
+        f"{what} is to be read, and {package} is not installed.",
+        f"It is read through {package}.",
+        'Install it: pip install "isovi[readers]".',
+    )

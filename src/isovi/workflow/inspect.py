@@ -1,0 +1,350 @@
+"""What is in an input: what a fit would use of it, what is missing, and what helps."""
+
+from __future__ import annotations
+
+import shlex
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+from rich.table import Table
+from rich.text import Text
+
+from isovi.data import check
+from isovi.data.fields import spacing
+from isovi.data.readers.elements import ATTRS_KEY, regions_of
+from isovi.data.readers.filled import cell_totals
+from isovi.data.readers.find import find
+from isovi.data.readers.source import INPUT_KEY, PIXELS, POSITIONS_KEY, UNKNOWN, Source
+from isovi.errors import InputError, IsoviWarning
+
+SECTION_NAMES = (  # columns that usually tell tissue sections apart, the surest first
+    *("section", "section_id", "slice", "slice_id", "slide", "slide_id", "puck", "library_id", "library"),
+    *("sample", "sample_id", "sample_name", "region", "embryo"),
+)
+COUNT_LAYERS = ("counts", "raw_counts", "raw", "count")  # taken before others
+_XY = (("x", "y"), ("x_centroid", "y_centroid"), ("center_x", "center_y"))
+
+
+@dataclass(frozen=True)
+class Counts:
+    """A matrix of the input.
+
+    Attributes
+    ----------
+    layer
+        Its name; ``None`` is ``X``.
+    problem
+        Why these are no raw counts, or empty.
+    median
+        Median over cells of their counts.
+    n_empty
+        Cells without any.
+    """
+
+    layer: str | None
+    problem: str
+    median: float = float("nan")
+    n_empty: int = 0
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Positions of the input.
+
+    Attributes
+    ----------
+    key
+        Key in ``obsm``.
+    columns
+        Names or number of the columns.
+    unit
+        As far as the format tells it.
+    spacing
+        Median distance to the nearest neighbour, in that unit.
+    """
+
+    key: str
+    columns: str
+    unit: str
+    spacing: float
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is in an input.
+
+    Attributes
+    ----------
+    source, kind
+        What was looked at, and which kind it is.
+    n_obs, n_vars
+        Cells that can be used, and genes.
+    about
+        What was chosen where there was a choice.
+    positions, counts
+        All that there are; those that would be used come first.
+    sections
+        Columns of ``obs`` that may tell tissue sections, with their number of sections; the first would
+        be used.
+    notes
+        What was said on reading.
+    missing
+        What keeps a fit from using it, and what helps.
+    """
+
+    source: Source
+    kind: str
+    n_obs: int
+    n_vars: int
+    about: dict[str, str]
+    positions: tuple[Positions, ...]
+    counts: tuple[Counts, ...]
+    sections: dict[str, int]
+    notes: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def command(self) -> str:
+        """The command that fits a model to it."""
+        given = {
+            "--table": self.source.table,
+            "--coordinate-system": self.source.coordinate_system,
+            "--coordinates": self.source.coordinates,
+            "--spatial-key": _other(self.positions[0].key if self.positions else POSITIONS_KEY),
+            "--section-key": next(iter(self.sections), None),
+            "--layer": self.counts[0].layer if self.counts else None,
+            "--min-counts": 1 if self.counts and self.counts[0].n_empty else None,
+        }
+        words = [str(word) for pair in given.items() if pair[1] is not None for word in pair]
+        return shlex.join(["isovi", "fit", str(self.source.path), "--out", "run", *words])
+
+
+def inspect(source: Source | str | Path) -> Inspection:
+    """Say what is in an input; nothing is changed, and counts on disk are read block by block.
+
+    Parameters
+    ----------
+    source
+        What :func:`isovi.data.io.read` takes.
+
+    Returns
+    -------
+    What there is, what :func:`isovi.workflow.fit.fit` would use, and what is missing.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
+    source = Source.of(source)
+    reader = find(source)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", IsoviWarning)
+        with reader.stored() as adata:
+            check.size(adata)
+            about = {**reader.about, **_coordinate_system(adata)}
+            positions = tuple(positions_in(adata))
+            counts = tuple(sorted(counts_in(adata), key=_preference))
+            sections = sections_in(adata)
+            missing = (
+                *_missing_names(adata),
+                *_missing_positions(adata, positions),
+                *_missing_counts(counts),
+            )
+            n_obs, n_vars = adata.shape
+    notes = tuple(str(note.message) for note in said)
+    return Inspection(
+        source, reader.kind, n_obs, n_vars, about, positions, counts, sections, notes, missing
+    )  # fmt: skip
+
+
+def positions_in(adata: AnnData) -> Iterator[Positions]:
+    """Arrays of two or three finite numeric columns in ``obsm``, ``"spatial"`` first, by name after it."""
+    for key in sorted(adata.obsm, key=lambda key: (key != POSITIONS_KEY, "spatial" not in key.lower(), key)):
+        try:
+            values = check.coordinates(adata, key)
+        except InputError:
+            continue
+        if key == POSITIONS_KEY or "spatial" in key.lower():
+            columns = getattr(adata.obsm[key], "columns", "xyz"[: values.shape[1]])
+            yield Positions(key, ", ".join(map(str, columns)), _unit(adata, key), _spacing(adata, values))
+
+
+def _spacing(adata: AnnData, values: np.ndarray) -> float:
+    """Median over the first section, if there are some."""
+    sections = sections_in(adata)
+    if not sections:
+        return spacing(values)
+    codes = check.sections(adata, next(iter(sections)))[0]
+    return spacing(values[codes == codes[0]])
+
+
+def _unit(adata: AnnData, key: str) -> str:
+    """What the format says, or what was noted when it was read, or what scanpy's reader leaves."""
+    if key == POSITIONS_KEY and INPUT_KEY in adata.uns:
+        return str(adata.uns[INPUT_KEY]["unit"])
+    libraries = adata.uns.get("spatial", {})
+    if (
+        key == POSITIONS_KEY
+        and isinstance(libraries, dict)
+        and any("scalefactors" in one for one in libraries.values())
+    ):
+        return f"{PIXELS} (as scanpy reads Visium)"
+    return UNKNOWN
+
+
+def counts_in(adata: AnnData) -> Iterator[Counts]:
+    """``X`` and every layer."""
+    if adata.X is not None:
+        yield look_at(adata.X, None)
+    for name in adata.layers:
+        if name is not None:  # anndata 0.13 lists X among the layers
+            yield look_at(adata.layers[name], str(name))
+
+
+def look_at(matrix: Any, layer: str | None) -> Counts:
+    """Whether a matrix holds raw counts, and how many."""
+    if matrix.dtype.kind not in "biuf":
+        return Counts(layer, f"of type {matrix.dtype}")
+    for block in check.blocks(matrix):
+        problem = _problem(block.stored)
+        if problem:
+            return Counts(layer, problem)
+    totals = cell_totals(matrix)
+    return Counts(layer, "", float(np.median(totals)), int((totals == 0).sum()))
+
+
+def _problem(values: np.ndarray) -> str:
+    if not np.isfinite(values).all():
+        return "not finite"
+    if (values < 0).any():
+        return "negative values: scaled or corrected"
+    return "" if (values == np.rint(values)).all() else "no whole numbers: normalised"
+
+
+def _preference(counts: Counts) -> tuple[bool, bool, bool, str]:
+    """Raw counts before others, ``X`` before layers, those called counts before other layers."""
+    layer = counts.layer
+    return bool(counts.problem), layer is not None, layer not in COUNT_LAYERS, layer or ""
+
+
+def sections_in(adata: AnnData) -> dict[str, int]:
+    """Columns that are called like sections, or name SpatialData's elements, with two or more of them."""
+    attrs = adata.uns.get(ATTRS_KEY, {})
+    usual = {name: rank for rank, name in enumerate(SECTION_NAMES)}
+    if len(regions_of(attrs)) > 1:
+        usual[str(attrs["region_key"]).lower()] = -1
+    found = {}
+    columns = [str(key) for key in adata.obs if str(key).lower() in usual]
+    for key in sorted(columns, key=lambda key: usual[key.lower()]):
+        try:
+            names = check.sections(adata, key)[1]
+        except InputError:
+            continue
+        if len(names) > 1:
+            found[key] = len(names)
+    return found
+
+
+def _coordinate_system(adata: AnnData) -> dict[str, str]:
+    system = adata.uns.get(INPUT_KEY, {}).get("coordinate_system")
+    return {} if system is None else {"coordinate system": str(system)}
+
+
+def _missing_names(adata: AnnData) -> Iterator[str]:
+    try:
+        check.names(adata)
+    except InputError as error:
+        yield str(error)
+
+
+def _missing_positions(adata: AnnData, positions: tuple[Positions, ...]) -> Iterator[str]:
+    if positions:
+        return
+    if POSITIONS_KEY in adata.obsm:  # then something is wrong with them
+        try:
+            check.coordinates(adata, POSITIONS_KEY)
+        except InputError as error:
+            yield str(error)
+        return
+    lower = {str(name).lower(): name for name in adata.obs}
+    for names in _XY:
+        if all(name in lower for name in names):
+            columns = [lower[name] for name in names]
+            remedy = f'adata.obsm["spatial"] = adata.obs[{columns}].to_numpy()'
+            yield f"Positions: obs has {' and '.join(columns)}, but obsm has none. Store them: {remedy}."
+            return
+    have = ", ".join(map(str, adata.obsm)) or "nothing"
+    yield (
+        f"Positions: obsm has {have}. Pass --coordinates FILE, a table with the names of the cells and "
+        "columns x and y, or --spatial-key if one of these has them."
+    )
+
+
+def _missing_counts(counts: tuple[Counts, ...]) -> Iterator[str]:
+    if not counts or counts[0].problem:
+        where = ", ".join("X" if one.layer is None else f"layer {one.layer}" for one in counts) or "no matrix"
+        yield (
+            f"Raw counts: none in {where}. If adata.raw has them: "
+            'adata.layers["counts"] = adata.raw[:, adata.var_names].X; otherwise go back to the file before '
+            "normalisation."
+        )
+
+
+def _other(key: str) -> str | None:
+    return None if key == POSITIONS_KEY else key
+
+
+# ---------------------------------------------------------------------------- shown
+
+
+def table(found: Inspection) -> Table:
+    """What there is, line by line."""
+    shown = Table.grid(padding=(0, 2))
+    for name, text in lines(found):
+        shown.add_row(name, Text(text))
+    return shown
+
+
+def lines(found: Inspection) -> Iterator[tuple[str, str]]:
+    """Name and text of each line."""
+    yield "input", f"{found.source.path} ({found.kind})"
+    yield from found.about.items()
+    yield "cells x genes", f"{found.n_obs} x {found.n_vars}"
+    for place in found.positions or ():
+        yield "positions", _tell_positions(place)
+    for counts in found.counts:
+        yield "counts", _tell_counts(counts)
+    for key, number in found.sections.items():
+        yield "sections", f'{number} in obs["{key}"]'
+    if not found.sections:
+        yield "sections", "one, as far as the columns' names tell"
+    yield from (("note", note) for note in found.notes)
+
+
+def _tell_positions(place: Positions) -> str:
+    return (
+        f'obsm["{place.key}"] ({place.columns}); unit: {place.unit}; '
+        f"median distance to the nearest neighbour {place.spacing:.4g}"
+    )
+
+
+def _tell_counts(counts: Counts) -> str:
+    where = "X" if counts.layer is None else f'layers["{counts.layer}"]'
+    if counts.problem:
+        return f"{where}: no raw counts ({counts.problem})"
+    empty = f", {counts.n_empty} cells without any" if counts.n_empty else ""
+    return f"{where}: raw counts, median {counts.median:.5g} a cell{empty}"
+
+
+def verdict(found: Inspection) -> str:
+    """The command to fit it, or what is missing."""
+    if found.missing:
+        return "\n".join(("Missing:", *(f"- {text}" for text in found.missing)))
+    return f"To fit it:\n  {found.command}"

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+from isovi.data import io
+from isovi.data.io import Source
+from isovi.data.readers.elements import (
+    OWN,
+    choose_systems,
+    choose_table,
+    place_table,
+    require_known_sections,
+)
+from isovi.errors import InputError, IsoviWarning
+from isovi.workflow.inspect import inspect
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*autosharding.*", "ignore:.*Scaler.*")
+
+
+@pytest.fixture(scope="module")
+def blobs() -> Any:
+    """The data set of spatialdata: a table that annotates labels."""
+    from spatialdata.datasets import blobs
+
+    return blobs(length=64, n_points=20, n_shapes=5)
+
+
+def table_of(regions: dict[str, list[int]]) -> AnnData:
+    from spatialdata.models import TableModel
+
+    rows = [(name, index) for name, found in regions.items() for index in found]
+    obs = pd.DataFrame(rows, columns=["region", "instance"], index=[f"c{i}" for i in range(len(rows))])
+    obs["region"] = obs["region"].astype("category")
+    adata = AnnData(np.ones((len(rows), 2), dtype=np.float32), obs=obs)
+    return TableModel.parse(adata, region=list(regions), region_key="region", instance_key="instance")
+
+
+def test_labels_are_placed_by_their_pixels(blobs: Any, tmp_path: Path) -> None:
+    blobs.write(tmp_path / "blobs.zarr")
+    found = io.read(tmp_path / "blobs.zarr")
+    labels = np.asarray(blobs["blobs_labels"])
+    for instance, place in zip(found.obs["instance_id"], found.obsm["spatial"], strict=True):
+        y, x = np.nonzero(labels == instance)
+        np.testing.assert_allclose(place, [x.mean() + 0.5, y.mean() + 0.5])
+    assert found.uns["isovi_input"]["coordinate_system"] == "global"
+    reader = io.find(tmp_path / "blobs.zarr")
+    assert [file.name for file in reader.files] == ["table", "blobs_labels"], "no image is read or hashed"
+
+
+def test_polygons_and_points_are_placed_by_their_centroids(blobs: Any) -> None:
+    for name in ("blobs_polygons", "blobs_points"):
+        table = table_of({name: [3, 1]})
+        blobs.tables["other"] = table
+        place_table(blobs, "other", None, "spatial", None)
+        element = blobs[name] if name == "blobs_polygons" else blobs[name].compute()
+        xy = element.centroid.get_coordinates() if name == "blobs_polygons" else element[["x", "y"]]
+        np.testing.assert_allclose(table.obsm["spatial"], xy.loc[[3, 1]])
+        del blobs.tables["other"]
+
+
+def test_several_elements_are_one_section_only_if_so_said(blobs: Any) -> None:
+    blobs.tables["two"] = table_of({"blobs_circles": [0, 1, 2], "blobs_polygons": [0, 1, 2]})
+    with pytest.warns(IsoviWarning, match="taken for one section in 'global'.*--section-key region"):
+        place_table(blobs, "two", None, "spatial", None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        place_table(blobs, "two", None, "spatial", "region")
+    del blobs.tables["two"]
+
+
+def test_elements_in_systems_of_their_own_are_sections(blobs: Any, tmp_path: Path) -> None:
+    from spatialdata import SpatialData
+    from spatialdata.transformations import Identity, set_transformation
+
+    shapes = {name: blobs["blobs_circles"].copy() for name in ("A", "B")}
+    for name, element in shapes.items():
+        systems = {name: Identity(), f"{name}_hires": Identity()}
+        set_transformation(element, systems, set_all=True)
+    SpatialData(shapes=shapes, tables={"table": table_of({"A": [0, 1, 2], "B": [2, 1, 0]})}).write(
+        tmp_path / "x.zarr"
+    )
+    found = io.read(tmp_path / "x.zarr")
+    assert found.uns["isovi_input"]["coordinate_system"] == OWN
+    np.testing.assert_array_equal(found.obsm["spatial"][:3], found.obsm["spatial"][:2:-1])
+    require_known_sections(found, "region")
+    with pytest.raises(InputError, match=r"A, B share no coordinate system.*--section-key region"):
+        require_known_sections(found, None)
+    assert inspect(tmp_path / "x.zarr").command.endswith("--section-key region")
+
+
+def test_cells_in_no_element_are_told(blobs: Any) -> None:
+    blobs.tables["far"] = table_of({"blobs_circles": [90, 91]})
+    with pytest.raises(InputError, match=r"No cell of the table is in blobs_circles.*'instance'"):
+        place_table(blobs, "far", None, "spatial", None)
+    del blobs.tables["far"]
+
+
+def test_a_table_that_annotates_nothing_keeps_its_positions(tmp_path: Path) -> None:
+    from spatialdata import SpatialData
+    from spatialdata.models import TableModel
+
+    adata = AnnData(np.ones((3, 2), dtype=np.float32), obsm={"spatial": np.arange(6.0).reshape(3, 2)})
+    SpatialData(tables={"cells": TableModel.parse(adata)}).write(tmp_path / "x.zarr")
+    assert io.read(tmp_path / "x.zarr").obsm["spatial"].tolist() == [[0, 1], [2, 3], [4, 5]]
+    with pytest.raises(InputError, match="It is for counts without positions"):
+        io.read(Source(tmp_path / "x.zarr", coordinates=tmp_path / "xy.csv"))
+
+
+@pytest.mark.parametrize(
+    ("names", "asked", "chosen"),
+    [
+        (["cells"], None, "cells"),
+        (["nuclei", "table"], None, "table"),
+        (["square_002um", "square_008um", "square_016um"], None, "square_008um"),
+        (["cells", "nuclei"], "nuclei", "nuclei"),
+        (["cells", "nuclei"], None, "Name it with --table"),
+        (["cells"], "nuclei", 'it has: "cells"'),
+        ([], None, "aggregate"),
+    ],
+)
+def test_the_table_is_chosen_where_it_is_clear(names: list[str], asked: str | None, chosen: str) -> None:
+    if chosen in names:
+        assert choose_table(names, asked, "sdata") == chosen
+    else:
+        with pytest.raises(InputError, match=chosen):
+            choose_table(names, asked, "sdata")
+
+
+@pytest.mark.parametrize(
+    ("known", "asked", "chosen"),
+    [
+        ({"a": ["hires", "global"]}, None, ["global"]),
+        ({"a": ["hires"], "b": ["hires", "lowres"]}, None, ["hires"]),
+        ({"a": ["a", "a_hires"]}, None, ["a"]),
+        ({"a": ["a", "a_hires"], "b": ["b", "b_hires"]}, None, ["a", "b"]),
+        ({"a": ["global", "um"]}, "um", ["um"]),
+        ({"a": ["one", "two"]}, None, None),
+        ({"a": ["um"], "b": ["px"]}, "um", None),
+    ],
+)
+def test_the_coordinate_system_is_chosen_where_it_is_clear(
+    known: dict[str, list[str]], asked: str | None, chosen: list[str] | None
+) -> None:
+    if chosen is None:
+        with pytest.raises(InputError, match="a: "):
+            choose_systems(known, asked)
+    else:
+        found = choose_systems(known, asked)
+        assert list(dict.fromkeys(found.values())) == chosen and list(found) == list(known)

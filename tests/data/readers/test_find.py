@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from anndata import AnnData
+
+from isovi.data import io
+from isovi.data.io import Source
+from isovi.data.readers.find import find
+from isovi.errors import InputError
+
+
+def test_a_folder_of_something_else_is_listed(tmp_path: Path) -> None:
+    for name in ("web_summary.html", "metrics.csv"):
+        (tmp_path / name).touch()
+    (tmp_path / "spatial").mkdir()
+    with pytest.raises(InputError) as caught:
+        find(tmp_path)
+    assert "with metrics.csv, spatial/, web_summary.html" in caught.value.received
+    for looked_for in ("SpatialData", "Visium HD", "binned_outputs", "cells.parquet", "counts table"):
+        assert looked_for in caught.value.rule
+
+
+def test_many_files_are_not_all_listed(tmp_path: Path) -> None:
+    for number in range(40):
+        (tmp_path / f"{number:02}.fastq").touch()
+    with pytest.raises(InputError, match=r"11\.fastq and 28 more\. Looked for"):
+        find(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"table": "t"}, r"--table was given with .*, which is AnnData\. It is for SpatialData\."),
+        ({"coordinate_system": "c"}, "--coordinate-system was given"),
+    ],
+)
+def test_options_of_another_kind_are_refused(option: dict[str, str], words: str, tmp_path: Path) -> None:
+    AnnData(np.ones((3, 2), dtype=np.float32)).write_h5ad(tmp_path / "x.h5ad")
+    with pytest.raises(InputError, match=words):
+        io.read(Source(tmp_path / "x.h5ad", **option))
+
+
+def test_a_tilde_is_the_users_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "counts.csv").write_text("cell,g\na,1\n")
+    (tmp_path / "xy.csv").write_text("cell,x,y\na,1,2\n")
+    assert io.read(Source(Path("~/counts.csv"), coordinates=Path("~/xy.csv"))).obsm["spatial"].tolist() == [
+        [1, 2]
+    ]
+
+
+def test_a_damaged_matrix_is_told_in_plain_words(tmp_path: Path) -> None:
+    (tmp_path / "counts.h5").write_text("text")
+    with pytest.raises(InputError, match=r"not an HDF5 file.*It must be a 10x matrix"):
+        io.read(tmp_path / "counts.h5")
