@@ -75,6 +75,9 @@ def draw(name: str, adata: anndata.AnnData, history: dict, **keywords: object) -
         "placement": (s, s),
         "certificate": (tl.certificate(adata.copy(), cells=np.arange(48), epsilon=None),),
         "distortion_map": (adata,),
+        "pareto": (
+            pd.DataFrame({"reconstruction": [1.0, 2], "coordinate_error": [2.0, 1], "pareto": [True, True]}),
+        ),
         "distortion_profile": (adata,),
         "spatial_autocorrelation": (adata,),
         "tissot": (adata,),
