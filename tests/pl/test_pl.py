@@ -161,6 +161,7 @@ class TestDomains:
     def test_spots_of_a_grid_nearly_touch(self, adata):
         section = Section("", np.arange(48), 7 * adata.obsm["spatial"])
         assert 0.9 * 7 < section.diameter < 7
+        assert section.diameter is section.diameter, "looked up once, not for each panel"
 
     @pytest.mark.parametrize("n", [1, 2])
     def test_few_spots_have_a_size(self, n):
