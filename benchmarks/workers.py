@@ -2,7 +2,7 @@
 
 Run ``python benchmarks/workers.py``. Each job sleeps, so that the ratio is the harness's on any machine,
 busy or not: a process for each job, preparing data, measuring, writing. Starting Ray and its workers, which a
-comparison does once, is told apart. On a machine that others use, RAY_worker_niceness=0 keeps workers from waiting.
+comparison does once, is told apart. RAY_worker_niceness=0 keeps workers of a busy machine from waiting.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def write_grid(folder: Path, name: str, jobs: int, seconds: float) -> Path:
 
 
 def timed(folder: Path, workers: int, jobs: int, seconds: float) -> tuple[float, float]:
-    """Seconds until every worker of a new Ray session has ended its first job, and seconds of the jobs then."""
+    """Seconds until every worker of a new Ray session is there, and seconds of the jobs then."""
     first = write_grid(folder, "first", 2 * workers, 1.0)
     grid = write_grid(folder, "grid", jobs, seconds)
     options = RunOptions(grid, folder / f"out{workers}", workers=workers)

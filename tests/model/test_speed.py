@@ -52,7 +52,8 @@ def without_speed(name: str) -> Any:
 def trained(adata: AnnData, quickly: Callable, cls: type = IsoSCVI, **kwargs: Any) -> Any:
     scvi.settings.seed = 1
     adata.obsm["protein"] = np.random.default_rng(0).poisson(5, (adata.n_obs, 4))
-    cls.setup_anndata(adata, section_key="section", **SETUPS.get(cls.__mro__[2], {}))
+    setup = next((SETUPS[base] for base in cls.__mro__ if base in SETUPS), {})
+    cls.setup_anndata(adata, section_key="section", **setup)
     asked = Penalty(5.0, scale="learned")  # a profiled λ is a median, which rounding moves to the next pair
     init = {"empirical_protein_background_prior": False} if issubclass(cls, TOTALVI) else {}
     return quickly(cls(adata, n_latent=4, n_hidden=16, distortion=asked, **init), **kwargs)

@@ -75,6 +75,9 @@ def draw(name: str, adata: anndata.AnnData, history: dict, **keywords: object) -
         "placement": (s, s),
         "certificate": (tl.certificate(adata.copy(), cells=np.arange(48), epsilon=None),),
         "distortion_map": (adata,),
+        "pareto": (
+            pd.DataFrame({"reconstruction": [1.0, 2], "coordinate_error": [2.0, 1], "pareto": [True, True]}),
+        ),
         "distortion_profile": (adata,),
         "spatial_autocorrelation": (adata,),
         "tissot": (adata,),
@@ -158,6 +161,7 @@ class TestDomains:
     def test_spots_of_a_grid_nearly_touch(self, adata):
         section = Section("", np.arange(48), 7 * adata.obsm["spatial"])
         assert 0.9 * 7 < section.diameter < 7
+        assert section.diameter is section.diameter, "looked up once, not for each panel"
 
     @pytest.mark.parametrize("n", [1, 2])
     def test_few_spots_have_a_size(self, n):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from anndata import AnnData
 from rich.console import Console
 
 from isovi.model.objective import Penalty
 from isovi.report.record import Report
+from isovi.report.render import html
 from isovi.report.write import report
 from isovi.simulate import simulate
 from isovi.workflow import fit as workflow
@@ -64,7 +65,23 @@ def written(folder: Path, plain_folder: Path) -> Report:
     return report(folder, beside=plain_folder)
 
 
-@pytest.fixture
-def scattered() -> Callable[[int], AnnData]:
-    """Spots in a square without counts."""
-    return lambda n: AnnData(obsm={"spatial": np.random.default_rng(0).uniform(0, 30, (n, 2))})
+@pytest.fixture(scope="session")
+def page_of(written: Report) -> Callable[[int], str]:
+    """A function that renders a report of so many spots with 45 colours."""
+
+    def render(n: int) -> str:
+        rng = np.random.default_rng(0)
+        noise = rng.normal(size=(n, 2)).astype(np.float32)
+        colors = [
+            replace(written.spots.channels[-1], values=rng.normal(size=n).astype(np.float32))
+            for _ in range(45)
+        ]
+        names = np.array([f"ACGTACGTACGT{number}-1" for number in range(n)])
+        return html(
+            replace(
+                written,
+                spots=replace(written.spots, names=names, tissue=noise, latent=noise, channels=tuple(colors)),
+            )
+        )
+
+    return render

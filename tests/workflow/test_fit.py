@@ -37,7 +37,7 @@ FIGURES = {
 def test_the_folder_holds_all_that_was_promised(run: Any) -> None:
     files = {str(file.relative_to(run.out)) for file in run.out.rglob("*") if file.is_file()}
     pictures = {f"figures/{name}.png" for name in ("domains", "latent", "history", "shepard")}
-    assert files == {"adata.h5ad", "model/model.pt", "metrics.json", "run.json"} | pictures
+    assert files == {"adata.h5ad", "model/model.pt", "metrics.json", "history.csv", "run.json"} | pictures
     assert [file.name for file in run.out.parent.iterdir()] == [run.out.name]
 
 

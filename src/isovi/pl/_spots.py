@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,7 @@ class Section:
     members: NDArray[np.intp]
     positions: NDArray[np.float64]
 
-    @property
+    @cached_property
     def diameter(self) -> float:
         """Size at which neighbouring spots nearly touch: from the distances of the four nearest."""
         n = len(self.positions)

@@ -40,7 +40,6 @@ _MAPS = {
 _PADDING = 1.06  # of a view around its spots
 _RATIOS = 0.8, 1.7  # width by height of a view
 _SHADES = 256
-_MANY = 4_000  # spots above which they are drawn by WebGL
 
 
 # ---------------------------------------------------------------------------- colours
@@ -117,7 +116,6 @@ def _view(
     """One view; spots of a given diameter grow with the view, others do not."""
     n = len(places)
     drawn = _isotropic(name, places, ratio, margin=diameter or 0.0)
-    drawn.output_backend = "webgl" if n > _MANY else "canvas"
     shades: Any = {"field": "value", "transform": mapper}
     size: dict[str, Any] = {"size": float(np.clip(420 / np.sqrt(n), 2.5, 9))}
     if diameter is not None:
