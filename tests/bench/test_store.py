@@ -70,6 +70,21 @@ def test_the_plan_has_jobs_that_did_not_run_yet_and_those_of_other_grids(store: 
     assert sorted(plan["seed"]) == [0, 1, 2]
 
 
+def test_a_published_table_is_gone_on_with(store: Store, tmp_path: Path) -> None:
+    failed = replace(JOB, seed=1)
+    store.write(JOB, METHOD, DONE)
+    store.write(failed, METHOD, Outcome(message="no memory"))
+    store.merge([JOB, failed])
+    published = tmp_path / "published"
+    published.mkdir()
+    (published / "results.parquet").write_bytes((store.folder / "results.parquet").read_bytes())
+    again = Store(published)
+    assert again.statuses() == store.statuses() == {JOB.key: "done", failed.key: "failed"}
+    again.write(replace(JOB, seed=2), METHOD, DONE)
+    assert again.merge([JOB, failed]) == 3
+    assert results(again).merge(results(store)).equals(results(store))
+
+
 def test_nothing_done_is_no_results(store: Store) -> None:
     assert store.merge([JOB]) == 0
     assert not (store.folder / "results.parquet").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,18 @@ _SECTIONS_SHOWN = 3  # data sets whose ellipses are on the page
 
 
 def write(results_dir: Path | str, page: Path | str) -> list[Path]:
-    """Write the page and its pictures.
+    """Write the page, its pictures, and the results that all of it comes from.
 
     Parameters
     ----------
     results_dir
         Folder written by ``isovi bench run``.
     page
-        Markdown file to write; pictures go to ``_static/benchmarks`` beside it.
+        Markdown file to write; pictures and ``results.parquet`` go to ``_static/benchmarks`` beside it.
 
     Returns
     -------
-    The page and the pictures.
+    The page, the pictures and the results.
 
     Raises
     ------
@@ -41,7 +42,9 @@ def write(results_dir: Path | str, page: Path | str) -> list[Path]:
     results.read(folder)  # before anything is drawn
     pictures = _few(figures.write(folder, page.parent / PICTURES))
     page.write_text(render(folder, page, [path.name for path in pictures]), encoding="utf-8")
-    return [page, *pictures]
+    published = page.parent / PICTURES / results.FILE
+    shutil.copyfile(folder / results.FILE, published)
+    return [page, *pictures, published]
 
 
 def _few(pictures: list[Path]) -> list[Path]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from isovi.bench.job import Job
@@ -93,13 +94,22 @@ class Store:
     Parameters
     ----------
     folder
-        Made if it is not there.
+        Made if it is not there. One that holds only ``results.parquet``, as it is published, is gone on with.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.jobs, self.latents = folder / "jobs", folder / "latents"
+        published = (folder / FILE).is_file() and not self.jobs.exists()
         self.jobs.mkdir(parents=True, exist_ok=True)
+        if published:
+            self._take_apart()
+
+    def _take_apart(self) -> None:
+        """Give each job of the joint table its own file."""
+        table = pq.read_table(self.folder / FILE, schema=SCHEMA)
+        for key in table["job"].unique():
+            self._replace(f"{self.jobs.name}/{key}.parquet", table.filter(pc.equal(table["job"], key)))
 
     def statuses(self) -> dict[str, str]:
         """``"done"`` or ``"failed"`` for the key of each job that ended."""
