@@ -518,10 +518,12 @@ def _require_filled(totals: np.ndarray, names: pd.Index, layer: str | None, wher
             "spot": "sc.pp.filter_cells(adata, min_counts=1)",
             "gene": "sc.pp.filter_genes(adata, min_cells=1)",
         }
+        by_scanpy = layer is None  # scanpy filters by X only
+        flag = "; isovi fit does so with --min-counts 1" if by_scanpy and what == "spot" else ""
         raise InputError(
             f"{where} has {len(empty)} {what}s without any count: {_some(names[empty])}.",
             f"Every {what} needs at least one count.",
-            f"Remove them first: {(scanpy if layer is None else keep)[what]}.",  # scanpy filters by X only
+            f"Remove them first: {(scanpy if by_scanpy else keep)[what]}{flag}.",
         )
 
 
