@@ -203,6 +203,7 @@ def _finish(drawn: figure) -> figure:
         legend.label_text_font = FONT
         legend.label_text_font_size, legend.padding, legend.margin = "12px", 0, 4
         legend.glyph_width, legend.spacing, legend.orientation = 18, 12, "horizontal"
+        legend.ncols = 2 if len(legend.items) > 3 else "auto"  # four in a row are wider than a phone
         drawn.add_layout(legend, "above")
     return drawn
 
