@@ -42,6 +42,18 @@ Table = Annotated[str | None, typer.Option(help="Table of SpatialData with sever
 CoordinateSystem = Annotated[str | None, typer.Option(help="Of SpatialData's positions.")]
 Coordinates = Annotated[Path | None, typer.Option(help="Table of positions: names, x, y.")]
 MinCounts = Annotated[int, typer.Option(help="Leave out spots with fewer counts.")]
+SpatialKey = Annotated[str, typer.Option(help="Positions in obsm.")]
+SectionKey = Annotated[str | None, typer.Option(help="Section in obs; pairs stay within sections.")]
+BatchKey = Annotated[str | None, typer.Option(help="Batch in obs, corrected for as by scVI.")]
+Layer = Annotated[
+    str | None, typer.Option(help=f"Layer of the raw counts. {DEFAULT.format('X')}", show_default=False)
+]
+TopGenes = Annotated[int, typer.Option(help="Most variable genes; 0 for all.")]
+Holdout = Annotated[str, typer.Option(help="Share of spots, or section:NAME.")]
+MaxEpochs = Annotated[
+    int | None,
+    typer.Option(help=f"Epochs at most. {DEFAULT.format('by number of spots')}", show_default=False),
+]
 
 
 @app.command()
@@ -64,26 +76,19 @@ def fit(
         str,
         typer.Option(help="Pairs whose distances count, see above."),
     ] = "all",
-    spatial_key: Annotated[str, typer.Option(help="Positions in obsm.")] = "spatial",
-    section_key: Annotated[
-        str | None, typer.Option(help="Section in obs; pairs stay within sections.")
-    ] = None,
-    batch_key: Annotated[str | None, typer.Option(help="Batch in obs, corrected for as by scVI.")] = None,
+    spatial_key: SpatialKey = "spatial",
+    section_key: SectionKey = None,
+    batch_key: BatchKey = None,
     label_key: Annotated[str | None, typer.Option(help="Labels in obs to compare domains with.")] = None,
-    layer: Annotated[
-        str | None, typer.Option(help=f"Layer of the raw counts. {DEFAULT.format('X')}", show_default=False)
-    ] = None,
+    layer: Layer = None,
     table: Table = None,
     coordinate_system: CoordinateSystem = None,
     coordinates: Coordinates = None,
     min_counts: MinCounts = 0,
-    n_top_genes: Annotated[int, typer.Option(help="Most variable genes; 0 for all.")] = 2000,
+    n_top_genes: TopGenes = 2000,
     n_latent: Annotated[int, typer.Option(help="Latent dimensions.")] = 10,
-    holdout: Annotated[str, typer.Option(help="Share of spots, or section:NAME.")] = "0.1",
-    max_epochs: Annotated[
-        int | None,
-        typer.Option(help=f"Epochs at most. {DEFAULT.format('by number of spots')}", show_default=False),
-    ] = None,
+    holdout: Holdout = "0.1",
+    max_epochs: MaxEpochs = None,
     seed: Annotated[int, typer.Option(help="Of split, training and figures.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier run in the folder.")] = False,
     resume: Annotated[
@@ -192,7 +197,7 @@ def diagnose(
 def pack(
     file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT)],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Store to write: .zarr.")],
-    spatial_key: Annotated[str, typer.Option(help="Positions in obsm.")] = "spatial",
+    spatial_key: SpatialKey = "spatial",
     section_key: Annotated[str | None, typer.Option(help="Section in obs; stored one by one.")] = None,
     table: Table = None,
     coordinate_system: CoordinateSystem = None,
@@ -311,24 +316,17 @@ def tune(
         typer.Option(help=f"Try so many of them. {DEFAULT.format('all')}", show_default=False),
     ] = None,
     jobs: Annotated[int, typer.Option(help="Trials at once.")] = 1,
-    spatial_key: Annotated[str, typer.Option(help="Positions in obsm.")] = "spatial",
-    section_key: Annotated[
-        str | None, typer.Option(help="Section in obs; pairs stay within sections.")
-    ] = None,
-    batch_key: Annotated[str | None, typer.Option(help="Batch in obs, corrected for as by scVI.")] = None,
-    layer: Annotated[
-        str | None, typer.Option(help=f"Layer of the raw counts. {DEFAULT.format('X')}", show_default=False)
-    ] = None,
+    spatial_key: SpatialKey = "spatial",
+    section_key: SectionKey = None,
+    batch_key: BatchKey = None,
+    layer: Layer = None,
     table: Table = None,
     coordinate_system: CoordinateSystem = None,
     coordinates: Coordinates = None,
     min_counts: MinCounts = 0,
-    n_top_genes: Annotated[int, typer.Option(help="Most variable genes; 0 for all.")] = 2000,
-    holdout: Annotated[str, typer.Option(help="Share of spots, or section:NAME.")] = "0.2",
-    max_epochs: Annotated[
-        int | None,
-        typer.Option(help=f"Epochs at most. {DEFAULT.format('by number of spots')}", show_default=False),
-    ] = None,
+    n_top_genes: TopGenes = 2000,
+    holdout: Holdout = "0.2",
+    max_epochs: MaxEpochs = None,
     seed: Annotated[int, typer.Option(help="Of split, training and choice.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier search.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted search.")] = False,

@@ -11,7 +11,8 @@ from typing import Any
 from isovi.bench.datasets import DataSet
 
 RESULTS_VERSION = 1
-"""Raised when a measure or the preparation of data changes: results from before are then computed anew."""
+"""Raised when a method, a measure or the preparation of data changes what comes out: results from before are
+then computed anew."""
 
 ALL = "all"  # the split that holds nothing out
 
