@@ -19,7 +19,7 @@ def isovi(*arguments: object) -> Result:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[RunOptions]:
     """What a comparison was asked to do, instead of doing it."""
     options: list[RunOptions] = []
-    monkeypatch.setattr(runner, "run", lambda given, _: options.append(given))
+    monkeypatch.setattr(runner, "run", lambda given, _: options.append(given) or {"done": 1, "failed": 0})
     return options
 
 
@@ -54,6 +54,11 @@ def test_the_command_is_noted_as_it_was_typed(
 def test_presets_come_with_the_package(asked: list[RunOptions], verb: str, preset: str) -> None:
     assert isovi("bench", *verb.split(), "--out", "results").exit_code == 0
     assert asked[0].grid.name == f"{preset}.yaml" and asked[0].grid.is_file()
+
+
+def test_failed_jobs_are_told_by_the_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "run", lambda *_: {"done": 5, "failed": 1})
+    assert isovi("bench", "quick", "--out", "results").exit_code == 1
 
 
 def test_a_wrong_grid_ends_in_one_paragraph(tmp_path: Path) -> None:

@@ -43,7 +43,8 @@ def run_grid(
 ) -> None:
     """Run the jobs of a grid that are not done yet.
 
-    results.parquet has a row for every figure.
+    results.parquet has a row for every figure. A job that fails is a row that says why; the others go on, and
+    the exit status is 1.
 
     Example: [bold]isovi bench run grid.yaml --out results --workers 2[/bold]
     """
@@ -163,4 +164,6 @@ def _run(
 
         quiet()
         command = shlex.join(["isovi", *sys.argv[1:]])
-        run(RunOptions(grid, out, data, ray_address, workers, retry_failed, command), Console())
+        counts = run(RunOptions(grid, out, data, ray_address, workers, retry_failed, command), Console())
+        if counts["failed"]:
+            raise typer.Exit(1)
