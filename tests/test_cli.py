@@ -15,7 +15,8 @@ from anndata import AnnData
 from scipy import sparse
 from typer.testing import CliRunner, Result
 
-from isovi import Constraint, Delaunay, Neighbors, Penalty, cli, cli_console
+from isovi import Constraint, Delaunay, Neighbors, Penalty, cli
+from isovi.cli import console
 from isovi.errors import IsoviError
 from isovi.simulate import simulate
 from isovi.workflow import fit as workflow
@@ -233,7 +234,7 @@ def test_the_entry_point_ends_with_two(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_warnings_are_notes_of_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    cli_console.note(UserWarning("3 spots of adata[mask] share a position. " * 5))
+    console.note(UserWarning("3 spots of adata[mask] share a position. " * 5))
     shown = capsys.readouterr().err
     assert shown.startswith("Note: 3 spots of adata[mask]")
     assert shown.count("\n") == 1

@@ -123,7 +123,7 @@ def test_a_spot_alone_and_few_pairs_do_no_harm(written: Report) -> None:
 
 def test_the_command_is_told_as_typed() -> None:
     assert command("/opt/x/bin/isovi fit 'a b.h5ad' --out run") == "isovi fit 'a b.h5ad' --out run"
-    assert command("/src/isovi/cli.py fit a --out b") == "isovi fit a --out b"
+    assert command("/src/isovi/cli/__main__.py fit a --out b") == "isovi fit a --out b"
     assert command("notebook.py x") == "notebook.py x"
 
 

@@ -24,7 +24,7 @@ from isovi.workflow.finished import LATENT_KEY, Run, read
 _HIGHER_IS_BETTER = {"spearman_distance", "morans_i"}
 _SAME = ("holdout", "seed", "section_key")  # arguments on which the split depends, besides the file
 _MODELS = {"scvi": "IsoSCVI (counts)", "vae": "IsoVAE (Gaussian on log-normalised counts)"}
-_PROGRAMS = ("isovi", "isovi.exe", "cli.py", "__main__.py")
+_PROGRAMS = ("isovi", "isovi.exe", "__main__.py")
 
 
 def summarise(folder: Path, beside: Path | None = None) -> Report:

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from isovi.cli_console import DEFAULT, Debug, quiet, reported
+from isovi.cli.console import DEFAULT, Debug, quiet, reported
 
-PRESETS = Path(__file__).parent / "bench" / "presets"
+PRESETS = Path(__file__).parents[1] / "bench" / "presets"
 
 app = typer.Typer(help="Methods x data sets x seeds: run, resume, tables, figures.", no_args_is_help=True)
 

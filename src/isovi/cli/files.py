@@ -1,0 +1,105 @@
+"""Tissues before a model sees them: ``isovi inspect``, ``isovi pack`` and ``isovi simulate``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from isovi.cli.console import Debug, quiet, reported
+from isovi.cli.options import INPUT, Coordinates, CoordinateSystem, MinCounts, SpatialKey, Table
+
+
+class Kind(StrEnum):
+    """Kind of simulated tissue."""
+
+    layers = "layers"
+    blobs = "blobs"
+    ring = "ring"
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT)],
+    table: Table = None,
+    coordinate_system: CoordinateSystem = None,
+    coordinates: Coordinates = None,
+    debug: Debug = False,
+) -> None:
+    """Say what is in a file or folder, what isovi fit would use of it, and what is missing.
+
+    Known are .h5ad, .zarr of AnnData and SpatialData, Visium, Visium HD and Xenium folders, 10x .h5
+    and counts tables (.csv, .tsv, .parquet).
+
+    Example: [bold]isovi inspect outs[/bold]
+    """
+    from isovi.data.io import Source
+    from isovi.workflow import inspect as workflow
+
+    with reported(debug):
+        quiet()
+        found = workflow.inspect(Source(file, table, coordinate_system, coordinates))
+        Console().print(workflow.table(found))
+        Console().print(workflow.verdict(found), markup=False, highlight=False, soft_wrap=True)
+
+
+def pack(
+    file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT)],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Store to write: .zarr.")],
+    spatial_key: SpatialKey = "spatial",
+    section_key: Annotated[str | None, typer.Option(help="Section in obs; stored one by one.")] = None,
+    table: Table = None,
+    coordinate_system: CoordinateSystem = None,
+    coordinates: Coordinates = None,
+    min_counts: MinCounts = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier store.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Store a tissue so that isovi fit can train on it without holding it in memory.
+
+    Example: [bold]isovi pack atlas.h5ad atlas.zarr --section-key sample[/bold]
+    """
+    from isovi.data.io import Source
+    from isovi.data.pack import pack as run
+
+    with reported(debug):
+        quiet()
+        source = Source(file, table, coordinate_system, coordinates)
+        packed = run(
+            source,
+            out,
+            spatial_key=spatial_key,
+            section_key=section_key,
+            min_counts=min_counts,
+            force=force,
+        )
+        wrote = (
+            f"Packed {packed.n_obs} cells x {packed.n_vars} genes in {packed.n_sections} section(s) to {out}"
+        )
+        Console().print(wrote, markup=False, highlight=False, soft_wrap=True)
+
+
+def simulate(
+    out: Annotated[Path, typer.Option(help="File to write: .h5ad or .zarr.")],
+    kind: Annotated[Kind, typer.Option(help="Kind of tissue.")] = Kind.layers,
+    n_obs: Annotated[int, typer.Option(help="Spots, over all sections.")] = 1000,
+    n_genes: Annotated[int, typer.Option(help="Genes.")] = 500,
+    n_sections: Annotated[int, typer.Option(help="Sections.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of positions and counts.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Write a tissue of known geometry with negative binomial counts.
+
+    Example: [bold]isovi simulate --kind layers --out tissue.h5ad[/bold]
+    """
+    from isovi.data.io import write_atomic
+    from isovi.simulate import simulate as draw
+
+    with reported(debug):
+        adata = draw(kind.value, n_obs, n_genes, n_sections, seed=seed)
+        write_atomic(adata, out, force=force)
+        wrote = f"Wrote {adata.n_obs} spots x {adata.n_vars} genes to {out}"
+        Console().print(wrote, markup=False, highlight=False, soft_wrap=True)

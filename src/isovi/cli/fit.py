@@ -1,0 +1,166 @@
+"""Train: ``isovi fit`` and ``isovi tune``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from isovi.cli.console import DEFAULT, Debug, quiet, reported
+from isovi.cli.options import (
+    INPUT,
+    BatchKey,
+    Coordinates,
+    CoordinateSystem,
+    Holdout,
+    Layer,
+    MaxEpochs,
+    MinCounts,
+    SectionKey,
+    SpatialKey,
+    Table,
+    TopGenes,
+)
+
+
+class Backbone(StrEnum):
+    """Variational autoencoder under the model."""
+
+    scvi = "scvi"
+    vae = "vae"
+
+
+def fit(
+    file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT)],
+    out: Annotated[Path, typer.Option(help="Folder to write, whole or not at all.")],
+    backbone: Annotated[Backbone, typer.Option(help="Counts, or Gaussian on logs.")] = Backbone.scvi,
+    distortion_target: Annotated[
+        float | None,
+        typer.Option(help=f"Tolerated relative distortion, 0-1. {DEFAULT.format('0.2')}", show_default=False),
+    ] = None,
+    penalty: Annotated[
+        float | None,
+        typer.Option(help="Instead, a fixed weight: nats per unit of distortion."),
+    ] = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Same network and training without the term.")
+    ] = False,
+    pairs: Annotated[
+        str,
+        typer.Option(help="Pairs whose distances count, see above."),
+    ] = "all",
+    spatial_key: SpatialKey = "spatial",
+    section_key: SectionKey = None,
+    batch_key: BatchKey = None,
+    label_key: Annotated[str | None, typer.Option(help="Labels in obs to compare domains with.")] = None,
+    layer: Layer = None,
+    table: Table = None,
+    coordinate_system: CoordinateSystem = None,
+    coordinates: Coordinates = None,
+    min_counts: MinCounts = 0,
+    n_top_genes: TopGenes = 2000,
+    n_latent: Annotated[int, typer.Option(help="Latent dimensions.")] = 10,
+    holdout: Holdout = "0.1",
+    max_epochs: MaxEpochs = None,
+    seed: Annotated[int, typer.Option(help="Of split, training and figures.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier run in the folder.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run of the same options.")
+    ] = False,
+    devices: Annotated[int, typer.Option(help="GPUs (or processes) of each machine.")] = 1,
+    nodes: Annotated[int, typer.Option(help="Machines, one launch on each.")] = 1,
+    debug: Debug = False,
+) -> None:
+    """Fit a distance-preserving model: latent, domains, figures of quality, report.
+
+    Spots that are held out take no part in training, in its stopping, or in the choice of genes.
+    Lengths are in spacings: the median distance to the nearest neighbour.
+
+    Pairs: all, knn:6, radius:2.5, delaunay, gaussian:2, domain:KEY, obsp:KEY, or joined by +.
+
+    Example: [bold]isovi fit section.h5ad --out run --holdout 0.25[/bold]
+    """
+    from isovi.graph import parse_pairs
+    from isovi.workflow.fit import FitOptions, distortion_of
+    from isovi.workflow.fit import fit as run
+
+    with reported(debug):
+        quiet()
+        distortion = distortion_of(distortion_target, penalty, plain)
+        options = FitOptions(
+            file, out, backbone.value, distortion, parse_pairs(pairs), spatial_key, section_key, batch_key,
+            label_key, layer, n_top_genes, n_latent, holdout, max_epochs, seed, force, resume, devices, nodes,
+            table, coordinate_system, coordinates, min_counts,
+        )  # fmt: skip
+        if run(options, Console()):  # the first process of several has figures
+            from isovi.report.write import attempt
+
+            Console().print(attempt(out), markup=False, highlight=False, soft_wrap=True)
+
+
+def tune(
+    file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT)],
+    out: Annotated[Path, typer.Option(help="Folder to write, whole or not at all.")],
+    targets: Annotated[str, typer.Option(help="Relative distortions to try.")] = "0.1,0.2,0.3",
+    n_latents: Annotated[str, typer.Option(help="Latent dimensions to try.")] = "10,20",
+    pairs: Annotated[str, typer.Option(help="Pairs to try.")] = "all,all+knn:6",
+    trials: Annotated[
+        int | None,
+        typer.Option(help=f"Try so many of them. {DEFAULT.format('all')}", show_default=False),
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Trials at once.")] = 1,
+    spatial_key: SpatialKey = "spatial",
+    section_key: SectionKey = None,
+    batch_key: BatchKey = None,
+    layer: Layer = None,
+    table: Table = None,
+    coordinate_system: CoordinateSystem = None,
+    coordinates: Coordinates = None,
+    min_counts: MinCounts = 0,
+    n_top_genes: TopGenes = 2000,
+    holdout: Holdout = "0.2",
+    max_epochs: MaxEpochs = None,
+    seed: Annotated[int, typer.Option(help="Of split, training and choice.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier search.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted search.")] = False,
+    debug: Debug = False,
+) -> None:
+    r"""Search target, latent size and pairs for a tissue, and show what can be had for what.
+
+    Settings are compared on validation spots; the best are told on held-out spots, which took no
+    part in the choice. Nothing is picked silently: a table, a picture and a fit command are given.
+
+    Values stand with commas between. Needs Ray: pip install "isovi\[tune]".
+
+    Example: [bold]isovi tune section.h5ad --out tuned --targets 0.15,0.2,0.3 --jobs 4[/bold]
+    """
+    from isovi.workflow import choice
+    from isovi.workflow import tune as workflow
+    from isovi.workflow.fit import FitOptions
+
+    with reported(debug):
+        quiet()
+        console = Console()
+        fit_options = FitOptions(
+            file, out, spatial_key=spatial_key, section_key=section_key, batch_key=batch_key, layer=layer,
+            n_top_genes=n_top_genes, holdout=holdout, max_epochs=max_epochs, seed=seed, force=force,
+            resume=resume, table=table, coordinate_system=coordinate_system, coordinates=coordinates,
+            min_counts=min_counts,
+        )  # fmt: skip
+        found = workflow.tune(
+            workflow.TuneOptions(
+                fit_options,
+                workflow.values_of(targets, float, "--targets"),
+                workflow.values_of(n_latents, int, "--n-latents"),
+                workflow.values_of(pairs, str, "--pairs"),
+                trials,
+                jobs,
+            ),
+            console,
+        )
+        console.print(choice.table(found))
+        for line in choice.words(found):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,37 @@
+"""Cells without positions: ``isovi place``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from isovi.cli.console import Debug, quiet, reported
+from isovi.cli.options import CoordinateSystem, Table
+
+
+def place(
+    run: Annotated[Path, typer.Argument(help="Folder written by isovi fit.")],
+    query: Annotated[Path, typer.Option(help="Cells with raw counts. Never changed.")],
+    out: Annotated[Path, typer.Option(help="File to write: .h5ad or .zarr.")],
+    table: Table = None,
+    coordinate_system: CoordinateSystem = None,
+    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Place cells without positions in the tissue of a run.
+
+    Each gets a position and a radius, in the units of the run, that covers the truth for 90 % of
+    cells like the reference, and a flag if it is unlike them.
+
+    Example: [bold]isovi place run --query cells.h5ad --out placed.h5ad[/bold]
+    """
+    from isovi.workflow.place import PlaceOptions
+    from isovi.workflow.place import place as run_place
+
+    with reported(debug):
+        quiet()
+        run_place(PlaceOptions(run, query, out, seed, force, table, coordinate_system), Console())

@@ -1,0 +1,74 @@
+"""What a run found: ``isovi compare``, ``isovi diagnose`` and ``isovi report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from isovi.cli.console import Debug, quiet, reported
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders written by isovi fit.")],
+    save: Annotated[Path | None, typer.Option(help="Picture of the runs' latents to write.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Print the figures of several runs side by side, and where their pictures are.
+
+    Example: [bold]isovi compare run plain_run --save latents.png[/bold]
+    """
+    from isovi.workflow.compare import draw, pictures, table
+
+    with reported(debug):
+        console = Console()
+        if save is not None:
+            draw(runs, save)
+            console.print(str(save), markup=False, highlight=False, soft_wrap=True)
+        console.print(table(runs))
+        for picture in pictures(runs):
+            console.print(picture, markup=False, highlight=False, soft_wrap=True)
+
+
+def diagnose(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder written by isovi fit.")],
+    debug: Debug = False,
+) -> None:
+    """Measure how well a run keeps distances, held-out spots first.
+
+    Writes diagnosis.json and pictures of profile, certificate, ellipses and map into the folder.
+
+    Example: [bold]isovi diagnose run[/bold]
+    """
+    from isovi.workflow import diagnose as workflow
+
+    with reported(debug):
+        quiet()
+        console, found = Console(), workflow.diagnose(run)
+        console.print(workflow.table(found))
+        for line in (*workflow.certified(found), *workflow.pictures(run), str(run / "diagnosis.json")):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder written by isovi fit.")],
+    beside: Annotated[
+        Path | None,
+        typer.Option(help="Run with the same options and --plain, to compare with."),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write report.html: a verdict in words, linked views of tissue and latent, curves.
+
+    One file that needs no network, to open in a browser and to send to others. isovi fit writes it too.
+
+    Example: [bold]isovi report run --beside plain_run[/bold]
+    """
+    from isovi.report.write import report as write
+
+    with reported(debug):
+        quiet()
+        for line in (*write(run, beside).words(), f"Wrote {run / 'report.html'}"):
+            Console().print(line, markup=False, highlight=False, soft_wrap=True)
