@@ -36,7 +36,7 @@ KEEP_FREED = ":".join(
     f"glibc.malloc.{name}={value}"
     for name, value in (("hugetlb", 1), ("mmap_threshold", GIBIBYTE), ("trim_threshold", 2 * GIBIBYTE))
 )
-"""On Linux a minibatch takes the memory that the one before left: a quarter less processor time."""
+"""On Linux a minibatch takes the memory that the one before left: 7 % less processor time at 2,000 genes."""
 ENVIRONMENT = {**ONE_THREAD, "OMP_WAIT_POLICY": "PASSIVE", "GLIBC_TUNABLES": KEEP_FREED}
 MERGE_SECONDS = 60.0  # between two writings of the joint table
 DIGESTS = "digests.json"
