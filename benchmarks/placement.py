@@ -2,6 +2,7 @@
 
 Run ``python benchmarks/placement.py --data ../shared/data``. Latents and components are kept under ``--out``
 and not made again; every placement is a row of ``results.jsonl``. ``--table`` only prints the tables.
+``--novosparc PYTHON`` adds novoSpaRc, by an interpreter that has it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -47,28 +50,55 @@ def latents(path: Path, method: str, seed: int, holdout: float) -> dict[str, Any
     return {"mean": mean, "coordinates": placement.coordinates, "split": placement.split}
 
 
+def expression(path: Path, seed: int, holdout: float) -> tuple[np.ndarray, np.ndarray]:
+    """Log-normalised expression of every spot, and its set."""
+    adata, placement = quality.prepare(anndata.read_h5ad(path), seed, holdout)
+    totals = np.asarray(adata.X.sum(axis=1)).ravel()
+    train = placement.split == "train"
+    return lognorm(adata.X, target_sum=float(np.median(totals[train]))), placement.split
+
+
 def components(path: Path, seed: int, holdout: float) -> dict[str, Any]:
     """Fifty principal components of log-normalised expression, fitted on training spots."""
-    adata, placement = quality.prepare(anndata.read_h5ad(path), seed, holdout)
-    train = placement.split == "train"
-    totals = np.asarray(adata.X.sum(axis=1)).ravel()
-    expression = lognorm(adata.X, target_sum=float(np.median(totals[train])))
-    return {"pca": PCA(50, random_state=0).fit(expression[train]).transform(expression)}
+    found, split = expression(path, seed, holdout)
+    train = split == "train"
+    return {"pca": PCA(50, random_state=0).fit(found[train]).transform(found)}
 
 
-def baselines(pca: np.ndarray, plain: np.ndarray, backbone: np.ndarray) -> dict[str, tuple[np.ndarray, Any]]:
-    """Features and regression of each baseline."""
+def baselines(pca: np.ndarray, **latents: np.ndarray) -> dict[str, tuple[np.ndarray, Any]]:
+    """Features and regression of each baseline; latents by the name of their method."""
     neighbors = KNeighborsRegressor(10)
     ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-3, 4, 15)))
     forest = RandomForestRegressor(100, min_samples_leaf=3, max_features=0.5, random_state=0)
     return {
         "10-NN, PCA-10": (pca[:, :10], neighbors),
         "10-NN, PCA-50": (pca, neighbors),
-        "10-NN, plain": (plain, neighbors),
-        "10-NN, scVI": (backbone, neighbors),
+        **{f"10-NN, {name}": (latent, neighbors) for name, latent in latents.items()},
         "ridge, PCA-50": (pca, ridge),
         "random forest, PCA-10": (pca[:, :10], forest),
     }
+
+
+def novosparc(
+    python: Path, reference: np.ndarray, positions: np.ndarray, query: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Positions of the query by each variant of novoSpaRc, from log-normalised expression."""
+    script = Path(__file__).with_name("novosparc_places.py")
+    with tempfile.TemporaryDirectory() as folder:
+        asked, found = Path(folder) / "in.npz", Path(folder) / "out.npz"
+        np.savez(asked, reference=reference, positions=positions, query=query)
+        subprocess.run([python, script, asked, found], check=True, stdout=subprocess.DEVNULL)
+        return dict(np.load(found))
+
+
+def transported(
+    given: argparse.Namespace, path: Path, seed: int, latent: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """A row of each variant of novoSpaRc; it is given validation spots too."""
+    found, _ = expression(path, seed, given.holdout)
+    truth, asked = latent["coordinates"].astype(float), latent["split"] == "heldout"
+    places = novosparc(given.novosparc, found[~asked], truth[~asked], found[asked])
+    return [{"method": name, **placement_error(where, truth[asked])} for name, where in places.items()]
 
 
 def run(given: argparse.Namespace, name: str, seed: int) -> list[dict[str, Any]]:
@@ -83,7 +113,10 @@ def run(given: argparse.Namespace, name: str, seed: int) -> list[dict[str, Any]]
     pca = cached(kept / f"{name}__pca__{seed}.npz", lambda: components(path, seed, given.holdout))["pca"]
     rows = placements(latent, normalize(pca[:, :20].astype(float)))
     if given.baselines:
-        rows = compared(latent, baselines(pca, encoded("plain")["mean"], encoded("scvi")["mean"])) + rows
+        others = baselines(pca, plain=encoded("plain")["mean"], scVI=encoded("scvi")["mean"])
+        rows = compared(latent, others) + rows
+    if given.novosparc:
+        rows = transported(given, path, seed, latent) + rows
     return [{"set": name, "seed": seed, **row} for row in rows]
 
 
@@ -139,6 +172,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--holdout", type=float, default=0.25)
     parser.add_argument("--no-baselines", dest="baselines", action="store_false", help="coverage needs none")
+    parser.add_argument("--novosparc", type=Path, help="interpreter that has it")
     parser.add_argument("--table", action="store_true", help="print the tables of what is there, fit nothing")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)

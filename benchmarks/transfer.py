@@ -4,6 +4,7 @@ Run ``python benchmarks/transfer.py --pairs starmap_mpfc_BZ5:starmap_mpfc_BZ9``.
 frames of their own, so two figures count: the error after the similarity that fits all spots best, and the
 error of the others after the rigid motion that fits 50 spots of the query whose positions are known
 (``framed_``). ``--table`` only prints the table: means and standard deviations over seeds.
+``--novosparc PYTHON`` adds novoSpaRc, by an interpreter that has it.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from typing import Any
 import anndata
 import numpy as np
 import pandas as pd
+import placement
 import quality
 import scvi
 import torch
+from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsRegressor
 
 import isovi
@@ -29,6 +32,7 @@ from isovi.geometry.align import similarity
 from isovi.reconstruct.placer import Method
 from isovi.tl import SpatialPlacer, placement_error
 from isovi.tl._features import ExpressionFeatures
+from isovi.tl.metrics import lognorm
 from isovi.workflow.prepare import select_genes, split_spots
 
 EPOCHS = 50  # of fine-tuning
@@ -49,23 +53,62 @@ def read(data: Path, names: list[str], query: str) -> tuple[anndata.AnnData, ann
 
 
 def baselines(
-    reference: anndata.AnnData, asked: anndata.AnnData, validation: np.ndarray, known: np.ndarray
+    reference: anndata.AnnData,
+    asked: anndata.AnnData,
+    validation: np.ndarray,
+    known: np.ndarray,
+    python: Path | None,
 ) -> dict[str, np.ndarray]:
-    """Positions by 10 nearest neighbours among expression features, of the reference and of known spots."""
+    """Positions of the query without isoVI's latents."""
     codes = pd.Categorical(reference.obs["section"]).codes.astype(np.int64)
     placed, units = normalise(reference.obsm["spatial"], codes, list(np.unique(reference.obs["section"])), {})
-    features = ExpressionFeatures().fit(reference.X[~validation])
-    query = features.transform(asked[:, reference.var_names].X.tocsr())
-    regression = KNeighborsRegressor(10)
-    by_reference = regression.fit(features.transform(reference.X), placed).predict(query)
-    by_known = regression.fit(query[known], asked.obsm["spatial"][known]).predict(query)
-    return {
-        "10-NN, PCA-20 (unit length)": by_reference * next(iter(units.values())),
-        f"10-NN among {KNOWN} known": by_known,
+    unit, genes = next(iter(units.values())), asked[:, reference.var_names].copy()
+    target = float(np.median(np.asarray(reference.X[~validation].sum(axis=1))))
+    expression = [lognorm(adata.X, target_sum=target) for adata in (reference, genes)]
+    found = regressed(reference, genes, expression, validation, placed)
+    if python is not None:
+        found |= placement.novosparc(python, expression[0], placed, expression[1])
+    found = {name: where * unit for name, where in found.items()}
+    return {**found, f"10-NN among {KNOWN} known": among_known(reference, genes, validation, known)}
+
+
+def regressed(
+    reference: anndata.AnnData,
+    genes: anndata.AnnData,
+    expression: list[np.ndarray],
+    validation: np.ndarray,
+    placed: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Positions by regression on components of expression or on scVI's latent, learned from the reference."""
+    directions = ExpressionFeatures().fit(reference.X[~validation])
+    found = {
+        "10-NN, PCA-20 (unit length)": KNeighborsRegressor(10)
+        .fit(directions.transform(reference.X), placed)
+        .predict(directions.transform(genes.X.tocsr()))
     }
+    pca = PCA(50, random_state=0).fit(expression[0][~validation])
+    backbone = quality.fit_scvi(reference, np.where(validation, "validation", "train"), None)
+    seen, asked = (
+        placement.baselines(pca.transform(values), scVI=backbone.get_latent_representation(adata))
+        for values, adata in zip(expression, (reference, genes), strict=True)
+    )
+    for name, (features, regression) in seen.items():
+        found[name] = regression.fit(features, placed).predict(asked[name][0])
+    return found
 
 
-def run(data: Path, names: list[str], query: str, seed: int) -> list[dict[str, Any]]:
+def among_known(
+    reference: anndata.AnnData, genes: anndata.AnnData, validation: np.ndarray, known: np.ndarray
+) -> np.ndarray:
+    """Positions by regression on expression, learned from the known spots of the query itself."""
+    directions = ExpressionFeatures().fit(reference.X[~validation])
+    query = directions.transform(genes.X.tocsr())
+    return KNeighborsRegressor(10).fit(query[known], genes.obsm["spatial"][known]).predict(query)
+
+
+def run(
+    data: Path, names: list[str], query: str, seed: int, python: Path | None = None
+) -> list[dict[str, Any]]:
     """Rows of one transfer."""
     scvi.settings.seed = seed
     torch.set_num_threads(quality.THREADS)
@@ -74,7 +117,7 @@ def run(data: Path, names: list[str], query: str, seed: int) -> list[dict[str, A
     known = np.zeros(asked.n_obs, dtype=bool)
     known[np.random.default_rng(seed).permutation(asked.n_obs)[:KNOWN]] = True
     found: dict[str, tuple[np.ndarray, Any]] = {
-        name: (where, None) for name, where in baselines(reference, asked, validation, known).items()
+        name: (where, None) for name, where in baselines(reference, asked, validation, known, python).items()
     }
     isovi.IsoSCVI.setup_anndata(reference, section_key="section")
     for method, distortion in (("isovi", isovi.Constraint()), ("plain", isovi.Penalty(0.0))):
@@ -142,13 +185,14 @@ def main() -> None:
     parser.add_argument("--pairs", nargs="+", default=["starmap_mpfc_BZ5:starmap_mpfc_BZ9"], help="A+B:QUERY")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/transfer.jsonl"))
+    parser.add_argument("--novosparc", type=Path, help="interpreter that has it")
     parser.add_argument("--table", action="store_true", help="print the table of what is there, fit nothing")
     given = parser.parse_args()
     logging.getLogger("scvi").setLevel(logging.WARNING)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     for pair, seed in itertools.product([] if given.table else given.pairs, given.seeds):
         names, query = pair.split(":")
-        rows = run(given.data, names.split("+"), query, seed)
+        rows = run(given.data, names.split("+"), query, seed, given.novosparc)
         with given.out.open("a") as file:
             file.writelines(json.dumps({"reference": names.split("+"), **row}) + "\n" for row in rows)
     print(report(pd.read_json(given.out, lines=True)))
