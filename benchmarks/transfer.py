@@ -1,10 +1,10 @@
 """Positions in another section: fit on some sections, place a further one, beside baselines.
 
 Run ``python benchmarks/transfer.py --pairs starmap_mpfc_BZ5:starmap_mpfc_BZ9``. Sections have
-frames of their own, so two figures count: the error after the similarity that fits all spots best, and the
-error of the others after the rigid motion that fits 50 spots of the query whose positions are known
-(``framed_``). ``--table`` only prints the table: means and standard deviations over seeds.
-``--novosparc PYTHON`` adds novoSpaRc, by an interpreter that has it.
+frames of their own: those of the reference are laid upon the first by their centres, and two figures count,
+the error after the similarity that fits all spots best, and the error of the others after the rigid motion
+that fits 50 spots of the query whose positions are known (``framed_``). ``--table`` only prints the table:
+means and standard deviations over seeds. ``--novosparc PYTHON`` adds novoSpaRc, by an interpreter that has it.
 """
 
 from __future__ import annotations
@@ -40,11 +40,13 @@ KNOWN = 50  # spots of the query whose positions are known, where any are
 
 
 def read(data: Path, names: list[str], query: str) -> tuple[anndata.AnnData, anndata.AnnData]:
-    """The reference's sections joined, and the query, on genes chosen on the reference."""
+    """The reference's sections joined in the frame of the first, and the query, on the reference's genes."""
     sections = [anndata.read_h5ad(data / f"{name}.h5ad") for name in names]
+    centre = sections[0].obsm["spatial"].mean(axis=0)
     for adata, name in zip(sections, names, strict=True):
         adata.obs = pd.DataFrame({"section": name}, index=[f"{name}_{cell}" for cell in adata.obs_names])
-        adata.obsm = {"spatial": np.asarray(adata.obsm["spatial"], dtype=float)}
+        where = np.asarray(adata.obsm["spatial"], dtype=float)
+        adata.obsm = {"spatial": where - where.mean(axis=0) + centre}
     reference, asked = anndata.concat(sections, join="inner"), anndata.read_h5ad(data / f"{query}.h5ad")
     asked.obs_names = [f"{query}_{cell}" for cell in asked.obs_names]
     reference = reference[:, reference.var_names.isin(asked.var_names)].copy()
@@ -68,7 +70,7 @@ def baselines(
     found = regressed(reference, genes, expression, validation, placed)
     if python is not None:
         found |= placement.novosparc(python, expression[0], placed, expression[1])
-    found = {name: where * unit for name, where in found.items()}
+    found = {name: where * unit + reference.obsm["spatial"].mean(axis=0) for name, where in found.items()}
     return {**found, f"10-NN among {KNOWN} known": among_known(reference, genes, validation, known)}
 
 
