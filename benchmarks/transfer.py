@@ -4,7 +4,7 @@ Run ``python benchmarks/transfer.py --pairs starmap_mpfc_BZ5:starmap_mpfc_BZ9``.
 frames of their own: those of the reference are laid upon the first by their centres, and two figures count,
 the error after the similarity that fits all spots best, and the error of the others after the rigid motion
 that fits 50 spots of the query whose positions are known (``framed_``). ``--table`` only prints the table:
-means and standard deviations over seeds. ``--novosparc PYTHON`` adds novoSpaRc, by an interpreter that has it.
+means and standard deviations over seeds. ``--novosparc PYTHON``, an interpreter that has it, adds novoSpaRc.
 """
 
 from __future__ import annotations
