@@ -223,7 +223,7 @@ def test_installed_peers_embed_a_small_tissue(name):
         pytest.skip(f"the peer {name} is not installed in {environments.home()}")
     rng = np.random.default_rng(1)
     grid = np.stack(np.meshgrid(np.arange(15.0), np.arange(8.0)), -1).reshape(-1, 2)
-    rates = np.exp(rng.normal(0, 0.4, 60) + np.outer(grid[:, 0] > 7, rng.normal(0, 1.0, 60)))
+    rates = np.exp(rng.normal(0, 0.4, 40) + np.outer(grid[:, 0] > 7, rng.normal(0, 1.0, 40)))  # fewer than 50
     spots = AnnData(sparse.csr_matrix(rng.poisson(4 * rates).astype(np.float32)))
     spots.obs["section"] = "all"
     rows = np.sort(rng.permutation(120)[:100])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partialmethod
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ def embed(
     x, y = np.asarray(adata.obsm["spatial"])[:, :2].T
     distance = SpaGCN.calculate_adj_matrix(x=x, y=y, histology=False)
     scale = SpaGCN.search_l(neighbourhood, distance)
+    # The search for a resolution trains as well, without a word on the number of components.
+    SpaGCN.SpaGCN.train = partialmethod(SpaGCN.SpaGCN.train, num_pcs=min(n_components, *adata.shape))
     seeds = {"r_seed": seed, "t_seed": seed, "n_seed": seed}
     resolution = SpaGCN.search_res(
         adata, distance, scale, n_domains, start=0.7, step=0.1, tol=5e-3, lr=0.05, max_epochs=20, **seeds
@@ -43,7 +46,6 @@ def embed(
     model.train(
         adata,
         distance,
-        num_pcs=min(n_components, *adata.shape),
         init_spa=True,
         init="louvain",
         res=resolution,
