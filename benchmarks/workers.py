@@ -3,6 +3,7 @@
 Run ``python benchmarks/workers.py``. Each job sleeps, so that the ratio is the harness's on any machine,
 busy or not: a process for each job, preparing data, measuring, writing. Starting Ray and its workers, which a
 comparison does once, is told apart. RAY_worker_niceness=0 keeps workers of a busy machine from waiting.
+``--fits`` trains models instead, for a quiet machine.
 """
 
 from __future__ import annotations
@@ -30,13 +31,22 @@ def sleeper(task: Task, *, seconds: float) -> Fitted:
 """
 
 
+FITS = ("vae", "scvi", "isovae", "isoscvi")
+EPOCHS = 150
+
+
 def write_grid(folder: Path, name: str, jobs: int, seconds: float) -> Path:
-    """A grid of jobs that sleep."""
+    """A grid of jobs that sleep, or that fit models if for no seconds."""
     (folder / "adapter.py").write_text(ADAPTER)
+    if seconds:
+        size, methods = {"n_obs": 100, "n_genes": 20}, [{"name": "sleeper", "settings": {"seconds": seconds}}]
+    else:
+        size, methods = {"n_obs": 500, "n_genes": 150}, list(FITS)
     grid = {
-        "datasets": [{"name": "tissue", "simulate": {"n_obs": 100, "n_genes": 20}}],
-        "methods": [{"name": "sleeper", "settings": {"seconds": seconds}}],
-        "seeds": list(range(jobs)),
+        "datasets": [{"name": "tissue", "simulate": size}],
+        "methods": methods,
+        "max_epochs": EPOCHS,
+        "seeds": list(range(jobs // len(methods))),
         "metrics": ["morans_i"],
         "adapters": ["adapter.py"],
     }
@@ -64,14 +74,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=15.0, help="that each job sleeps")
+    parser.add_argument("--fits", action="store_true", help="train models instead, a multiple of 4 jobs")
     given = parser.parse_args()
+    given.seconds = 0 if given.fits else given.seconds
     taken = {}
     for workers in (1, 2):
         with tempfile.TemporaryDirectory() as folder:
             start, taken[workers] = timed(Path(folder), workers, given.jobs, given.seconds)
-        about = (
-            f"{given.jobs} jobs of {given.seconds:g} s in {taken[workers]:.1f} s, started in {start:.1f} s"
-        )
+        kind = "fits" if given.fits else f"jobs of {given.seconds:g} s"
+        about = f"{given.jobs} {kind} in {taken[workers]:.1f} s, started in {start:.1f} s"
         print(f"{workers} worker(s): {about}", flush=True)
     print(f"ratio {taken[2] / taken[1]:.3f}")
 
