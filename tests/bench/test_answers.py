@@ -75,7 +75,8 @@ def test_answers_say_what_is_missing(made, make):
     plan = results.jobs_in(make(seeds=(0, 1, 2, 3, 4), methods=names))
     first, *more = answers(made[made["variant"].isin(names)], plan)["What the answers stand on"]
     assert first == "23 of 60 jobs are done, on 3 data sets, 1 failed and 36 are still to come."
-    assert "isoscvi: 6 of 15 jobs done (2 of 5 seeds a data set), 9 to come." in more
+    lack = "each 6 of 15 jobs done (2 of 5 seeds a data set), 9 to come."
+    assert f"scvi; isoscvi; isoscvi, shuffled: {lack}" in more
 
 
 def test_questions_without_jobs_are_left_open(make):

@@ -45,6 +45,11 @@ def test_sentences_name_what_lacks(states):
     ]
 
 
+def test_methods_that_lack_the_same_share_a_sentence(states):
+    states.loc[states["label"].isin(["vae", "scvi"]) & (states["seed"] == 1), "status"] = "to come"
+    assert unfinished(states)[1] == "vae; scvi: each 3 of 6 jobs done (1 of 2 seeds a data set), 3 to come."
+
+
 def test_failures_tell_why_but_not_where_the_machine_keeps_its_files(states):
     rows = failures(states)
     assert rows is not None

@@ -56,17 +56,20 @@ def seeds(part: pd.DataFrame) -> str:
 
 
 def unfinished(states: pd.DataFrame) -> list[str]:
-    """A sentence for each method that lacks jobs."""
+    """Sentences on the methods that lack jobs, those that lack the same in one."""
     parts = dict(tuple(states.groupby("label")))
-    lacking = [name for name in ordered(set(parts)) if (parts[name]["status"] != DONE).any()]
-    return [_lack(name, parts[name]) for name in lacking]
+    alike: dict[str, list[str]] = {}
+    for name in ordered(set(parts)):
+        if (parts[name]["status"] != DONE).any():
+            alike.setdefault(_lack(parts[name]), []).append(name)
+    return [f"{'; '.join(names)}: {'each ' * (len(names) > 1)}{lack}." for lack, names in alike.items()]
 
 
-def _lack(name: str, part: pd.DataFrame) -> str:
+def _lack(part: pd.DataFrame) -> str:
     numbers = count(part)
     lacks = [f"{numbers[state]} {state}" for state in (FAILED, "to come") if numbers[state]]
     done = f"{numbers[DONE]} of {numbers['all']} jobs done ({seeds(part)} seeds a data set)"
-    return f"{name}: {done}, {', '.join(lacks)}."
+    return f"{done}, {', '.join(lacks)}"
 
 
 def failures(states: pd.DataFrame) -> Table | None:
