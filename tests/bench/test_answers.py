@@ -56,7 +56,7 @@ def test_memorised_gains_stand_beside_true_ones(rivalry):
 
 
 def test_sensitivity_names_range_and_best_values(found):
-    (told,) = [text for text in sensitivity(curves(found)) if text.startswith("**isoscvi α**")]
+    (told,) = [text for text in sensitivity(curves(found)) if text.startswith("**isoscvi: α**")]
     assert "4 values from 1 to 300, 3 data sets" in told
     assert "Spearman of distances: +0.03 at 1 to +0.31 at 300; the best value is 300 on 3 data sets" in told
     assert "300 everywhere is 0.00 short" in told

@@ -50,7 +50,7 @@ def test_errors_are_ratios_to_the_plain_backbone_with_a_panel_per_decoder(found)
 def test_sensitivity_draws_each_data_set_and_the_mean(found):
     figure = sensitivity(found, "penalty")
     titles = [ax.get_title() for ax in figure.axes]
-    assert titles[0].startswith("isoscvi α") and len(titles) == 5
+    assert titles[0].startswith("isoscvi: α") and len(titles) == 5
     lines = {line.get_linewidth(): line for line in figure.axes[1].get_lines() if len(line.get_xdata()) == 4}
     assert figure.axes[1].get_xscale() == "log" and lines[2].get_xdata()[-1] == 300
     assert lines[2].get_ydata()[-1] == pytest.approx(0.7 * 0.4 * 1.1, abs=0.02)
@@ -60,8 +60,8 @@ def test_sensitivity_draws_each_data_set_and_the_mean(found):
 def test_tradeoff_has_a_curve_per_method_and_setting(found):
     left, right = tradeoff(found).axes
     labels = {line.get_label() for line in left.get_lines()}
-    assert labels == {"isoscvi α", "isoscvi target", "isovae", "isovae-penalty", "plain backbone"}
-    (curve,) = [line for line in right.get_lines() if line.get_label() == "isoscvi α"]
+    assert labels == {"isoscvi: α", "isoscvi: target", "isovae", "isovae-penalty", "plain backbone"}
+    (curve,) = [line for line in right.get_lines() if line.get_label() == "isoscvi: α"]
     assert len(curve.get_xdata()) == 4 and (np.diff(curve.get_ydata()) > 0).all()
 
 

@@ -58,6 +58,8 @@ def test_baselines_come_first_and_controls_follow_their_method():
     assert results.ordered(names) == [
         *("pca", "vae", "isoscvi", "isoscvi, shuffled", "alpha", "alpha, shuffled", "zeta")
     ]
+    swept = ["isovae", "a-0.05", "a-0.3", "a-3", "a-3, shuffled", "a-20", "a-100", "b", "b2"]
+    assert results.ordered(set(swept)) == swept
 
 
 def test_the_plan_is_of_jobs_to_come_too_and_of_those_of_earlier_grids(make, tmp_path):

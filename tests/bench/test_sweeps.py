@@ -19,8 +19,8 @@ def found(make):
 def test_each_setting_is_on_the_curve_of_its_method(found):
     levels = swept(found).groupby("curve")["level"].unique().map(sorted)
     assert levels.to_dict() == {
-        "isoscvi α": [1, 10, 100, 300],
-        "isoscvi target": [0.1, Constraint.target, 0.4],
+        "isoscvi: α": [1, 10, 100, 300],
+        "isoscvi: target": [0.1, Constraint.target, 0.4],
     }
 
 
@@ -34,7 +34,7 @@ def test_other_settings_make_another_curve(found):
         settings=[json.dumps(json.loads(text) | {"relative": False}) for text in raw["settings"]]
     )
     both = swept(results.pd.concat([found, raw]))
-    assert sorted(both.loc[both["curve"] == "isoscvi α relative=False", "level"].unique()) == [1, 100]
+    assert sorted(both.loc[both["curve"] == "isoscvi: α (relative=False)", "level"].unique()) == [1, 100]
 
 
 def test_changes_are_from_the_plain_backbone(found):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -174,10 +175,15 @@ def _has_knob(settings: str) -> bool:
 
 
 def ordered(labels: set[str] | pd.Index) -> list[str]:
-    """Labels with baselines first, then ours, then the others, each followed by its control."""
+    """Labels with baselines first, then ours, then the others, each followed by its control; 3 before 100."""
     ours = [name for backbone in BACKBONES for name in backbone.variants]
     first = [label(name, shuffled) for name in ("pca", "scvi-default", *ours) for shuffled in (False, True)]
-    return sorted(labels, key=lambda name: (first.index(name) if name in first else len(first), name))
+
+    def place(name: str) -> tuple[int, list[tuple[str, float]]]:
+        parts = [(text, float(digits or 0)) for text, digits in re.findall(r"(\D*)(\d+(?:\.\d+)?|$)", name)]
+        return first.index(name) if name in first else len(first), parts
+
+    return sorted(labels, key=place)
 
 
 def known(found: pd.DataFrame) -> pd.DataFrame:

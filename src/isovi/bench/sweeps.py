@@ -48,8 +48,8 @@ def _place(decoder: str, method: str, settings: str) -> tuple[str, str, float, s
     knob = "penalty" if asked.get("penalty") is not None else "target"
     default = Constraint.target if method in _DEFAULT else float("nan")
     level = default if asked.get(knob) is None else float(asked[knob])
-    others = {key: value for key, value in sorted(asked.items()) if key not in KNOBS}
-    name = " ".join([method, KNOBS[knob], *(f"{key}={value}" for key, value in others.items())])
+    others = ", ".join(f"{key}={value}" for key, value in sorted(asked.items()) if key not in KNOBS)
+    name = f"{method}: {KNOBS[knob]}" + (f" ({others})" if others else "")
     return _DECODERS[decoder].title, knob, level, name
 
 
