@@ -18,10 +18,11 @@ KNOWN = ("target", "penalty", "normalization", "relative", "distance", "scale", 
 def isometry(task: Task, **settings: Any) -> Fitted:
     """Isometry regularisation of the VAE's latent (Beshkov et al. 2022).
 
-    Taken from the paper: to the loss is added how far pairwise distances of the representation are from
-    those of the input, ``mean |d_Z - d_X|`` over pairs of a minibatch. What differs: the loss that it is
-    added to is that of isoVI's VAE, not cross-entropy, so there are no classes and all pairs of a minibatch
-    count; and, as everywhere here, distances are compared up to one scale λ that the model finds, since
+    Taken from the authors: to the loss is added how far pairwise distances of the representation are from
+    those of the input, over pairs of a minibatch. What differs: the loss that it is added to is that of
+    isoVI's VAE, not cross-entropy, so there are no classes and all pairs of a minibatch count, not those
+    within a class; differences count by their absolute value, not squared as in the code that the authors
+    published; and, as everywhere here, distances are compared up to one scale λ that the model finds, since
     the prior decides how far the latent spreads: the term is isoVI's, with d_X in the place of d_S. d_X
     is Euclidean between log-normalised expressions (library size 10,000), of the minibatch only.
 
