@@ -47,6 +47,15 @@ def test_changes_are_from_the_plain_backbone(found):
     )
 
 
+def test_settings_are_compared_over_the_same_seeds(found):
+    swept_once = found["variant"].isin(["isoscvi-target-0.1", "isoscvi-target-0.4"]) & (found["seed"] == 1)
+    cells = curves(found[~swept_once])
+    assert set(cells.loc[cells["knob"] == "target", "trials"]) == {1}
+    assert set(cells.loc[cells["knob"] == "penalty", "trials"]) == {2}
+    seed = curves(found[found["seed"] == 0]).query("knob == 'target'")["change"]
+    assert cells.query("knob == 'target'")["change"].tolist() == pytest.approx(seed.tolist())
+
+
 def test_means_are_over_data_sets_with_every_setting(found):
     lost = (found["variant"] == "isoscvi-target-0.1") & (found["dataset"] == "a")
     cells = complete(curves(found[~lost]))

@@ -10,7 +10,7 @@ import pandas as pd
 from isovi.bench.catalogue import METRICS, Metric
 from isovi.bench.compare import by_dataset, changes
 from isovi.bench.rendering import Table, percent, signed
-from isovi.bench.results import BACKBONES, KINDS
+from isovi.bench.results import BACKBONES, KINDS, TRIAL
 from isovi.model.objective import Constraint
 
 KNOBS = {"penalty": "α", "target": "target"}
@@ -77,12 +77,18 @@ def curves(found: pd.DataFrame) -> pd.DataFrame:
 
 def _curve(part: pd.DataFrame, plain: pd.DataFrame) -> pd.DataFrame:
     """Settings take the place of labels, so that one variant under two names counts once."""
-    levels = part.assign(label=part["level"].map(str))
+    levels = _matched(part).assign(label=part["level"].map(str))
     together = pd.concat([levels, plain])
     cells = by_dataset(changes(together, str(plain["label"].iloc[0]) if len(plain) else ""))
     cells = cells[cells["label"].isin(levels["label"])]
     same = {key: part[key].iloc[0] for key in ("backbone", "knob", "curve")}
     return cells.assign(level=cells["label"].astype(float), **same)
+
+
+def _matched(part: pd.DataFrame) -> pd.DataFrame:
+    """Trials with the most settings of their data set: a default run with more seeds has no other mean."""
+    settings = part.groupby(list(TRIAL))["level"].transform("nunique")
+    return part[settings == settings.groupby(part["dataset"]).transform("max")]
 
 
 def complete(cells: pd.DataFrame) -> pd.DataFrame:
