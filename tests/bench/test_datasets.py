@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import tarfile
+from io import BytesIO
 from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import Request
 
 import anndata
+import h5py
 import numpy as np
 import pytest
 import scanpy as sc
+from matplotlib import image
 
 from isovi.bench.datasets import DataSet, examine, load, visium
 from isovi.errors import InputError
@@ -75,30 +82,77 @@ def test_paths_are_relative_to_a_folder(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------- downloads
 
 
-def test_a_section_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, Path]] = []
+class Served(BytesIO):
+    """What comes over the network."""
 
-    def download(name: str) -> anndata.AnnData:
-        asked.append((name, sc.settings.datasetdir))
-        adata = simulate("layers", 30, 5)
-        adata.uns["spatial"] = {name: {"images": {"hires": np.zeros((4, 4))}}}
-        return adata
+    def info(self) -> dict[str, str]:
+        return {"content-length": str(len(self.getvalue()))}
 
-    monkeypatch.setattr(sc.datasets, "visium_sge", download)
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Addresses that were asked for, of a server that has one section as 10x Genomics publishes it."""
+    published = {"matrix.h5": counts_of_10x(tmp_path), "_spatial.tar.gz": pictures_of_10x(tmp_path)}
+    asked: list[str] = []
+
+    def open_address(request: Request, *_: Any, **__: Any) -> Served:
+        asked.append(request.full_url)
+        return Served(next(held for end, held in published.items() if request.full_url.endswith(end)))
+
+    monkeypatch.setattr("urllib.request.urlopen", open_address)
+    return asked
+
+
+def counts_of_10x(folder: Path) -> bytes:
+    """Three genes, two of one name, in four spots; gene g of spot s has g + s + 1 counts."""
+    with h5py.File(folder / "matrix.h5", "w") as file:
+        file.attrs["library_ids"] = np.array(["V1_Mouse"], dtype="S")
+        group = file.create_group("matrix")
+        group["barcodes"] = np.array([f"spot{i}-1" for i in range(4)], dtype="S")
+        group["data"] = (np.arange(4)[:, None] + np.arange(3) + 1).ravel().astype(np.int32)
+        group["indices"], group["indptr"] = np.tile(np.arange(3), 4), np.arange(0, 13, 3)
+        group["shape"] = np.array([3, 4], dtype=np.int32)
+        features = {"id": ["E1", "E2", "E3"], "name": ["Actb", "Actb", "Mbp"]}
+        for name, values in {
+            **features,
+            "feature_type": ["Gene Expression"] * 3,
+            "genome": ["mm10"] * 3,
+        }.items():
+            group[f"features/{name}"] = np.array(values, dtype="S")
+    return (folder / "matrix.h5").read_bytes()
+
+
+def pictures_of_10x(folder: Path) -> bytes:
+    """Pictures, their scale and positions: x = 10, 20, 30, 40 and y = 5, 6, 7, 8."""
+    spatial = folder / "spatial"
+    spatial.mkdir()
+    for name in ("hires", "lowres"):
+        image.imsave(spatial / f"tissue_{name}_image.png", np.zeros((4, 4, 3)))
+    (spatial / "scalefactors_json.json").write_text('{"spot_diameter_fullres": 1.0}')
+    rows = [f"spot{i}-1,1,0,{i},{5 + i},{10 * (i + 1)}" for i in range(4)]
+    (spatial / "tissue_positions_list.csv").write_text("\n".join(rows))
+    with tarfile.open(folder / "spatial.tar.gz", "w:gz") as archive:
+        archive.add(spatial, "spatial")
+    return (folder / "spatial.tar.gz").read_bytes()
+
+
+def test_a_section_is_downloaded_once(tmp_path: Path, asked: list[str]) -> None:
     before = sc.settings.datasetdir.resolve()
     for _ in range(2):
-        placed = DataSet(name="x", visium="V1_Mouse").placed(tmp_path, tmp_path / "data")
-    assert asked == [("V1_Mouse", tmp_path / "data" / "visium")]
+        placed = DataSet(name="x", visium="V1_Mouse").placed(tmp_path, tmp_path / "new" / "data")
+    assert len(asked) == 2 and all("/V1_Mouse/V1_Mouse_" in address for address in asked)
     assert sc.settings.datasetdir.resolve() == before
     adata = load(placed)
-    assert adata.n_obs == 30 and not adata.uns
+    np.testing.assert_array_equal(adata.X.toarray(), np.arange(4)[:, None] + np.arange(3) + 1)
+    np.testing.assert_array_equal(adata.obsm["spatial"], [[10, 5], [20, 6], [30, 7], [40, 8]])
+    assert adata.var_names.is_unique and not adata.uns
 
 
 def test_offline_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def download(_: str) -> anndata.AnnData:
-        raise OSError("no route to host")
+    def open_address(*_: Any, **__: Any) -> None:
+        raise URLError("no route to host")
 
-    monkeypatch.setattr(sc.datasets, "visium_sge", download)
+    monkeypatch.setattr("urllib.request.urlopen", open_address)
     with pytest.raises(InputError, match=r"no route to host.*takes a network.*V1_Mouse\.h5ad"):
-        visium("V1_Mouse", tmp_path)
-    assert not list(tmp_path.glob("*.h5ad"))
+        visium("V1_Mouse", tmp_path / "new" / "data")
+    assert not list(tmp_path.rglob("*.h5ad"))

@@ -218,7 +218,9 @@ def visium(name: str, cache: Path) -> Path:
 
 
 def _download(name: str, cache: Path) -> AnnData:
-    before, sc.settings.datasetdir = sc.settings.datasetdir, cache / "visium"
+    folder = cache / "visium"
+    folder.mkdir(parents=True, exist_ok=True)  # scanpy makes no parents
+    before, sc.settings.datasetdir = sc.settings.datasetdir, folder
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of names, and of where else the function is to be had
