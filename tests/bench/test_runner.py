@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,11 +22,11 @@ import ray
 import yaml
 from rich.console import Console
 
-from isovi.bench import runner
+from isovi.bench import runner, task
 from isovi.bench.datasets import DataSet
 from isovi.bench.job import Job
 from isovi.bench.runner import RunOptions, Tally, missing, run
-from isovi.bench.store import SCHEMA, Outcome
+from isovi.bench.store import SCHEMA, Outcome, Store
 from isovi.errors import InputError
 
 ADAPTER = Path(__file__).with_name("tiny_adapter.py")
@@ -191,6 +193,25 @@ def test_a_missing_file_is_refused_before_anything_runs(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match=r'There is no ".*a\.h5ad"'):
         run(RunOptions(tmp_path / "grid.yaml", tmp_path / "out"))
+
+
+def test_stopped_it_writes_what_there_is_and_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(todo: list[Job], *rest: Any) -> None:
+        (store,) = (each for each in rest if isinstance(each, Store))
+        store.write(todo[0], task.find(todo[0].method), Outcome({"train": {"morans_i": 0.5}}))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "_run", stopped)
+    monkeypatch.setattr(runner, "cluster", lambda _: nullcontext())
+    monkeypatch.setattr(runner, "at_once", lambda _: 1)
+    write_grid(tmp_path)
+    console = Console(file=StringIO(), width=200)
+    with pytest.raises(KeyboardInterrupt):
+        run(RunOptions(tmp_path / "grid.yaml", tmp_path / "out"), console)
+    assert "Stopped. The same command goes on" in console.file.getvalue()
+    assert pd.read_parquet(tmp_path / "out" / "results.parquet")["value"].tolist() == [0.5]
 
 
 @pytest.mark.parametrize(

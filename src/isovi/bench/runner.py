@@ -74,6 +74,8 @@ def run(options: RunOptions, console: Console | None = None) -> dict[str, int]:
     ------
     InputError
         If the grid, a data set or a method cannot be used: before anything is run.
+    KeyboardInterrupt
+        If it is stopped, after the results there are have been written.
     """
     console = console or Console(quiet=True)
     _check(options)
@@ -89,6 +91,9 @@ def run(options: RunOptions, console: Console | None = None) -> dict[str, int]:
         if todo:
             with cluster(options), Tally(todo, console) as tally:
                 _run(todo, jobs, at_once(options), grid.keep_latents, store, tally)
+    except KeyboardInterrupt:
+        _say(console, f"Stopped. The same command goes on: jobs that are done are kept in {store.folder}")
+        raise
     finally:
         store.merge(jobs)
     return _conclude(jobs, store, console)
