@@ -112,13 +112,10 @@ def counts_of_10x(folder: Path) -> bytes:
         group["data"] = (np.arange(4)[:, None] + np.arange(3) + 1).ravel().astype(np.int32)
         group["indices"], group["indptr"] = np.tile(np.arange(3), 4), np.arange(0, 13, 3)
         group["shape"] = np.array([3, 4], dtype=np.int32)
-        features = {"id": ["E1", "E2", "E3"], "name": ["Actb", "Actb", "Mbp"]}
-        for name, values in {
-            **features,
-            "feature_type": ["Gene Expression"] * 3,
-            "genome": ["mm10"] * 3,
-        }.items():
-            group[f"features/{name}"] = np.array(values, dtype="S")
+        features = group.create_group("features")
+        features["id"], features["genome"] = np.array(["E1", "E2", "E3"], "S"), np.array(["mm10"] * 3, "S")
+        features["name"] = np.array(["Actb", "Actb", "Mbp"], "S")
+        features["feature_type"] = np.array(["Gene Expression"] * 3, "S")
     return (folder / "matrix.h5").read_bytes()
 
 

@@ -65,6 +65,20 @@ def test_tradeoff_has_a_curve_per_method_and_setting(found):
     assert len(curve.get_xdata()) == 4 and (np.diff(curve.get_ydata()) > 0).all()
 
 
+def test_tradeoff_shows_single_points_over_the_data_sets_of_the_curves(found):
+    on_curves = found["variant"].str.startswith("isoscvi")
+    of_one = tradeoff(found[~on_curves | (found["dataset"] == "a")])
+    alone = tradeoff(found[found["dataset"] == "a"])
+    of_two = tradeoff(found)
+    places = [
+        next(
+            line.get_xydata().tolist() for line in figure.axes[1].get_lines() if line.get_label() == "isovae"
+        )
+        for figure in (of_one, alone, of_two)
+    ]
+    assert places[0] == places[1] != places[2]
+
+
 def test_ranking_marks_methods_that_average_over_the_graph(found):
     train, held_out = ranking(found).axes
     names = [label.get_text() for label in train.get_yticklabels()]

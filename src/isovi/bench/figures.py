@@ -272,10 +272,12 @@ def tradeoff(found: pd.DataFrame) -> Figure | None:
     Returns
     -------
     Means over data sets; each point of a curve is a value of its setting. Methods with a likelihood that
-    were run at one setting are single points.
+    were run at one setting are single points, over the data sets of the curves if there are any.
     """
     held_out = found[(found["set"] == "heldout") & ~found["shuffled"]]
-    curves, points = _swept(held_out), _points(held_out)
+    cells = sweeps.complete(sweeps.curves(held_out))
+    of_curves = held_out["dataset"].isin(cells["dataset"]) | cells.empty
+    curves, points = _swept(cells), _points(held_out[of_curves])
     if not curves and points.empty:
         return None
     figure, axes = _grid(1, 2, (4.6, 3.8))
@@ -286,9 +288,8 @@ def tradeoff(found: pd.DataFrame) -> Figure | None:
     return figure
 
 
-def _swept(held_out: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def _swept(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Mean changes by level and metric, of each curve."""
-    cells = sweeps.complete(sweeps.curves(held_out))
     return {
         str(name): part.pivot_table(index="level", columns="metric", values="change")
         for name, part in cells.groupby("curve")
