@@ -209,7 +209,7 @@ def test_every_kind_of_pairs_trains(tissue: AnnData, quickly: Callable, pairs: P
     history = model.history_["relative_distortion_train"].to_numpy(float)
     assert len(history) == 2 and np.isfinite(history).all() and (history > 0).all()
     assert model.distance_scale > 0
-    assert model.module.objective.weights is None and model.module.objective.meeting is None
+    assert model.module.objective.weights is None and model.module.objective.inclusion is None
     assert model._data_splitter_cls is made
     assert np.isfinite(model.get_elbo())
 

@@ -10,9 +10,9 @@ import torch
 from scipy.spatial.distance import cdist
 
 from isovi import Constraint, InputError, Penalty
-from isovi.data.sampler import PatchBatchSampler
+from isovi.data.loading.inclusion import InclusionProbability
+from isovi.data.loading.sampler import PatchBatchSampler
 from isovi.geometry.distortion import profile_scale
-from isovi.geometry.meeting import Meeting
 from isovi.geometry.pairs import PairSet
 from isovi.graph import AllPairs, Neighbors, Tissue
 from isovi.model.objective import (
@@ -346,9 +346,14 @@ def test_the_papers_loss_on_patches_is_unbiased() -> None:
     objective = objective_of(
         Penalty(3.0, relative=False, normalization="paper", scale="learned"), training=False
     )
-    objective.weights, objective.meeting = (AllPairs() | Neighbors(3)).fit(tissue), Meeting(n)
+    objective.weights, objective.inclusion = (AllPairs() | Neighbors(3)).fit(tissue), InclusionProbability(n)
     sampler = PatchBatchSampler(
-        coordinates[cells], tissue.section[cells], cells, batch_size=16, meeting=objective.meeting, rng=rng
+        coordinates[cells],
+        tissue.section[cells],
+        cells,
+        batch_size=16,
+        inclusion=objective.inclusion,
+        rng=rng,
     )
     batch = minibatch(n)
     batch |= {"loc": torch.as_tensor(latent), "coordinates": torch.as_tensor(coordinates)}

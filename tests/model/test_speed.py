@@ -14,7 +14,7 @@ from scvi.model import SCANVI, TOTALVI
 from scvi.train import AdversarialTrainingPlan, SemiSupervisedTrainingPlan, TrainingPlan
 
 from isovi import IsoSCVI, IsoVAE, Penalty, preserve_distances
-from isovi.data.resident import ResidentDataset
+from isovi.data.loading.resident import ResidentDataset
 from isovi.model import model as models
 from isovi.model import module as modules
 from isovi.model import speed

@@ -24,11 +24,11 @@ from scipy import sparse
 
 from isovi._shapes import CellIndexArray
 from isovi.data import check, io
-from isovi.data.readers.elements import require_known_sections
-from isovi.data.readers.filled import enough
+from isovi.data.readers.filtering import enough
 from isovi.data.readers.source import Source
+from isovi.data.readers.spatialdata import require_known_sections
 from isovi.errors import InputError, OutputError
-from isovi.geometry.curve import curve_order
+from isovi.geometry.hilbert import curve_order
 
 ROW_COLUMN = "isovi_row"  # row of the input that a packed cell comes from
 PACK_KEY = "isovi_pack"  # in uns: the mark of a packed store

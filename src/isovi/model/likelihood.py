@@ -15,7 +15,7 @@ from scvi.distributions import NegativeBinomial, ZeroInflatedNegativeBinomial
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
-from isovi.data.nonzeros import nonzeros
+from isovi.data.loading.nonzero_cache import nonzeros
 
 _EPS = 1e-8  # as in scvi.distributions
 

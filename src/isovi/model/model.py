@@ -20,14 +20,14 @@ from scvi.model import SCVI
 
 from isovi._repr import Rows, Told
 from isovi.data import check
-from isovi.data.disk import DiskLoader, DiskSplitter, counts_on_disk
 from isovi.data.fields import COORDINATES, MINIFIED, SECTION, spatial_fields, tissue_of
-from isovi.data.readers.elements import place_table
-from isovi.data.resident import resident
-from isovi.data.splitter import PatchSplitter, ShardSplitter
+from isovi.data.loading.disk import DiskLoader, DiskSplitter, counts_on_disk
+from isovi.data.loading.inclusion import InclusionProbability
+from isovi.data.loading.resident import resident
+from isovi.data.loading.splitter import PatchSplitter, ShardSplitter
+from isovi.data.readers.spatialdata import place_table
 from isovi.errors import InputError
 from isovi.geometry.distortion import euclidean
-from isovi.geometry.meeting import Meeting
 from isovi.geometry.pairs import PairSet, tissue_distance
 from isovi.graph import AllPairs, PairKind
 from isovi.model.distributed import (
@@ -318,7 +318,7 @@ class DistancePreservingMixin(Told):
     def _read_from_disk(self, objective: Objective | None, kwargs: dict[str, Any]) -> None:
         given = dict(kwargs.get("datasplitter_kwargs") or {})
         if objective is not None:
-            objective.meeting = given["meeting"] = Meeting(self.adata.n_obs)
+            objective.inclusion = given["inclusion"] = InclusionProbability(self.adata.n_obs)
             given["patches"] = self.pairs.local
         self._data_splitter_cls = DiskSplitter
         kwargs["datasplitter_kwargs"] = given
@@ -335,10 +335,10 @@ class DistancePreservingMixin(Told):
                 "Near pairs need minibatches of patches, and this backbone draws its own.",
                 "Use pairs=AllPairs().",
             )
-        objective.meeting = Meeting(self.adata.n_obs)
+        objective.inclusion = InclusionProbability(self.adata.n_obs)
         self._data_splitter_cls = resident(PatchSplitter)
         given = kwargs.get("datasplitter_kwargs") or {}
-        kwargs["datasplitter_kwargs"] = {**given, "meeting": objective.meeting}
+        kwargs["datasplitter_kwargs"] = {**given, "inclusion": objective.inclusion}
 
     def _share_minibatches(self, kwargs: dict[str, Any]) -> None:
         """Give each process its own part of every cell's one turn; else scvi-tools deals them out."""
@@ -358,7 +358,7 @@ class DistancePreservingMixin(Told):
         """The weights belong to the training data; elsewhere all pairs count alike."""
         objective = self.module.objective
         if objective is not None:
-            objective.weights = objective.meeting = objective.agree = None
+            objective.weights = objective.inclusion = objective.agree = None
         for changed in ("_data_splitter_cls", "_training_plan_cls"):
             self.__dict__.pop(changed, None)
 

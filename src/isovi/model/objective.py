@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from isovi._shapes import CellIndices, Coordinates, Latent, PairFloats, Points, SectionFloats
+from isovi.data.loading.inclusion import InclusionProbability
 from isovi.errors import InputError
 from isovi.geometry.distortion import (
     LatentDistance,
@@ -26,7 +27,6 @@ from isovi.geometry.distortion import (
     relative_distortion,
     wasserstein_points,
 )
-from isovi.geometry.meeting import Meeting
 from isovi.geometry.pairs import PairSet
 from isovi.graph import PairWeights
 
@@ -150,7 +150,7 @@ class Objective(nn.Module):
     weights
         Pair weights bound to the training tissue; ``None`` before training and on other data,
         where all pairs of a section count alike.
-    meeting
+    inclusion
         How likely pairs meet in a minibatch.
     agree
         Whether something holds in all processes that train together; ``None`` for a single one.
@@ -166,7 +166,7 @@ class Objective(nn.Module):
         super().__init__()
         self.distortion = distortion
         self.weights: PairWeights | None = None
-        self.meeting: Meeting | None = None
+        self.inclusion: InclusionProbability | None = None
         self.agree: Callable[[bool], bool] | None = None
         self._noted: list[float] = [0.0, 0.0]
         n_scales = n_sections if distortion.per_section else 1
@@ -254,8 +254,8 @@ class Objective(nn.Module):
         share = 1.0 / max(len(section), 1) ** 2
         bound = self.weights
         weight = torch.ones_like(length) if bound is None else bound.among(cells, source, target)
-        if self.meeting is not None:
-            correction, share = self.meeting.correction(source, target, cells)
+        if self.inclusion is not None:
+            correction, share = self.inclusion.correction(source, target, cells)
             weight = weight * correction
         return PairSet(source, target, length, weight), kept, share
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from isovi.data.nonzeros import nonzeros
+from isovi.data.loading.nonzero_cache import nonzeros
 
 
 def thin(counts: torch.Tensor, low: float, high: float) -> torch.Tensor:

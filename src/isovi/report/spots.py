@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from isovi.data import check
 from isovi.data.fields import normalise
 from isovi.data.split import SPLIT_KEY
-from isovi.geometry.curve import curve_order
+from isovi.geometry.hilbert import curve_order
 from isovi.pl.latent_map import onto_tissue
 from isovi.report.record import Channel, Spots
 from isovi.tl.metrics import morans_i_per_dimension, spatial_neighbors

@@ -24,8 +24,8 @@ from rich.console import Console
 
 from isovi.data import check, io, pack
 from isovi.data.fields import normalise
-from isovi.data.readers.elements import require_known_sections
-from isovi.data.readers.filled import drop_cells
+from isovi.data.readers.filtering import drop_cells
+from isovi.data.readers.spatialdata import require_known_sections
 from isovi.data.split import HELDOUT, SPLIT_KEY, TRAIN, VALIDATION
 from isovi.errors import InputError, IsoviWarning
 from isovi.graph import AllPairs, PairKind

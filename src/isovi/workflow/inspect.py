@@ -16,10 +16,10 @@ from rich.text import Text
 
 from isovi.data import check
 from isovi.data.fields import spacing
-from isovi.data.readers.elements import ATTRS_KEY, regions_of
-from isovi.data.readers.filled import cell_totals
+from isovi.data.readers.filtering import cell_totals
 from isovi.data.readers.find import find
 from isovi.data.readers.source import INPUT_KEY, PIXELS, POSITIONS_KEY, UNKNOWN, Source
+from isovi.data.readers.spatialdata import ATTRS_KEY, regions_of
 from isovi.errors import InputError, IsoviWarning
 
 SECTION_NAMES = (  # columns that usually tell tissue sections apart, the surest first

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from isovi.data import io
 from isovi.data.io import Source
-from isovi.data.readers import frames
+from isovi.data.readers import tabular
 from isovi.errors import InputError, IsoviWarning
 
 CELLS, GENES = ["01", "02", "10"], ["Gad1", "Sst"]
@@ -55,7 +55,7 @@ WAYS = {
 def test_a_table_is_read_however_it_is_written(
     name: str, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frames, "_BLOCK_VALUES", block)
+    monkeypatch.setattr(tabular, "_BLOCK_VALUES", block)
     WAYS[name](tmp_path / name)
     assert_read(io.read(tmp_path / name))
     placed = io.read(Source(tmp_path / name, coordinates=places(tmp_path)))
@@ -83,7 +83,7 @@ def test_counts_that_come_twice_are_added(tmp_path: Path) -> None:
 def test_the_size_of_blocks_does_not_matter(
     counts: list[list[int]], block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frames, "_BLOCK_VALUES", block)
+    monkeypatch.setattr(tabular, "_BLOCK_VALUES", block)
     table = pd.DataFrame(counts, columns=list("abc")) + np.eye(len(counts), 3, dtype=int)
     table = table[table.sum(axis=1) > 0]
     table.to_csv(tmp_path / "counts.csv")

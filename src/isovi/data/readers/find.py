@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from isovi.data.readers.annotated import AnnDataFile
-from isovi.data.readers.elements import SpatialDataStore, is_spatialdata
-from isovi.data.readers.frames import is_table
 from isovi.data.readers.matrix import Matrix, find_matrix
 from isovi.data.readers.source import KINDS, Reader, Source
+from isovi.data.readers.spatialdata import SpatialDataStore, is_spatialdata
 from isovi.data.readers.table import CountTable
+from isovi.data.readers.tabular import is_table
 from isovi.data.readers.visium import MATRICES, find_visium
 from isovi.data.readers.xenium import find_xenium
 from isovi.errors import InputError

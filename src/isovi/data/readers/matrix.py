@@ -10,7 +10,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from isovi.data.readers.annotated import narrow_indices
-from isovi.data.readers.filled import drop_cells
+from isovi.data.readers.filtering import drop_cells
 from isovi.data.readers.positions import Joined
 from isovi.data.readers.source import readable
 from isovi.errors import IsoviWarning

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from isovi.data.readers.frames import blocks_of, cell_column, n_without_header, texts
 from isovi.data.readers.source import MICROMETRES, PIXELS, POSITIONS_KEY, UNKNOWN, Reader
+from isovi.data.readers.tabular import blocks_of, cell_column, n_without_header, texts
 from isovi.errors import InputError, IsoviWarning
 
 TISSUE_COLUMN = "in_tissue"  # of Visium: spots outside are left out

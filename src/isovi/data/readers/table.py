@@ -12,10 +12,10 @@ from anndata import AnnData
 from scipy import sparse
 
 from isovi.data.readers.annotated import narrow_indices
-from isovi.data.readers.filled import drop_cells
-from isovi.data.readers.frames import CELL_NAMES, INDEX_NAMES, blocks_of, cell_column, columns_of, texts
+from isovi.data.readers.filtering import drop_cells
 from isovi.data.readers.matrix import make_unique
 from isovi.data.readers.positions import Joined, PositionTable
+from isovi.data.readers.tabular import CELL_NAMES, INDEX_NAMES, blocks_of, cell_column, columns_of, texts
 from isovi.errors import InputError
 
 GENE_NAMES = frozenset(

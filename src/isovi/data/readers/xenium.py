@@ -8,7 +8,7 @@ from pathlib import Path
 
 from anndata import AnnData
 
-from isovi.data.readers.filled import drop_cells
+from isovi.data.readers.filtering import drop_cells
 from isovi.data.readers.matrix import find_matrix, read_matrix
 from isovi.data.readers.positions import join, read_positions
 from isovi.data.readers.source import MICROMETRES, Reader

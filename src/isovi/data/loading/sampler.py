@@ -10,8 +10,8 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from isovi._shapes import CellIndexArray, CoordinateArray
+from isovi.data.loading.inclusion import InclusionProbability
 from isovi.errors import InputError
-from isovi.geometry.meeting import Meeting
 
 PATCHES_PER_BATCH = 4  # far pairs meet between patches, near ones within
 
@@ -88,7 +88,7 @@ class PatchBatchSampler(Sampler[np.ndarray]):
         Index in the whole tissue of each spot.
     batch_size
         Spots of a minibatch of one process, kept to within a patch's rounding.
-    meeting
+    inclusion
         Where the patches of the epoch are recorded for the objective.
     rng
         The caller's random generator; the same in all processes.
@@ -109,7 +109,7 @@ class PatchBatchSampler(Sampler[np.ndarray]):
         cells: CellIndexArray,
         *,
         batch_size: int,
-        meeting: Meeting,
+        inclusion: InclusionProbability,
         rng: np.random.Generator,
         shuffle: bool = True,
         shard: Shard = Shard(),
@@ -122,7 +122,13 @@ class PatchBatchSampler(Sampler[np.ndarray]):
             )
         _require_spots_for_all(len(cells), shard)
         self.coordinates = np.nan_to_num(coordinates)
-        self.section, self.cells, self.meeting, self.rng, self.shuffle = section, cells, meeting, rng, shuffle
+        self.section, self.cells, self.inclusion, self.rng, self.shuffle = (
+            section,
+            cells,
+            inclusion,
+            rng,
+            shuffle,
+        )
         self.shard = shard
         sizes = np.unique(section, return_counts=True)[1]
         self.patches_of = np.maximum(np.round(sizes * PATCHES_PER_BATCH / batch_size), 1).astype(int)
@@ -145,7 +151,7 @@ class PatchBatchSampler(Sampler[np.ndarray]):
         label = np.empty(len(self.cells), dtype=np.int64)
         for number, members in enumerate(patches):
             label[members] = number
-        self.meeting.record(self.cells, label, dealt)
+        self.inclusion.record(self.cells, label, dealt)
         return [np.concatenate([patches[number] for number in batch]) for batch in dealt]
 
     def _cut(self) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Minibatches for counts on disk: shelves of runs of cells are read together and dealt out."""
+"""Minibatches for counts on disk: buffers of runs of cells are read together and dealt out."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from isovi._shapes import CellIndexArray
-from isovi.geometry.meeting import Meeting
+from isovi.data.loading.inclusion import InclusionProbability
 
 RUN = 1024  # cells that are read in one piece
-RUNS_PER_SHELF = 48  # read together and dealt out to minibatches
+RUNS_PER_BUFFER = 48  # read together and dealt out to minibatches
 PATCHES_PER_BATCH = 4
 
 
 @dataclass(frozen=True)
-class Shelf:
+class ShuffleBuffer:
     """Cells that are in memory together, and the minibatches made of them.
 
     Attributes
@@ -31,11 +31,11 @@ class Shelf:
     batches: list[np.ndarray]
 
 
-class ShelfSampler:
+class DiskSampler:
     """Every cell exactly once an epoch, read in runs of neighbouring rows.
 
     The rows of the split are cut into runs of about a thousand at places that change each epoch; runs are
-    dealt at random to shelves, and the cells or patches of a shelf to its minibatches. On packed data a
+    dealt at random to buffers, and the cells or patches of a buffer to its minibatches. On packed data a
     run is a patch of tissue, and so is a part of a run. Needs O(N) time an epoch.
 
     Parameters
@@ -46,7 +46,7 @@ class ShelfSampler:
         Cells of a minibatch, kept to within a patch's rounding.
     patches
         Deal patches of about ``batch_size / 4`` cells, so that near cells meet; else single cells.
-    meeting
+    inclusion
         Where is recorded who can meet, for the objective; ``None`` if nobody asks.
     shuffle
         Cut and deal anew each epoch; otherwise alike each time.
@@ -61,33 +61,33 @@ class ShelfSampler:
         batch_size: int,
         rng: np.random.Generator,
         patches: bool = False,
-        meeting: Meeting | None = None,
+        inclusion: InclusionProbability | None = None,
         shuffle: bool = True,
     ) -> None:
-        self.cells, self.meeting = np.sort(cells), meeting
+        self.cells, self.inclusion = np.sort(cells), inclusion
         self.rng = rng
         self.seed = None if shuffle else int(rng.integers(2**63))
         self.patch = max(batch_size // PATCHES_PER_BATCH, 1) if patches else 1
         self.n_batches = max(round(len(cells) / batch_size), 1)
         self.n_runs = max(round(len(cells) / max(RUN, batch_size)), 1)
-        self.n_shelves = -(-self.n_runs // RUNS_PER_SHELF)
+        self.n_buffers = -(-self.n_runs // RUNS_PER_BUFFER)
 
     def __len__(self) -> int:
         return self.n_batches
 
-    def __iter__(self) -> Iterator[Shelf]:
+    def __iter__(self) -> Iterator[ShuffleBuffer]:
         rng = self.rng if self.seed is None else np.random.default_rng(self.seed)
         runs = np.array_split(np.roll(self.cells, int(rng.integers(len(self.cells)))), self.n_runs)
-        dealt = np.array_split(rng.permutation(self.n_runs), self.n_shelves)
-        together = _chance([len(shelf) for shelf in dealt])
-        sizes = [sum(len(runs[run]) for run in shelf) for shelf in dealt]
+        dealt = np.array_split(rng.permutation(self.n_runs), self.n_buffers)
+        together = _chance([len(buffer) for buffer in dealt])
+        sizes = [sum(len(runs[run]) for run in buffer) for buffer in dealt]
         ends = np.round(np.cumsum(sizes) * self.n_batches / len(self.cells)).astype(int)
-        for shelf, n_batches in zip(dealt, np.diff(ends, prepend=0), strict=True):
-            yield self._deal([runs[run] for run in shelf], int(n_batches), together, rng)
+        for buffer, n_batches in zip(dealt, np.diff(ends, prepend=0), strict=True):
+            yield self._deal([runs[run] for run in buffer], int(n_batches), together, rng)
 
     def _deal(
         self, runs: list[np.ndarray], n_batches: int, together: float, rng: np.random.Generator
-    ) -> Shelf:
+    ) -> ShuffleBuffer:
         n_patches = [max(round(len(run) / self.patch), 1) for run in runs]
         starts = np.cumsum([0, *n_patches])
         cells = np.concatenate(runs)
@@ -98,10 +98,12 @@ class ShelfSampler:
             ]
         )
         batches = np.array_split(rng.permutation(starts[-1]), n_batches)
-        if self.meeting is not None:
+        if self.inclusion is not None:
             share = self.n_batches / len(self.cells) ** 2
             run = np.repeat(np.arange(len(runs)), [len(run) for run in runs])
-            self.meeting.record_shelf(cells, patch, run, _chance([len(b) for b in batches]), together, share)
+            self.inclusion.record_buffer(
+                cells, patch, run, _chance([len(b) for b in batches]), together, share
+            )
         ascending = np.argsort(cells)
         batch_of_patch = np.empty(starts[-1], dtype=np.int64)
         batch_of_patch[np.concatenate(batches)] = np.repeat(np.arange(n_batches), [len(b) for b in batches])
@@ -109,7 +111,7 @@ class ShelfSampler:
         members = np.split(
             np.argsort(batch, kind="stable"), np.cumsum(np.bincount(batch, minlength=n_batches))[:-1]
         )
-        return Shelf(cells[ascending], members)
+        return ShuffleBuffer(cells[ascending], members)
 
 
 def _chance(sizes: list[int]) -> float:

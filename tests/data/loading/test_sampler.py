@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist, pdist
 
 from isovi import InputError
-from isovi.data.sampler import PATCHES_PER_BATCH, PatchBatchSampler, Shard, ShardBatchSampler
-from isovi.geometry.meeting import Meeting
+from isovi.data.loading.inclusion import InclusionProbability
+from isovi.data.loading.sampler import PATCHES_PER_BATCH, PatchBatchSampler, Shard, ShardBatchSampler
 from isovi.graph import Tissue, parse_pairs
 
 KINDS = [
@@ -46,7 +46,7 @@ def sampler_of(
     batch_size: int = 16,
     *,
     cells: np.ndarray | None = None,
-    meeting: Meeting | None = None,
+    inclusion: InclusionProbability | None = None,
     rng: int | np.random.Generator = 0,
     shuffle: bool = True,
     shard: Shard | None = None,
@@ -57,7 +57,7 @@ def sampler_of(
         tissue.section[cells],
         cells,
         batch_size=batch_size,
-        meeting=meeting or Meeting(len(tissue.section)),
+        inclusion=inclusion or InclusionProbability(len(tissue.section)),
         rng=np.random.default_rng(rng),
         shuffle=shuffle,
         shard=shard or Shard(),
@@ -95,29 +95,31 @@ def test_batches_are_as_large_as_asked_within_a_patch(batch_size: int, n_axes: i
 
 def test_patches_are_of_one_section_and_recorded() -> None:
     sizes = (90, 50)
-    tissue, meeting = tissue_of(sizes), Meeting(140)
-    batches = list(sampler_of(tissue, meeting=meeting))
-    patches = [np.flatnonzero(meeting.patch == patch) for patch in np.unique(meeting.patch)]
-    assert meeting.patch.min() == 0
+    tissue, inclusion = tissue_of(sizes), InclusionProbability(140)
+    batches = list(sampler_of(tissue, inclusion=inclusion))
+    patches = [np.flatnonzero(inclusion.patch == patch) for patch in np.unique(inclusion.patch)]
+    assert inclusion.patch.min() == 0
     assert all(len(np.unique(tissue.section[patch])) == 1 for patch in patches)
-    in_batch = {frozenset(batch.tolist()): len(np.unique(meeting.patch[batch])) for batch in batches}
+    in_batch = {frozenset(batch.tolist()): len(np.unique(inclusion.patch[batch])) for batch in batches}
     assert sum(in_batch.values()) == len(patches), "no patch is split between minibatches"
 
 
 @pytest.mark.parametrize("n_axes", [2, 3])
 def test_patches_are_compact(n_axes: int) -> None:
-    tissue, meeting = tissue_of((1000, 600), n_axes), Meeting(1600)
-    list(sampler_of(tissue, 64, meeting=meeting))
-    within = np.mean([pdist(tissue.coordinates[meeting.patch == p]).mean() for p in np.unique(meeting.patch)])
+    tissue, inclusion = tissue_of((1000, 600), n_axes), InclusionProbability(1600)
+    list(sampler_of(tissue, 64, inclusion=inclusion))
+    within = np.mean(
+        [pdist(tissue.coordinates[inclusion.patch == p]).mean() for p in np.unique(inclusion.patch)]
+    )
     apart = np.mean([pdist(tissue.coordinates[tissue.section == code]).mean() for code in (0, 1)])
     ideal = (16 / 800) ** (1 / n_axes)  # side of a patch over that of a section
     assert within < 1.5 * ideal * apart
 
 
 def test_cuts_differ_between_epochs_unless_told() -> None:
-    tissue, meeting = tissue_of((80,)), Meeting(80)
-    sampler = sampler_of(tissue, meeting=meeting)
-    labels = [(list(sampler), meeting.patch.copy())[1] for _ in range(2)]
+    tissue, inclusion = tissue_of((80,)), InclusionProbability(80)
+    sampler = sampler_of(tissue, inclusion=inclusion)
+    labels = [(list(sampler), inclusion.patch.copy())[1] for _ in range(2)]
     assert not np.array_equal(*labels)
     still = sampler_of(tissue, shuffle=False)
     assert all(np.array_equal(a, b) for a, b in zip(list(still), list(still), strict=True))
@@ -180,16 +182,16 @@ def test_every_spot_comes_once_over_all_processes_in_equally_many_batches(
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_processes_cut_alike_and_keep_the_size_of_a_batch(count: int) -> None:
-    tissue, meetings = tissue_of((700, 333)), [Meeting(1033) for _ in range(count)]
+    tissue, inclusions = tissue_of((700, 333)), [InclusionProbability(1033) for _ in range(count)]
     samplers = [
-        sampler_of(tissue, 32, meeting=meeting, shard=Shard(rank, count))
-        for rank, meeting in enumerate(meetings)
+        sampler_of(tissue, 32, inclusion=inclusion, shard=Shard(rank, count))
+        for rank, inclusion in enumerate(inclusions)
     ]
     sizes = np.array([len(batch) for sampler in samplers for batch in sampler])
     assert abs(sizes - 32).max() <= 1.3 * 32 / PATCHES_PER_BATCH
-    for meeting in meetings:
-        assert np.array_equal(meeting.patch, meetings[0].patch)
-        assert np.array_equal(meeting.share, meetings[0].share)
+    for inclusion in inclusions:
+        assert np.array_equal(inclusion.patch, inclusions[0].patch)
+        assert np.array_equal(inclusion.share, inclusions[0].share)
 
 
 def test_fewer_spots_than_processes_are_refused() -> None:
@@ -212,7 +214,7 @@ def epoch_sums(
             for batch in sampler:
                 cells = torch.as_tensor(sampler.cells[batch])
                 source, target = torch.triu_indices(len(cells), len(cells), 1)
-                correction, _ = sampler.meeting.correction(source, target, cells)
+                correction, _ = sampler.inclusion.correction(source, target, cells)
                 value = values[cells[source], cells[target]]
                 sums[:, epoch] += float((correction * value).sum()), float(value.sum())
     return sums[0], sums[1]
@@ -233,7 +235,8 @@ def test_corrected_sums_over_minibatches_are_unbiased(kind: str, sizes: tuple[in
     total = float(inside.sum() - inside.diagonal().sum()) / 2
 
     samplers = [
-        sampler_of(tissue, cells=cells, meeting=Meeting(n), shard=Shard(rank, count)) for rank in range(count)
+        sampler_of(tissue, cells=cells, inclusion=InclusionProbability(n), shard=Shard(rank, count))
+        for rank in range(count)
     ]
     corrected, bare = epoch_sums(samplers, values, n_epochs=200)
     error = corrected.std(ddof=1) / np.sqrt(len(corrected))

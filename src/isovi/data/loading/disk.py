@@ -13,10 +13,10 @@ from scvi import REGISTRY_KEYS, settings
 from scvi.data import AnnDataManager
 from scvi.dataloaders import DataSplitter
 
+from isovi.data.loading.disk_sampler import DiskSampler, ShuffleBuffer
+from isovi.data.loading.inclusion import InclusionProbability
 from isovi.data.pack import StoredRows, is_on_disk
-from isovi.data.shelves import Shelf, ShelfSampler
 from isovi.errors import InputError
-from isovi.geometry.meeting import Meeting
 
 READ_TOGETHER = 2**15  # cells read at a time where they come in a given order
 
@@ -29,10 +29,10 @@ class DiskLoader:
     adata_manager, indices, batch_size
         As for :class:`scvi.dataloaders.AnnDataLoader`.
     shuffle
-        Deal the cells anew each epoch. Without it, and without ``meeting``, they come in the order of
+        Deal the cells anew each epoch. Without it, and without ``inclusion``, they come in the order of
         ``indices``.
-    meeting, patches
-        As for :class:`isovi.data.shelves.ShelfSampler`.
+    inclusion, patches
+        As for :class:`isovi.data.loading.disk_sampler.DiskSampler`.
     **_
         Of other loaders: workers and pinned memory, which are not used.
 
@@ -48,7 +48,7 @@ class DiskLoader:
         *,
         batch_size: int = 128,
         shuffle: bool = False,
-        meeting: Meeting | None = None,
+        inclusion: InclusionProbability | None = None,
         patches: bool = False,
         distributed_sampler: bool = False,
         **_: Any,
@@ -66,49 +66,49 @@ class DiskLoader:
         self.rows = StoredRows(adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY))
         others = [key for key in adata_manager.data_registry if key != REGISTRY_KEYS.X_KEY]
         self.other_fields = adata_manager.create_torch_dataset(data_and_attributes=others)
-        self.shelves: ShelfSampler | None = None
-        if shuffle or meeting is not None:
+        self.sampler: DiskSampler | None = None
+        if shuffle or inclusion is not None:
             rng = np.random.default_rng(settings.seed)
-            self.shelves = ShelfSampler(
+            self.sampler = DiskSampler(
                 self.indices,
                 batch_size=batch_size,
                 rng=rng,
                 patches=patches,
-                meeting=meeting,
+                inclusion=inclusion,
                 shuffle=shuffle,
             )
 
     def __len__(self) -> int:
-        return -(-len(self.indices) // self.batch_size) if self.shelves is None else len(self.shelves)
+        return -(-len(self.indices) // self.batch_size) if self.sampler is None else len(self.sampler)
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        shelves = self._in_order() if self.shelves is None else self.shelves
-        for shelf, counts in self._ahead(shelves):
-            for batch in shelf.batches:
-                yield self._tensors(counts[batch], shelf.cells[batch])
+        buffers = self._in_order() if self.sampler is None else self.sampler
+        for buffer, counts in self._ahead(buffers):
+            for batch in buffer.batches:
+                yield self._tensors(counts[batch], buffer.cells[batch])
 
     def state_dict(self) -> dict[str, Any]:
         """State of the generator between two epochs."""
-        return {} if self.shelves is None else {"rng": self.shelves.rng.bit_generator.state}
+        return {} if self.sampler is None else {"rng": self.sampler.rng.bit_generator.state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on dealing from a state."""
-        if self.shelves is not None:
-            self.shelves.rng.bit_generator.state = state["rng"]
+        if self.sampler is not None:
+            self.sampler.rng.bit_generator.state = state["rng"]
 
-    def _in_order(self) -> Iterator[Shelf]:
+    def _in_order(self) -> Iterator[ShuffleBuffer]:
         """The cells as they were asked for, many read at a time."""
         step = max(READ_TOGETHER // self.batch_size, 1) * self.batch_size
         for start in range(0, len(self.indices), step):
             cells, place = np.unique(self.indices[start : start + step], return_inverse=True)
-            yield Shelf(cells, np.split(place, range(self.batch_size, len(place), self.batch_size)))
+            yield ShuffleBuffer(cells, np.split(place, range(self.batch_size, len(place), self.batch_size)))
 
-    def _ahead(self, shelves: Iterable[Shelf]) -> Iterator[tuple[Shelf, sparse.csr_matrix]]:
-        """Shelves with their counts; the next is read while one is in use."""
+    def _ahead(self, buffers: Iterable[ShuffleBuffer]) -> Iterator[tuple[ShuffleBuffer, sparse.csr_matrix]]:
+        """Buffers with their counts; the next is read while one is in use."""
         with ThreadPoolExecutor(1) as reader:
-            coming: tuple[Shelf, Any] | None = None
-            for shelf in shelves:
-                ready, coming = coming, (shelf, reader.submit(self.rows.take, shelf.cells))
+            coming: tuple[ShuffleBuffer, Any] | None = None
+            for buffer in buffers:
+                ready, coming = coming, (buffer, reader.submit(self.rows.take, buffer.cells))
                 if ready is not None:
                     yield ready[0], ready[1].result()
                 del ready

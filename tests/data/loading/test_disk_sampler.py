@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from isovi.data import shelves
-from isovi.data.shelves import ShelfSampler
-from isovi.geometry.curve import curve_order
-from isovi.geometry.meeting import Meeting
+from isovi.data.loading import disk_sampler
+from isovi.data.loading.disk_sampler import DiskSampler
+from isovi.data.loading.inclusion import InclusionProbability
+from isovi.geometry.hilbert import curve_order
 from isovi.graph import Tissue, parse_pairs
 
 KINDS = [
@@ -26,21 +26,21 @@ KINDS = [
 
 
 @pytest.fixture
-def small_shelves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs and shelves so small that a small tissue has many."""
-    monkeypatch.setattr(shelves, "RUN", 10)
-    monkeypatch.setattr(shelves, "RUNS_PER_SHELF", 4)
+def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs and buffers so small that a small tissue has many."""
+    monkeypatch.setattr(disk_sampler, "RUN", 10)
+    monkeypatch.setattr(disk_sampler, "RUNS_PER_BUFFER", 4)
 
 
 def sampler_of(
     cells: np.ndarray, batch_size: int = 8, seed: int = 0, *, patches: bool = False, **kwargs: object
-) -> ShelfSampler:
+) -> DiskSampler:
     rng = np.random.default_rng(seed)
-    return ShelfSampler(cells, batch_size=batch_size, rng=rng, patches=patches, **kwargs)
+    return DiskSampler(cells, batch_size=batch_size, rng=rng, patches=patches, **kwargs)
 
 
-def batches_of(sampler: ShelfSampler) -> list[np.ndarray]:
-    return [shelf.cells[batch] for shelf in sampler for batch in shelf.batches]
+def batches_of(sampler: DiskSampler) -> list[np.ndarray]:
+    return [buffer.cells[batch] for buffer in sampler for batch in buffer.batches]
 
 
 # ------------------------------------------------------------------ coverage
@@ -51,17 +51,17 @@ def batches_of(sampler: ShelfSampler) -> list[np.ndarray]:
     n=st.integers(1, 400),
     batch_size=st.integers(1, 50),
     run=st.integers(1, 40),
-    per_shelf=st.integers(4, 9),
+    per_buffer=st.integers(4, 9),
     patches=st.booleans(),
     seed=st.integers(0, 99),
 )
 def test_every_cell_comes_exactly_once_in_the_declared_number_of_batches(
-    n: int, batch_size: int, run: int, per_shelf: int, patches: bool, seed: int
+    n: int, batch_size: int, run: int, per_buffer: int, patches: bool, seed: int
 ) -> None:
     cells = np.random.default_rng(seed).permutation(2 * n)[:n]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shelves, "RUN", run)
-        patch.setattr(shelves, "RUNS_PER_SHELF", per_shelf)
+        patch.setattr(disk_sampler, "RUN", run)
+        patch.setattr(disk_sampler, "RUNS_PER_BUFFER", per_buffer)
         sampler = sampler_of(cells, batch_size, seed, patches=patches)
         for _ in range(2):
             batches = batches_of(sampler)
@@ -77,13 +77,13 @@ def test_batches_are_as_large_as_asked_within_a_patch(patches: bool) -> None:
 
 
 def test_what_a_shelf_reads_are_few_runs_of_neighbouring_rows() -> None:
-    for shelf in sampler_of(np.arange(200_000)):
-        assert (np.diff(shelf.cells) > 0).all()
-        assert (np.diff(shelf.cells) > 1).sum() < shelves.RUNS_PER_SHELF + 1
-        assert len(shelf.cells) < 1.5 * shelves.RUN * shelves.RUNS_PER_SHELF
+    for buffer in sampler_of(np.arange(200_000)):
+        assert (np.diff(buffer.cells) > 0).all()
+        assert (np.diff(buffer.cells) > 1).sum() < disk_sampler.RUNS_PER_BUFFER + 1
+        assert len(buffer.cells) < 1.5 * disk_sampler.RUN * disk_sampler.RUNS_PER_BUFFER
 
 
-@pytest.mark.usefixtures("small_shelves")
+@pytest.mark.usefixtures("small_buffers")
 def test_near_cells_meet_with_patches() -> None:
     """A patch is a run of rows, so most cells of a minibatch have the next row with them."""
     with_patches, alone = (
@@ -98,7 +98,7 @@ def test_near_cells_meet_with_patches() -> None:
     assert with_patches > 0.6 > 0.4 > alone
 
 
-@pytest.mark.usefixtures("small_shelves")
+@pytest.mark.usefixtures("small_buffers")
 def test_epochs_differ_unless_told() -> None:
     moving, still = sampler_of(np.arange(100)), sampler_of(np.arange(100), shuffle=False)
     for sampler, alike in ((moving, False), (still, True)):
@@ -127,13 +127,13 @@ def packed_tissue(n: int, seed: int = 0) -> Tissue:
     return Tissue(coordinates, section, {"region": section + rng.integers(0, 2, n)}, {"links": links})
 
 
-@pytest.mark.usefixtures("small_shelves")
+@pytest.mark.usefixtures("small_buffers")
 @pytest.mark.parametrize("patches", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 def test_corrected_sums_over_minibatches_are_unbiased(kind: str, patches: bool) -> None:
     """Their mean over epochs is the sum of G |d_Z - λ d_S| over all pairs of the split."""
     n, rng = 110, np.random.default_rng(1)
-    tissue, meeting = packed_tissue(n), Meeting(n)
+    tissue, inclusion = packed_tissue(n), InclusionProbability(n)
     latent = tissue.coordinates @ rng.normal(size=(2, 3)) + rng.normal(size=(n, 3))
     everywhere = torch.cartesian_prod(torch.arange(n), torch.arange(n)).T
     weight = parse_pairs(kind).fit(tissue)(*everywhere).reshape(n, n)
@@ -142,15 +142,15 @@ def test_corrected_sums_over_minibatches_are_unbiased(kind: str, patches: bool) 
     inside = values[cells][:, cells]
     total = float(inside.sum() - inside.diagonal().sum()) / 2
 
-    sampler = sampler_of(cells, 16, patches=patches, meeting=meeting)
-    assert sampler.n_shelves > 1
+    sampler = sampler_of(cells, 16, patches=patches, inclusion=inclusion)
+    assert sampler.n_buffers > 1
     corrected, bare = [], []
     for _ in range(400):
         sums = np.zeros(2)
         for batch in batches_of(sampler):
             of = torch.as_tensor(batch)
             source, target = torch.triu_indices(len(of), len(of), 1)
-            factor, share = meeting.correction(source, target, of)
+            factor, share = inclusion.correction(source, target, of)
             value = values[of[source], of[target]]
             sums += float((factor * value).sum()), float(value.sum())
             assert share == len(sampler) / len(cells) ** 2

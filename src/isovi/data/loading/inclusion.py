@@ -8,12 +8,12 @@ import torch
 from isovi._shapes import CellIndexArray, CellIndices, PairFloats, PairIndices
 
 
-class Meeting:
+class InclusionProbability:
     """Patches of the current epoch, shared by the sampler that draws them and the objective.
 
     Given the patches, two spots of one patch are sure to meet, and two of different patches meet if
-    their patches are dealt to the same minibatch. Where minibatches are dealt shelf by shelf, patches of
-    different runs must first come to the same shelf. Weighting a pair by the inverse of that
+    their patches are dealt to the same minibatch. Where minibatches are dealt buffer by buffer, patches of
+    different runs must first come to the same buffer. Weighting a pair by the inverse of that
     probability makes the sum over an epoch's minibatches an unbiased estimate of the sum over all
     pairs (Horvitz and Thompson 1952), whatever the patches are.
 
@@ -45,35 +45,35 @@ class Meeting:
         dealt = np.array([len(batch) for batch in batches], dtype=float)
         n_patches = dealt.sum()
         together = (dealt * (dealt - 1)).sum() / max(n_patches * (n_patches - 1), 1.0)
-        self.record_shelf(cells, patch, 0, together, 1.0, len(batches) / len(cells) ** 2)
+        self.record_buffer(cells, patch, 0, together, 1.0, len(batches) / len(cells) ** 2)
 
-    def record_shelf(
+    def record_buffer(
         self,
         cells: CellIndexArray,
         patch: np.ndarray,
         run: np.ndarray | int,
         in_batch: float,
-        in_shelf: float,
+        in_buffer: float,
         share: float,
     ) -> None:
-        """Note the patches of one shelf; only cells of one shelf can meet.
+        """Note the patches of one buffer; only cells of one buffer can meet.
 
         Parameters
         ----------
         cells
-            Index in the tissue of each spot of the shelf.
+            Index in the tissue of each spot of the buffer.
         patch, run
             Patch of each of these spots, and the run of rows that it is a part of.
         in_batch
-            Chance that two patches of the shelf come into one minibatch.
-        in_shelf
-            Chance that two runs come to one shelf.
+            Chance that two patches of the buffer come into one minibatch.
+        in_buffer
+            Chance that two runs come to one buffer.
         share
             Minibatches of the epoch per N².
         """
         self.patch[cells], self.run[cells], self.share[cells] = patch, run, share
         self.across[cells] = 1.0 / in_batch if in_batch > 0 else 0.0
-        self.apart[cells] = 1.0 / in_shelf if in_shelf > 0 else 0.0
+        self.apart[cells] = 1.0 / in_buffer if in_buffer > 0 else 0.0
 
     def correction(
         self, source: PairIndices, target: PairIndices, cells: CellIndices

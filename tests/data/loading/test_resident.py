@@ -18,8 +18,8 @@ from scvi.dataloaders import AnnDataLoader, DataSplitter, SemiSupervisedDataSpli
 from torch.utils.data import Subset
 
 from isovi.data.fields import spatial_fields
-from isovi.data.nonzeros import nonzeros, remember
-from isovi.data.resident import CountRows, CountTensors, ResidentDataset, ResidentManager, resident
+from isovi.data.loading.nonzero_cache import nonzeros, remember
+from isovi.data.loading.resident import CountRows, CountTensors, ResidentDataset, ResidentManager, resident
 
 CPU = torch.device("cpu")
 

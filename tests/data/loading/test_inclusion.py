@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from isovi.geometry.meeting import Meeting
+from isovi.data.loading.inclusion import InclusionProbability
 
 PATCH = np.array([0, 0, 1, 1, 1, 2, 3, 3, 4])
 CELLS = np.array([10, 3, 7, 0, 5, 9, 2, 11, 4])  # spots 1, 6 and 8 belong to another split
 
 
-def recorded(sizes: tuple[int, ...]) -> Meeting:
+def recorded(sizes: tuple[int, ...]) -> InclusionProbability:
     dealt = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
-    meeting = Meeting(12)
-    meeting.record(CELLS, PATCH, dealt)
-    return meeting
+    inclusion = InclusionProbability(12)
+    inclusion.record(CELLS, PATCH, dealt)
+    return inclusion
 
 
 def share_of_deals_together(sizes: tuple[int, ...], first: int, second: int) -> float:
@@ -44,9 +44,9 @@ def test_patches_that_never_meet_get_no_weight() -> None:
 
 
 def test_splits_are_recorded_side_by_side() -> None:
-    meeting = recorded((3, 2))
-    meeting.record(np.array([1, 6, 8]), np.array([0, 0, 0]), [np.array([0])])
+    inclusion = recorded((3, 2))
+    inclusion.record(np.array([1, 6, 8]), np.array([0, 0, 0]), [np.array([0])])
     pair = torch.tensor([0]), torch.tensor([2])
     before = recorded((3, 2)).correction(*pair, torch.as_tensor(CELLS))
-    assert torch.equal(meeting.correction(*pair, torch.as_tensor(CELLS))[0], before[0])
-    assert meeting.correction(*pair, torch.tensor([1, 6, 8])) == (torch.ones(1), 1 / 9)
+    assert torch.equal(inclusion.correction(*pair, torch.as_tensor(CELLS))[0], before[0])
+    assert inclusion.correction(*pair, torch.tensor([1, 6, 8])) == (torch.ones(1), 1 / 9)

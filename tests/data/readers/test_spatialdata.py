@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from isovi.data import io
 from isovi.data.io import Source
-from isovi.data.readers.elements import (
+from isovi.data.readers.spatialdata import (
     OWN,
     choose_systems,
     choose_table,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isovi.geometry.curve import curve_order, hilbert_keys
+from isovi.geometry.hilbert import curve_order, hilbert_keys
 
 
 @pytest.mark.parametrize(("n_axes", "bits"), [(2, 1), (2, 5), (3, 1), (3, 3)])

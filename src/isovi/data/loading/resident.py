@@ -14,7 +14,7 @@ from scvi import settings
 from scvi.data import AnnDataManager, AnnTorchDataset
 from torch.utils.data import Dataset, Subset
 
-from isovi.data.nonzeros import remember
+from isovi.data.loading.nonzero_cache import remember
 
 SHARE_OF_DEVICE = 0.5  # of the free memory of an accelerator that the data may take
 

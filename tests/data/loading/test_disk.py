@@ -11,17 +11,18 @@ from scvi.data import AnnDataManager
 from scvi.data.fields import LayerField
 
 from isovi import InputError
-from isovi.data import disk, pack, shelves
-from isovi.data.disk import DiskLoader, DiskSplitter
+from isovi.data import pack
 from isovi.data.fields import CELL, COORDINATES, SECTION, spatial_fields
-from isovi.geometry.meeting import Meeting
+from isovi.data.loading import disk, disk_sampler
+from isovi.data.loading.disk import DiskLoader, DiskSplitter
+from isovi.data.loading.inclusion import InclusionProbability
 
 
 @pytest.fixture
 def manager(adata: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AnnDataManager:
-    """Counts on disk, of which a shelf holds a few."""
-    monkeypatch.setattr(shelves, "RUN", 4)
-    monkeypatch.setattr(shelves, "RUNS_PER_SHELF", 4)
+    """Counts on disk, of which a buffer holds a few."""
+    monkeypatch.setattr(disk_sampler, "RUN", 4)
+    monkeypatch.setattr(disk_sampler, "RUNS_PER_BUFFER", 4)
     adata.write_h5ad(tmp_path / "input.h5ad")
     pack.pack(tmp_path / "input.h5ad", tmp_path / "store.zarr", section_key="slice")
     made = AnnDataManager([LayerField("X", None)], setup_method_args={})
@@ -57,7 +58,9 @@ def test_minibatches_hold_the_rows_of_their_cells(manager: AnnDataManager, shuff
 def test_loaders_cover_their_split_once_in_as_many_batches_as_they_say(
     manager: AnnDataManager, patches: bool
 ) -> None:
-    splitter = splitter_of(manager, train_size=0.7, validation_size=0.2, meeting=Meeting(40), patches=patches)
+    splitter = splitter_of(
+        manager, train_size=0.7, validation_size=0.2, inclusion=InclusionProbability(40), patches=patches
+    )
     loaders = splitter.train_dataloader(), splitter.val_dataloader(), splitter.test_dataloader()
     splits = splitter.train_idx, splitter.val_idx, splitter.test_idx
     for loader, split in zip(loaders, splits, strict=True):
@@ -67,7 +70,7 @@ def test_loaders_cover_their_split_once_in_as_many_batches_as_they_say(
 
 
 def test_training_deals_anew_and_validation_does_not(manager: AnnDataManager) -> None:
-    splitter = splitter_of(manager, train_size=0.6, meeting=Meeting(40))
+    splitter = splitter_of(manager, train_size=0.6, inclusion=InclusionProbability(40))
     train, validation = splitter.train_dataloader(), splitter.val_dataloader()
     assert cells_of(train) != cells_of(train)
     assert cells_of(validation) == cells_of(validation)

@@ -11,8 +11,8 @@ from scvi.data import AnnDataManager
 from scvi.data.fields import LayerField
 
 from isovi.data.fields import CELL, COORDINATES, SECTION, spatial_fields
-from isovi.data.splitter import PatchLoader, PatchSplitter
-from isovi.geometry.meeting import Meeting
+from isovi.data.loading.inclusion import InclusionProbability
+from isovi.data.loading.splitter import PatchLoader, PatchSplitter
 
 
 @pytest.fixture
@@ -36,7 +36,9 @@ def seeded() -> Callable[[int | None], None]:
 
 
 def splitter_of(manager: AnnDataManager, **kwargs: Any) -> PatchSplitter:
-    splitter = PatchSplitter(manager, batch_size=8, meeting=Meeting(manager.adata.n_obs), **kwargs)
+    splitter = PatchSplitter(
+        manager, batch_size=8, inclusion=InclusionProbability(manager.adata.n_obs), **kwargs
+    )
     splitter.setup()
     return splitter
 
@@ -75,14 +77,14 @@ def test_training_deals_anew_and_validation_does_not(manager: AnnDataManager) ->
 
 def test_every_split_records_its_patches(manager: AnnDataManager) -> None:
     splitter = splitter_of(manager, train_size=0.6)
-    meeting = splitter.data_loader_kwargs["meeting"]
+    inclusion = splitter.data_loader_kwargs["inclusion"]
     cells_of(splitter.train_dataloader())
-    assert (meeting.patch[splitter.train_idx] >= 0).all()
-    assert (meeting.patch[splitter.val_idx] < 0).all()
-    of_training = meeting.patch[splitter.train_idx].copy()
+    assert (inclusion.patch[splitter.train_idx] >= 0).all()
+    assert (inclusion.patch[splitter.val_idx] < 0).all()
+    of_training = inclusion.patch[splitter.train_idx].copy()
     cells_of(splitter.val_dataloader())
-    assert (meeting.patch >= 0).all()
-    assert np.array_equal(meeting.patch[splitter.train_idx], of_training)
+    assert (inclusion.patch >= 0).all()
+    assert np.array_equal(inclusion.patch[splitter.train_idx], of_training)
 
 
 def test_the_seed_of_scvi_tools_decides(manager: AnnDataManager, seeded: Callable) -> None:
@@ -90,7 +92,11 @@ def test_the_seed_of_scvi_tools_decides(manager: AnnDataManager, seeded: Callabl
     for seed in (1, 1, 2):
         seeded(seed)
         found.append(
-            cells_of(PatchLoader(manager, np.arange(40), meeting=Meeting(40), batch_size=8, shuffle=True))
+            cells_of(
+                PatchLoader(
+                    manager, np.arange(40), inclusion=InclusionProbability(40), batch_size=8, shuffle=True
+                )
+            )
         )
     assert found[0] == found[1] != found[2]
 

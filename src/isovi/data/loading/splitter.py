@@ -13,8 +13,8 @@ from scvi.dataloaders import AnnDataLoader, DataSplitter
 from torch.utils.data import default_convert
 
 from isovi.data.fields import COORDINATES, SECTION
-from isovi.data.sampler import PatchBatchSampler, Shard, ShardBatchSampler
-from isovi.geometry.meeting import Meeting
+from isovi.data.loading.inclusion import InclusionProbability
+from isovi.data.loading.sampler import PatchBatchSampler, Shard, ShardBatchSampler
 
 
 class SampledLoader(AnnDataLoader):
@@ -53,8 +53,8 @@ class PatchLoader(SampledLoader):
     ----------
     adata_manager, indices, batch_size, shuffle
         As for :class:`scvi.dataloaders.AnnDataLoader`.
-    meeting
-        Shared with the objective; see :class:`isovi.geometry.meeting.Meeting`.
+    inclusion
+        Shared with the objective; see :class:`isovi.data.loading.inclusion.InclusionProbability`.
     distributed_sampler
         Whether the minibatches are shared among the processes that train together.
     """
@@ -64,7 +64,7 @@ class PatchLoader(SampledLoader):
         adata_manager: AnnDataManager,
         indices: Sequence[int] | np.ndarray,
         *,
-        meeting: Meeting,
+        inclusion: InclusionProbability,
         batch_size: int = 128,
         shuffle: bool = False,
         drop_last: bool = False,
@@ -78,7 +78,7 @@ class PatchLoader(SampledLoader):
             np.asarray(adata_manager.get_from_registry(SECTION)).ravel()[cells],
             cells,
             batch_size=batch_size,
-            meeting=meeting,
+            inclusion=inclusion,
             rng=np.random.default_rng(_seed(distributed_sampler)),
             shuffle=shuffle,
             shard=_shard(distributed_sampler),
