@@ -25,7 +25,7 @@ import isovi
 from isovi.geometry.distortion import profile_scale, relative_distortion
 from isovi.graph import PairKind, Tissue
 from isovi.tl.metrics import pair_distances
-from isovi.workflow.evaluate import Placement, evaluate_geometry
+from isovi.tl.evaluate import Placement, evaluate_geometry
 
 EPOCHS = {"dlpfc_151673": 60, "xenium_mouse_brain_tiny_36k": 15}
 K = 6

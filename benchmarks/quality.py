@@ -22,7 +22,7 @@ from sklearn.decomposition import PCA
 import isovi
 from isovi.data.fields import normalise
 from isovi.tl.metrics import lognorm
-from isovi.workflow.evaluate import Placement, evaluate_fit, evaluate_geometry
+from isovi.tl.evaluate import Placement, evaluate_fit, evaluate_geometry
 from isovi.workflow.prepare import select_genes, split_spots
 
 SETS = (

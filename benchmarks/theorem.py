@@ -26,7 +26,7 @@ from isovi.geometry.pairs import sample_pairs
 from isovi.geometry.profile import distortion_profile
 from isovi.simulate import simulate
 from isovi.tl.metrics import pair_distances
-from isovi.workflow.evaluate import Placement
+from isovi.tl.evaluate import Placement
 
 SETS = ("simulated", "her2st_G2", "starmap_mpfc_BZ5")
 TARGETS = (None, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -20,10 +23,10 @@ from isovi.graph import (
     Radius,
     SameDomain,
     Stored,
-    Tissue,
     Union,
     parse_pairs,
 )
+from isovi.spots import Spots
 
 KINDS: dict[str, PairKind] = {
     "all": AllPairs(),
@@ -41,6 +44,22 @@ SPARSE = ["knn:3", "radius:2.5", "delaunay", "gaussian:1.5", "obsp:links"]
 LOCAL = {*SPARSE, "knn:3+obsp:links", "domain:region+gaussian:1.5", "delaunay+knn:3+obsp:links"}
 
 
+class Tissue(NamedTuple):
+    """What kinds of pairs are bound to."""
+
+    spots: Spots
+    columns: Mapping[str, np.ndarray] = MappingProxyType({})
+    matrices: Mapping[str, sp.csr_matrix] = MappingProxyType({})
+
+    @property
+    def coordinates(self) -> np.ndarray:
+        return self.spots.coordinates
+
+    @property
+    def section(self) -> np.ndarray:
+        return self.spots.section
+
+
 def tissue_of(n_axes: int = 2, n_per_section: int = 14, seed: int = 0) -> Tissue:
     """Two sections on top of each other, their spots interleaved, with a directed obsp matrix across them."""
     rng = np.random.default_rng(seed)
@@ -48,8 +67,7 @@ def tissue_of(n_axes: int = 2, n_per_section: int = 14, seed: int = 0) -> Tissue
     links = sp.random(n, n, 0.1, random_state=rng, format="lil", dtype=np.float64)
     links[0, 0] = 7.0
     return Tissue(
-        rng.uniform(0, 6, (n, n_axes)).astype(np.float32),
-        np.tile([0, 1], n_per_section),
+        Spots(rng.uniform(0, 6, (n, n_axes)).astype(np.float32), np.tile([0, 1], n_per_section)),
         {"region": rng.integers(0, 3, n)},
         {"links": links.tocsr()},
     )
@@ -67,7 +85,7 @@ def every_pair(tissue: Tissue) -> tuple[torch.Tensor, torch.Tensor]:
 
 def dense(kind: PairKind, tissue: Tissue) -> np.ndarray:
     """Weights of every ordered pair; what is on the diagonal is nobody's business."""
-    found = kind.fit(tissue)(*every_pair(tissue)).numpy().reshape(2 * (len(tissue.section),)).copy()
+    found = kind.fit(*tissue)(*every_pair(tissue)).numpy().reshape(2 * (len(tissue.section),)).copy()
     np.fill_diagonal(found, 0)
     return found
 
@@ -93,7 +111,7 @@ def test_drawn_pairs_add_up_to_the_sum_over_all_pairs(name: str, tissue: Tissue)
     """Horvitz and Thompson: the mean over draws is the full sum, and few enough pairs give it exactly."""
     values = torch.as_tensor(np.random.default_rng(1).uniform(1, 2, (len(tissue.section),) * 2))
     values = values + values.T
-    fitted = KINDS[name].fit(tissue)
+    fitted = KINDS[name].fit(*tissue)
     total = float((torch.as_tensor(dense(KINDS[name], tissue)) * values).sum()) / 2
     rng = np.random.default_rng(2)
 
@@ -111,7 +129,7 @@ def test_drawn_pairs_add_up_to_the_sum_over_all_pairs(name: str, tissue: Tissue)
 
 @pytest.mark.parametrize("name", KINDS)
 def test_draws_belong_to_the_caller_and_are_about_as_many_as_asked(name: str, tissue: Tissue) -> None:
-    fitted = KINDS[name].fit(tissue)
+    fitted = KINDS[name].fit(*tissue)
     first, again = (fitted.draw(6, np.random.default_rng(3)) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert 6 <= len(first[0]) <= 6 * (1 + name.count("+"))
@@ -119,7 +137,7 @@ def test_draws_belong_to_the_caller_and_are_about_as_many_as_asked(name: str, ti
 
 @pytest.mark.parametrize("name", KINDS)
 def test_weights_in_a_minibatch_are_those_of_its_spots(name: str, tissue: Tissue) -> None:
-    weights = KINDS[name].fit(tissue)
+    weights = KINDS[name].fit(*tissue)
     cells = torch.tensor([9, 2, 5, 7, 3, 4, 6])
     source, target = torch.triu_indices(len(cells), len(cells), 1)
     section = torch.as_tensor(tissue.section)[cells]
@@ -131,7 +149,7 @@ def test_weights_in_a_minibatch_are_those_of_its_spots(name: str, tissue: Tissue
 @pytest.mark.parametrize("name", KINDS)
 def test_no_pairs_asked_for_no_weights(name: str, tissue: Tissue) -> None:
     none = torch.empty(0, dtype=torch.int64)
-    assert KINDS[name].fit(tissue)(none, none).shape == (0,)
+    assert KINDS[name].fit(*tissue)(none, none).shape == (0,)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -150,9 +168,7 @@ def test_a_kind_says_what_it_reads_and_whether_it_is_local(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in KINDS if "domain" not in name and name != "all"])
 def test_a_tissue_without_positions_has_no_pairs_but_obsp_ones(name: str, tissue: Tissue) -> None:
-    unplaced = Tissue(
-        np.full_like(tissue.coordinates, np.nan), tissue.section, tissue.columns, tissue.matrices
-    )
+    unplaced = Tissue(tissue.spots.without_positions(tissue.spots.placed), tissue.columns, tissue.matrices)
     expected = dense(Obsp("links"), tissue) if "links" in name else np.zeros((28, 28))
     assert np.array_equal(dense(KINDS[name], unplaced), expected)
 
@@ -162,7 +178,7 @@ def test_a_tissue_without_positions_has_no_pairs_but_obsp_ones(name: str, tissue
 
 @pytest.mark.parametrize("name", SPARSE)
 def test_pairs_are_stored_sparse_with_small_indices(name: str, tissue: Tissue) -> None:
-    stored = KINDS[name].fit(tissue)
+    stored = KINDS[name].fit(*tissue)
     assert isinstance(stored, Stored)
     matrix = stored.matrix
     assert isinstance(matrix, sp.csr_matrix)
@@ -178,7 +194,7 @@ def test_memory_grows_with_spots_not_with_their_square(name: str, per_spot: int)
     axis = np.arange(60, dtype=np.float32)
     grid = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
     grid += np.random.default_rng(0).uniform(-0.1, 0.1, grid.shape).astype(np.float32)
-    stored = KINDS[name].fit(Tissue(grid, np.zeros(len(grid), dtype=np.int64)))
+    stored = KINDS[name].fit(Spots(grid))
     assert 2 * len(grid) < stored.matrix.nnz <= per_spot * len(grid)
 
 
@@ -193,13 +209,13 @@ def test_neighbors_against_brute_force(tissue: Tissue) -> None:
 
 def test_neighbors_of_small_sections_are_all_the_others(tissue: Tissue) -> None:
     assert np.array_equal(dense(Neighbors(100), tissue), dense(AllPairs(), tissue))
-    lone = Tissue(np.zeros((1, 2), dtype=np.float32), np.zeros(1, dtype=np.int64))
+    lone = Spots(np.zeros((1, 2), dtype=np.float32))
     assert Neighbors(3).fit(lone).matrix.nnz == 0
 
 
 def test_neighbors_where_spots_share_a_place() -> None:
     places = np.array([[0, 0], [0, 0], [0, 0], [5, 0], [6, 0]], dtype=np.float32)
-    weights = dense(Neighbors(2), Tissue(places, np.zeros(5, dtype=np.int64)))
+    weights = dense(Neighbors(2), Tissue(Spots(places)))
     assert weights[:3, :3].sum() == 6
     assert weights[3, 4] == 1
 
@@ -229,7 +245,7 @@ def test_delaunay_against_the_triangulation(tissue: Tissue) -> None:
 def test_delaunay_of_spots_on_a_line_is_refused_with_a_remedy() -> None:
     line = np.stack([np.arange(5.0), np.zeros(5)], axis=1).astype(np.float32)
     with pytest.raises(InputError, match=r"5 spots.*one line.*Neighbors"):
-        Delaunay().fit(Tissue(line, np.zeros(5, dtype=np.int64)))
+        Delaunay().fit(Spots(line))
 
 
 def test_obsp_takes_the_larger_direction_and_drops_the_rest(tissue: Tissue) -> None:
@@ -256,7 +272,7 @@ def test_a_union_takes_the_larger_weight(name: str, tissue: Tissue) -> None:
 def test_spots_without_position_are_left_out(tissue: Tissue) -> None:
     coordinates = tissue.coordinates.copy()
     coordinates[::5] = np.nan
-    weights = dense(Neighbors(3), Tissue(coordinates, tissue.section))
+    weights = dense(Neighbors(3), Tissue(Spots(coordinates, tissue.section)))
     assert not weights[::5].any()
     assert (weights[1::5].sum(axis=1) >= 3).all()
 
@@ -292,9 +308,9 @@ def test_values_out_of_range_are_refused_with_the_value(text: str, received: str
 def test_obsp_weights_that_are_no_weights_are_refused(value: float, tissue: Tissue) -> None:
     links = tissue.matrices["links"].tolil()
     links[2, 4] = value
-    spoiled = Tissue(tissue.coordinates, tissue.section, {}, {"links": links.tocsr()})
+    spoiled = Tissue(tissue.spots, {}, {"links": links.tocsr()})
     with pytest.raises(InputError, match=f"links.*{value:g}"):
-        Obsp("links").fit(spoiled)
+        Obsp("links").fit(*spoiled)
 
 
 def test_kinds_have_defaults_and_join_from_the_left() -> None:
@@ -307,4 +323,4 @@ def test_fitting_is_silent(tissue: Tissue) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for kind in KINDS.values():
-            kind.fit(tissue)(*every_pair(tissue))
+            kind.fit(*tissue)(*every_pair(tissue))

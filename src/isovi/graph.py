@@ -1,6 +1,6 @@
 """Pair weights G over the spots of a tissue: one small class per kind.
 
-A kind is a frozen description (``Neighbors(6)``); :meth:`PairKind.fit` binds it to a tissue. Kinds are
+A kind is a frozen description (``Neighbors(6)``); :meth:`PairKind.fit` binds it to spots. Kinds are
 joined with ``|``, which takes the larger weight of each pair. Pairs never cross sections.
 """
 
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import reduce
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,31 +19,13 @@ import torch
 from scipy.spatial import Delaunay as _Triangulation
 from scipy.spatial import QhullError, cKDTree
 
-from isovi._shapes import CellIndexArray, CellIndices, CoordinateArray, PairFloats, PairIndices
+from isovi._shapes import CellIndices, CoordinateArray, PairFloats, PairIndices
 from isovi.errors import InputError
 from isovi.geometry.pairs import sample_pairs
+from isovi.spots import Spots
 
-
-@dataclass(frozen=True)
-class Tissue:
-    """Where the spots lie, and whatever else a kind of pairs may ask for.
-
-    Attributes
-    ----------
-    coordinates
-        Positions in coordinate units, shape ``(cell, axis)``; rows of not-a-number are unplaced.
-    section
-        Section code of each spot, shape ``(cell,)``.
-    columns
-        Category codes of named ``obs`` columns.
-    matrices
-        Named ``obsp`` matrices, sparse or dense.
-    """
-
-    coordinates: CoordinateArray
-    section: CellIndexArray
-    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
-    matrices: Mapping[str, Any] = field(default_factory=dict)
+Named = Mapping[str, Any]  # entries of obs or obsp by name
+NONE: Named = MappingProxyType({})
 
 
 class PairWeights(ABC):
@@ -169,8 +152,18 @@ class PairKind(ABC):
         return ()
 
     @abstractmethod
-    def fit(self, tissue: Tissue) -> PairWeights:
-        """Bind the kind to a tissue."""
+    def fit(self, spots: Spots, columns: Named = NONE, matrices: Named = NONE) -> PairWeights:
+        """Bind the kind to spots.
+
+        Parameters
+        ----------
+        spots
+            Where the spots are; those without a position form no pair of a kind that looks at positions.
+        columns
+            Category codes of the ``obs`` columns in :attr:`obs_keys`, each of shape ``(cell,)``.
+        matrices
+            The ``obsp`` matrices in :attr:`obsp_keys`, sparse or dense, each of shape ``(cell, cell)``.
+        """
 
     def __or__(self, other: PairKind) -> PairKind:
         return Union(self, other)
@@ -182,8 +175,8 @@ class AllPairs(PairKind):
 
     local: ClassVar[bool] = False
 
-    def fit(self, tissue: Tissue) -> PairWeights:
-        return SameSection(torch.as_tensor(tissue.section))
+    def fit(self, spots: Spots, columns: Named = NONE, matrices: Named = NONE) -> PairWeights:
+        return SameSection(torch.as_tensor(spots.section))
 
 
 @dataclass(frozen=True)
@@ -197,22 +190,25 @@ class SameDomain(PairKind):
     def obs_keys(self) -> tuple[str, ...]:
         return (self.key,)
 
-    def fit(self, tissue: Tissue) -> PairWeights:
-        codes = tissue.columns[self.key]
-        joined = np.unique(np.stack([tissue.section, codes]), axis=1, return_inverse=True)[1]
+    def fit(self, spots: Spots, columns: Named = NONE, matrices: Named = NONE) -> PairWeights:
+        codes = columns[self.key]
+        joined = np.unique(np.stack([spots.section, codes]), axis=1, return_inverse=True)[1]
         return SameCode(torch.as_tensor(joined.ravel()))
 
 
 class SparseKind(PairKind):
-    """A kind that stores its pairs, made section by section from coordinates."""
+    """A kind that stores its pairs, made section by section from coordinates.
 
-    def fit(self, tissue: Tissue) -> PairWeights:
-        n = len(tissue.section)
-        placed = np.isfinite(tissue.coordinates).all(axis=1)
-        blocks = []
-        for code in np.unique(tissue.section):
-            members = np.flatnonzero((tissue.section == code) & placed)
-            blocks.append(_embed(self.section_weights(tissue.coordinates[members]), members, n))
+    The spots of a section are looked at in the order of their coordinates, so that the pairs do not depend on
+    the order in which the spots are stored, not even where several neighbours are equally far.
+    """
+
+    def fit(self, spots: Spots, columns: Named = NONE, matrices: Named = NONE) -> PairWeights:
+        n, blocks = len(spots), []
+        for code in np.unique(spots.section):
+            members = np.flatnonzero((spots.section == code) & spots.placed)
+            members = members[np.lexsort(spots.coordinates[members].T)]
+            blocks.append(_embed(self.section_weights(spots.coordinates[members]), members, n))
         return Stored(_symmetric(reduce(lambda a, b: a + b, blocks)))
 
     @abstractmethod
@@ -317,8 +313,8 @@ class Obsp(PairKind):
     def obsp_keys(self) -> tuple[str, ...]:
         return (self.key,)
 
-    def fit(self, tissue: Tissue) -> PairWeights:
-        matrix = _drop_diagonal(sp.csr_matrix(tissue.matrices[self.key], dtype=np.float32)).tocoo()
+    def fit(self, spots: Spots, columns: Named = NONE, matrices: Named = NONE) -> PairWeights:
+        matrix = _drop_diagonal(sp.csr_matrix(matrices[self.key], dtype=np.float32)).tocoo()
         wrong = ~(np.isfinite(matrix.data) & (matrix.data >= 0))
         if wrong.any():
             raise InputError(
@@ -326,7 +322,7 @@ class Obsp(PairKind):
                 "Pair weights must be finite and not negative.",
                 "Name a matrix of weights, such as connectivities.",
             )
-        within = tissue.section[matrix.row] == tissue.section[matrix.col]
+        within = spots.section[matrix.row] == spots.section[matrix.col]
         kept = (matrix.data[within], (matrix.row[within], matrix.col[within]))
         return Stored(_symmetric(sp.csr_matrix(kept, shape=matrix.shape)))
 
@@ -350,8 +346,9 @@ class Union(PairKind):
     def obsp_keys(self) -> tuple[str, ...]:
         return self.first.obsp_keys + self.second.obsp_keys
 
-    def fit(self, tissue: Tissue) -> PairWeights:
-        return Largest(self.first.fit(tissue), self.second.fit(tissue))
+    def fit(self, spots: Spots, columns: Named = NONE, matrices: Named = NONE) -> PairWeights:
+        both = (kind.fit(spots, columns, matrices) for kind in (self.first, self.second))
+        return Largest(*both)
 
 
 def nearest(coordinates: CoordinateArray, k: int) -> np.ndarray:

@@ -14,9 +14,9 @@ from isovi.bench import measure as module
 from isovi.bench.measure import METRICS, agreement, leiden, measure, mixing, purity
 from isovi.bench.prepare import Prepared
 from isovi.bench.task import Fitted, Task
-from isovi.data.split import HELDOUT
 from isovi.errors import InputError
-from isovi.workflow.evaluate import Placement, evaluate_geometry
+from isovi.spots import HELDOUT
+from isovi.tl.evaluate import Placement, evaluate_geometry
 
 SIDE = 20
 GEOMETRY = {"morans_i", "gearys_c", "relative_distortion", "spearman_distance", "distortion_constant"}

@@ -9,9 +9,9 @@ from anndata import AnnData
 from isovi.bench.datasets import DataSet
 from isovi.bench.job import Job
 from isovi.bench.prepare import dealt_anew, prepare
-from isovi.data.split import HELDOUT, SPLIT_KEY, TRAIN
 from isovi.errors import InputError
 from isovi.simulate import simulate
+from isovi.spots import HELDOUT, SPLIT_KEY, TRAIN
 
 N_OBS, N_GENES = 120, 30
 

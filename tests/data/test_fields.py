@@ -2,16 +2,24 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from anndata import AnnData
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import sparse
-from scipy.spatial.distance import pdist
 from scvi.data import AnnDataManager
 from scvi.data.fields import LayerField
 
-from isovi import AllPairs, InputError, Neighbors, Obsp, SameDomain
-from isovi.data.fields import CELL, COORDINATES, SECTION, normalise, spacing, spatial_fields, tissue_of
+from isovi import InputError, Obsp, SameDomain
+from isovi.data import check
+from isovi.data.fields import (
+    CELL,
+    COORDINATES,
+    SECTION,
+    pair_weights,
+    registered_spots,
+    spatial_fields,
+    units_of,
+)
+from isovi.spots import spacing
 
 
 def manager_of(
@@ -31,7 +39,7 @@ def positions(manager: AnnDataManager) -> np.ndarray:
 
 
 def units(manager: AnnDataManager) -> dict[str, float]:
-    return manager.get_state_registry(COORDINATES)["units"]
+    return units_of(manager.get_state_registry(COORDINATES))
 
 
 def label(adata: AnnData, sections: list[str]) -> None:
@@ -39,33 +47,6 @@ def label(adata: AnnData, sections: list[str]) -> None:
 
 
 # ------------------------------------------------------------------ units
-
-
-@settings(deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), factor=st.floats(1e-3, 1e4), n_axes=st.sampled_from([2, 3]))
-def test_normalising_is_a_similarity_within_each_section(seed: int, factor: float, n_axes: int) -> None:
-    rng = np.random.default_rng(seed)
-    raw, codes = factor * rng.normal(size=(30, n_axes)) + 50 * factor, np.arange(30) % 2
-    found, unit = normalise(raw, codes, ["a", "b"], {})
-    for code, name in enumerate("ab"):
-        of = codes == code
-        np.testing.assert_allclose(
-            pdist(found[of]) * unit[name], pdist(raw[of]), rtol=1e-3, atol=1e-4 * factor
-        )
-        np.testing.assert_allclose(found[of].mean(axis=0), 0, atol=1e-4)
-        assert spacing(found[of].astype(float)) == pytest.approx(1, rel=1e-3)
-
-
-def test_positions_far_from_the_origin_keep_their_digits() -> None:
-    raw = np.random.default_rng(0).uniform(0, 10, (20, 2))
-    near, far = (normalise(raw + shift, np.zeros(20, dtype=np.int64), ["a"], {})[0] for shift in (0, 1e8))
-    np.testing.assert_allclose(near, far, atol=1e-5)
-
-
-def test_spacing_is_the_median_distance_to_the_nearest_other_place() -> None:
-    line = np.array([[0.0, 0], [2, 0], [5, 0], [5, 0], [9, 0]])
-    assert spacing(line) == np.median([2, 2, 3, 4])
-    assert np.isnan(spacing(np.ones((3, 2))))
 
 
 def test_the_units_are_told_in_the_units_of_the_input(adata: AnnData) -> None:
@@ -214,19 +195,37 @@ def test_cells_of_a_query_are_numbered_anew(adata: AnnData) -> None:
     assert manager.get_from_registry(CELL).ravel().tolist() == list(range(20))
 
 
-# ------------------------------------------------------------------ the tissue of a kind of pairs
+# ------------------------------------------------------------------ pair weights
 
 
-def test_the_tissue_has_what_the_kind_reads_and_no_more(adata: AnnData) -> None:
-    adata.obsp["links"] = sparse.identity(40, format="csr")
+def test_registered_spots_are_those_of_the_data(adata: AnnData) -> None:
     manager = manager_of(adata)
-    plain = tissue_of(manager, AllPairs() | Neighbors(2))
-    assert not plain.columns and not plain.matrices
-    assert np.array_equal(plain.coordinates, positions(manager))
-    assert plain.section.dtype == np.int64
-    full = tissue_of(manager, SameDomain("donor") | Obsp("links"))
-    assert full.columns["donor"].tolist() == [0, 1] * 20
-    assert full.matrices["links"].nnz == 40
+    found, expected = registered_spots(manager), check.spots(adata, "spatial", "slice")
+    assert np.array_equal(found.coordinates, expected.coordinates.astype(np.float32))
+    assert np.array_equal(found.section, expected.section)
+    assert found.units == expected.units
+    assert found.sections == expected.sections == ("s1", "s2")
+
+
+def test_a_section_may_have_a_dot_in_its_name(adata: AnnData) -> None:
+    adata.obs["slice"] = adata.obs["slice"].astype(str).replace("s1", "a.1")
+    assert list(units(manager_of(adata))) == ["a.1", "s2"]
+
+
+def test_pairs_read_the_columns_and_matrices_of_the_spots_alone(adata: AnnData) -> None:
+    adata.obsp["links"] = sparse.random(40, 40, 0.3, format="csr", random_state=0)
+    rows = np.arange(5, 40, 2)
+    spots = check.spots(adata, "spatial", "slice").take(rows)
+    every = np.arange(len(rows))
+    pairs = [torch.as_tensor(end) for end in np.meshgrid(every, every)]
+    links = pair_weights(adata, spots, Obsp("links"))(*(end.ravel() for end in pairs)).numpy()
+    full = adata.obsp["links"].maximum(adata.obsp["links"].T)[rows][:, rows].toarray()
+    full *= (spots.section[:, None] == spots.section) * (1 - np.eye(len(rows)))
+    assert np.array_equal(np.sort(links), np.sort(full.astype(np.float32).ravel()))
+    donors = adata.obs["donor"].to_numpy()[rows]
+    same = pair_weights(adata, spots, SameDomain("donor"))(torch.tensor([0, 0]), torch.tensor([1, 2]))
+    expected = [donors[0] == donors[n] and spots.section[0] == spots.section[n] for n in (1, 2)]
+    assert same.tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -239,4 +238,4 @@ def test_the_tissue_has_what_the_kind_reads_and_no_more(adata: AnnData) -> None:
 )
 def test_what_a_kind_lacks_is_named(adata: AnnData, kind: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        tissue_of(manager_of(adata), kind)
+        pair_weights(adata, check.spots(adata), kind)

@@ -31,11 +31,11 @@ from isovi import (
     Radius,
     SameDomain,
 )
-from isovi.data.fields import spacing
 from isovi.graph import PairKind
 from isovi.model.model import _check_distortion
 from isovi.model.module import DistancePreservingModule
 from isovi.simulate import simulate
+from isovi.spots import spacing
 
 SMALL = {"n_latent": 4, "n_hidden": 16}
 MODELS = [IsoSCVI, IsoVAE]

@@ -14,7 +14,7 @@ from isovi.data.loading.inclusion import InclusionProbability
 from isovi.data.loading.sampler import PatchBatchSampler
 from isovi.geometry.distortion import profile_scale
 from isovi.geometry.pairs import PairSet
-from isovi.graph import AllPairs, Neighbors, Tissue
+from isovi.graph import AllPairs, Neighbors
 from isovi.model.objective import (
     ASCENT_RATE,
     LIMIT_SHARE,
@@ -25,6 +25,7 @@ from isovi.model.objective import (
     DistortionTerm,
     Objective,
 )
+from isovi.spots import Spots
 
 DISTANCES = ["mean", "sample", "wasserstein"]
 ASKED = {
@@ -103,7 +104,7 @@ def test_the_scale_is_the_minimiser_of_what_is_asked(name: str) -> None:
 
 def test_pairs_count_by_their_weight() -> None:
     batch = minibatch()
-    tissue = Tissue(np.random.default_rng(1).normal(size=(50, 2)), np.zeros(50, dtype=np.int64))
+    tissue = Spots(np.random.default_rng(1).normal(size=(50, 2)))
     objective = objective_of(ASKED["relative"])
     objective.weights = Neighbors(12).fit(tissue)
     term = measured(objective, batch)
@@ -297,7 +298,7 @@ def test_without_pairs_there_is_no_term_and_the_state_stays(spoil: Any) -> None:
 
 def test_without_pairs_of_weight_there_is_no_term() -> None:
     objective = objective_of(ASKED["constraint"])
-    tissue = Tissue(np.full((50, 2), np.nan), np.zeros(50, dtype=np.int64))
+    tissue = Spots(np.full((50, 2), np.nan))
     objective.weights = Neighbors(3).fit(tissue)
     assert objective(**minibatch()) is None
 
@@ -341,7 +342,7 @@ def test_the_papers_loss_on_patches_is_unbiased() -> None:
     """Mean over the minibatches of many epochs = α / N² Σ G |d_Z - λ d_S| over the split (ordered pairs)."""
     n, rng = 90, np.random.default_rng(0)
     coordinates = rng.uniform(0, 9, (n, 2))
-    tissue = Tissue(coordinates, rng.integers(0, 2, n))
+    tissue = Spots(coordinates, rng.integers(0, 2, n))
     cells, latent = rng.permutation(n)[:70], coordinates @ rng.normal(size=(2, 3)) + rng.normal(size=(n, 3))
     objective = objective_of(
         Penalty(3.0, relative=False, normalization="paper", scale="learned"), training=False

@@ -10,9 +10,9 @@ from scipy import sparse
 from sklearn.exceptions import NotFittedError
 
 from isovi import IsoSCVI
-from isovi.data.fields import spacing
 from isovi.errors import InputError, IsoviWarning
 from isovi.simulate import simulate
+from isovi.spots import spacing
 from isovi.tl.place import PlacedCells, SpatialPlacer
 
 

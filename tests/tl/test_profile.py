@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from isovi import IsoSCVI, Neighbors, SameDomain, tl
-from isovi.data.fields import spacing
 from isovi.errors import InputError
 from isovi.simulate import simulate
+from isovi.spots import spacing
 
 
 def tissue(n: int = 300, n_sections: int = 2, seed: int = 0) -> anndata.AnnData:

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isovi.data import fields
 from isovi.errors import InputError, IsoviWarning
+from isovi.spots import spacing as spacing_of
 from isovi.tl.tissot import QUANTILES, tissot
 
 
@@ -46,7 +46,7 @@ def test_writes_only_the_documented_keys(n_axes):
 def test_lengths_are_per_spacing(n_axes, unit):
     adata = stretched(n_axes, unit)
     tissot(adata)
-    spacing = fields.spacing(adata.obsm["spatial"]) / unit
+    spacing = spacing_of(adata.obsm["spatial"]) / unit
     np.testing.assert_allclose(adata.obs["isovi_tissot_anisotropy"], 3.0, rtol=1e-4)
     np.testing.assert_allclose(adata.obs["isovi_tissot_area"], 3.0 * spacing**n_axes, rtol=1e-4)
 

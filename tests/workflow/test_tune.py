@@ -17,8 +17,8 @@ from rich.console import Console
 
 from isovi import InputError, IsoviWarning, OutputError, pl
 from isovi.cli import app
-from isovi.data.split import HELDOUT, TRAIN, VALIDATION
 from isovi.simulate import simulate
+from isovi.spots import HELDOUT, TRAIN, VALIDATION
 from isovi.workflow import choice, search, tune
 from isovi.workflow.fit import FitOptions
 from isovi.workflow.trial import VALIDATION_SHARE, Figures, Setting, try_setting, widened

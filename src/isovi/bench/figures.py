@@ -16,8 +16,8 @@ from isovi.bench import leaderboard, results, sweeps
 from isovi.bench.catalogue import METRICS, Metric
 from isovi.bench.compare import by_dataset, changes
 from isovi.bench.results import BACKBONES, DONE, Backbone, contenders
-from isovi.data.split import HELDOUT
 from isovi.pl import _canvas, _palette
+from isovi.spots import HELDOUT
 
 DPI, DPI_ELLIPSES = 90, 60
 LATENTS = "latents"

@@ -18,11 +18,11 @@ from sklearn.neighbors import NearestNeighbors
 from isovi import tl
 from isovi.bench.prepare import SECTION_KEY, Prepared
 from isovi.bench.task import Fitted
-from isovi.data.split import HELDOUT, TRAIN
 from isovi.errors import InputError, IsoviWarning
+from isovi.spots import HELDOUT, TRAIN
 from isovi.tl.domains import cluster, standardize
+from isovi.tl.evaluate import Fit, Geometry, Placement, evaluate_fit, evaluate_geometry
 from isovi.tl.metrics import is_labelled
-from isovi.workflow.evaluate import Fit, Geometry, Placement, evaluate_fit, evaluate_geometry
 
 Figures = dict[str, dict[str, float]]
 
@@ -140,7 +140,7 @@ def known_sets(latent: np.ndarray, placement: Placement) -> dict[str, np.ndarray
 
 
 def geometry(latent: np.ndarray, placement: Placement, seed: int) -> Figures:
-    """Geometry on the sets that are wholly known; see :func:`isovi.workflow.evaluate.evaluate_geometry`."""
+    """Geometry on the sets that are wholly known; see :func:`isovi.tl.evaluate.evaluate_geometry`."""
     finite = np.isfinite(latent).all(axis=1)
     known = Placement(placement.coordinates[finite], placement.section[finite], placement.split[finite])
     found = evaluate_geometry(latent[finite], known, seed=seed)

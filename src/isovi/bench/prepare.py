@@ -15,10 +15,10 @@ from isovi.bench.job import ALL, Job
 from isovi.bench.task import Task
 from isovi.data import check
 from isovi.data.fields import normalise
-from isovi.data.split import HELDOUT, SPLIT_KEY, TRAIN
 from isovi.errors import InputError, IsoviWarning
+from isovi.spots import HELDOUT, SPLIT_KEY, TRAIN
+from isovi.tl.evaluate import Placement
 from isovi.tl.metrics import is_labelled
-from isovi.workflow.evaluate import Placement
 from isovi.workflow.prepare import count_empty, holdout_of, select_genes, split_spots
 
 SECTION_KEY = "section"  # in Task.seen and Task.spots, whatever its name in the data

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Real
@@ -16,6 +16,7 @@ from scipy import sparse
 
 from isovi._shapes import CellIndexArray, CoordinateArray
 from isovi.errors import InputError, IsoviWarning
+from isovi.spots import SPLIT_KEY, Spots
 
 MIN_SECTION_SPOTS = 3
 _BLOCK_VALUES = 2**22  # values looked at together: about 32 MB of float64
@@ -210,6 +211,42 @@ def sections(adata: AnnData, section_key: str | None = None) -> tuple[CellIndexA
             "Remove these spots, or choose another column as section_key (--section-key).",
         )
     return codes, section_names
+
+
+def spots(
+    adata: AnnData,
+    spatial_key: str = "spatial",
+    section_key: str | None = None,
+    *,
+    split_key: str = SPLIT_KEY,
+    units: Mapping[str, float] | None = None,
+) -> Spots:
+    """Where the spots of an AnnData are.
+
+    Parameters
+    ----------
+    adata
+        The data, in memory, backed or packed: all spots of its sections, so that their unit is the one that
+        everything else uses. Take some of them by :meth:`isovi.spots.Spots.take`.
+    spatial_key
+        Key in ``obsm`` of the positions.
+    section_key
+        Column of ``obs`` with the tissue section; ``None`` if there is only one.
+    split_key
+        Column of ``obs`` with the split, where there is one.
+    units
+        Units of known sections by name, such as those of a model.
+
+    Raises
+    ------
+    InputError
+        If positions or sections are missing or not finite.
+    """
+    codes, section_names = np.zeros(adata.n_obs, dtype=np.int64), ["all"]
+    if section_key is not None:
+        codes, section_names = _categories(adata, section_key, "section")
+    split = adata.obs[split_key].astype(str).to_numpy() if split_key in adata.obs else None
+    return Spots.at(coordinates(adata, spatial_key), codes, section_names, units=units, split=split)
 
 
 def categories(adata: AnnData, key: str, *, role: str, allow_missing: bool = False) -> CellIndexArray:

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from scipy.spatial import cKDTree
 from scvi.data import AnnDataManager
 from scvi.data.fields import CategoricalObsField, NumericalObsField, ObsmField
 
 from isovi._shapes import CellIndexArray, CoordinateArray
 from isovi.data import check
 from isovi.errors import InputError
-from isovi.graph import PairKind, Tissue
+from isovi.graph import PairKind, PairWeights
+from isovi.spots import Spots
 
 COORDINATES = "isovi_coordinates"
 SECTION = "isovi_section"
@@ -24,12 +24,11 @@ MINIFIED = "_scvi_adata_minify_type"  # scvi-tools' mark in uns of data whose co
 
 
 class CoordinatesField(ObsmField):
-    """Coordinates centred per section and divided by one unit per section.
+    """Coordinates of :class:`isovi.spots.Spots`, rounded to float32.
 
-    The unit is the median nearest-neighbour distance of the section, kept in the registry so that
-    lengths can be told in the units of ``obsm[spatial_key]``. On transfer to other data a known
-    section keeps its unit. Data without coordinates gets not-a-number, and single spots of it may be
-    without (rows of not-a-number): such cells form no pairs.
+    The unit of each section is kept in the registry, and a known section keeps it on transfer to other
+    data. Data without coordinates gets NaN, and single spots of it may have none (rows of NaN): such cells
+    form no pairs.
 
     Parameters
     ----------
@@ -62,11 +61,12 @@ class CoordinatesField(ObsmField):
         raw = check.coordinates(adata, self.spatial_key, allow_missing=source is not None)
         self._same_axes(raw, source)
         codes, names = self._sections(adata, raw, source)
-        known = {} if source is None else source["units"]
-        normalised, placed = np.full(raw.shape, np.nan, dtype=np.float32), np.isfinite(raw).all(axis=1)
-        normalised[placed], units = normalise(raw[placed], codes[placed], names, known)
-        adata.obsm[self.attr_key] = normalised
-        return {self.COLUMN_NAMES_KEY: np.arange(raw.shape[1]), "units": units, "n_axes": raw.shape[1]}
+        known = {} if source is None else units_of(source)
+        spots = Spots.at(raw, codes, names, units=known)
+        adata.obsm[self.attr_key] = spots.coordinates.astype(np.float32)
+        units = known | spots.units
+        state = {"sections": list(units), "unit": list(units.values()), "n_axes": raw.shape[1]}
+        return {self.COLUMN_NAMES_KEY: np.arange(raw.shape[1]), **state}
 
     def _sections(
         self, adata: AnnData, raw: CoordinateArray, source: dict[str, Any] | None
@@ -156,55 +156,41 @@ def spatial_fields(
     ]
 
 
-def normalise(
-    raw: CoordinateArray, codes: CellIndexArray, names: list[str], known: dict[str, float]
-) -> tuple[np.ndarray, dict[str, float]]:
-    """Centre each section and divide it by its unit.
+def registered_spots(manager: AnnDataManager) -> Spots:
+    """Spots as they were registered, their coordinates rounded to float32 as the loaders have them."""
+    state = manager.get_state_registry(COORDINATES)
+    coordinates = np.asarray(manager.get_from_registry(COORDINATES)).astype(np.float64)
+    section = np.asarray(manager.get_from_registry(SECTION)).ravel().astype(np.int64)
+    names = tuple(map(str, manager.get_state_registry(SECTION).categorical_mapping))
+    units = units_of(state)
+    return Spots(coordinates, section, names, np.array([units.get(name, np.nan) for name in names]))
+
+
+def units_of(state: Any) -> dict[str, float]:
+    """Unit of each section by name, from a registry of this version or of 0.1.0."""
+    if "units" in state:  # 0.1.0 kept a dictionary, whose keys must not hold a dot
+        return dict(state["units"])
+    return dict(zip(map(str, state["sections"]), map(float, state["unit"]), strict=True))
+
+
+def pair_weights(adata: AnnData, spots: Spots, pairs: PairKind) -> PairWeights:
+    """Pair weights of a kind, bound to spots of an AnnData.
 
     Parameters
     ----------
-    raw
-        Positions as given, shape ``(cell, axis)``.
-    codes, names
-        Section code of each cell, and the names the codes stand for.
-    known
-        Units of sections seen before, which are kept.
-
-    Returns
-    -------
-    coordinates
-        float32, in units of the median nearest-neighbour distance, shape ``(cell, axis)``.
-    units
-        That distance for every section, in the units of ``raw``.
-    """
-    normalised = np.empty(raw.shape, dtype=np.float32)
-    units = dict(known)
-    for code in np.unique(codes):
-        of = codes == code
-        name = str(names[code])
-        units.setdefault(name, spacing(raw[of]))
-        normalised[of] = (raw[of] - raw[of].mean(axis=0)) / units[name]
-    return normalised, units
-
-
-def spacing(positions: CoordinateArray) -> float:
-    """Median distance to the nearest neighbour at another place; not a number if there is none."""
-    places = np.unique(positions, axis=0)
-    if len(places) < 2:
-        return float("nan")
-    return float(np.median(cKDTree(places).query(places, k=2)[0][:, 1]))
-
-
-def tissue_of(manager: AnnDataManager, pairs: PairKind) -> Tissue:
-    """The registered tissue, with the columns and matrices that a kind of pairs reads.
+    adata
+        Data whose ``obs`` and ``obsp`` the kind may read.
+    spots
+        Some of its spots, or all.
+    pairs
+        Kind of pairs.
 
     Raises
     ------
     InputError
         If ``obs`` or ``obsp`` lacks what ``pairs`` names.
     """
-    adata = manager.adata
-    columns = {key: check.categories(adata, key, role="pairs") for key in pairs.obs_keys}
-    matrices = {key: check.pair_matrix(adata, key) for key in pairs.obsp_keys}
-    section = np.asarray(manager.get_from_registry(SECTION)).ravel().astype(np.int64)
-    return Tissue(np.asarray(manager.get_from_registry(COORDINATES)), section, columns, matrices)
+    rows = spots.row
+    columns = {key: check.categories(adata, key, role="pairs")[rows] for key in pairs.obs_keys}
+    matrices = {key: check.pair_matrix(adata, key)[rows][:, rows] for key in pairs.obsp_keys}
+    return pairs.fit(spots, columns, matrices)

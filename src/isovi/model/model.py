@@ -20,7 +20,15 @@ from scvi.model import SCVI
 
 from isovi._repr import Rows, Told
 from isovi.data import check
-from isovi.data.fields import COORDINATES, MINIFIED, SECTION, spatial_fields, tissue_of
+from isovi.data.fields import (
+    COORDINATES,
+    MINIFIED,
+    SECTION,
+    pair_weights,
+    registered_spots,
+    spatial_fields,
+    units_of,
+)
 from isovi.data.loading.disk import DiskLoader, DiskSplitter, counts_on_disk
 from isovi.data.loading.inclusion import InclusionProbability
 from isovi.data.loading.resident import resident
@@ -29,7 +37,7 @@ from isovi.data.readers.spatialdata import place_table
 from isovi.errors import InputError
 from isovi.geometry.distortion import euclidean
 from isovi.geometry.pairs import PairSet, tissue_distance
-from isovi.graph import AllPairs, PairKind
+from isovi.graph import AllPairs, PairKind, PairWeights
 from isovi.model.distributed import (
     Processes,
     is_distributed,
@@ -42,7 +50,7 @@ from isovi.model.gaussian import GaussianSCVI
 from isovi.model.module import check_thinning, distance_preserving
 from isovi.model.objective import Constraint, Distortion, Objective
 from isovi.model.speed import FusedAdam, logging_by_epoch
-from isovi.model.training import BestEpoch, CollapseWatch, DualAscent, summarise
+from isovi.model.training import BestEpoch, CollapseWatch, DualAscent, PairBinding, summarise
 
 logger = logging.getLogger(__name__)
 
@@ -237,9 +245,9 @@ class DistancePreservingMixin(Told):
                 super().train(
                     max_epochs, callbacks=[*(kwargs.pop("callbacks", None) or []), *callbacks], **kwargs
                 )
+            self._fit_scale()
         finally:
             self._unbind_pairs()
-        self._fit_scale()
         if self.history_:  # that of several processes is with the first
             self.training_summary_ = summarise(callbacks, self.distortion, self.history_, trained)
             logger.info(self.training_summary_)
@@ -271,7 +279,7 @@ class DistancePreservingMixin(Told):
     @property
     def coordinate_units(self) -> dict[str, float]:
         """Length of one coordinate unit of each section, in the units of ``obsm[spatial_key]``."""
-        return dict(self.adata_manager.get_state_registry(COORDINATES)["units"])
+        return units_of(self.adata_manager.get_state_registry(COORDINATES))
 
     def _thinning(self, asked: tuple[float, float] | str | None) -> tuple[float, float] | None:
         if asked == "auto":
@@ -289,6 +297,7 @@ class DistancePreservingMixin(Told):
         callbacks: list[Callback] = [FusedAdam()]
         objective = self.module.objective
         if objective is not None:
+            callbacks += [PairBinding(self._bound_weights, objective)]
             callbacks += [DualAscent(objective), CollapseWatch(objective)]
         if kwargs.get("early_stopping", self._stops_early_by_default()):
             monitor = kwargs.get("early_stopping_monitor", "elbo_validation")
@@ -308,12 +317,15 @@ class DistancePreservingMixin(Told):
 
     def _bind_pairs(self, kwargs: dict[str, Any]) -> None:
         objective = self.module.objective
-        if objective is not None:
-            objective.weights = self.pairs.fit(tissue_of(self.adata_manager, self.pairs))
         if counts_on_disk(self.adata_manager):
             self._read_from_disk(objective, kwargs)
         elif objective is not None and self.pairs.local:
             self._draw_patches(objective, kwargs)
+
+    def _bound_weights(self, heldout: np.ndarray) -> PairWeights:
+        """Weights of the pairs of training and validation spots: positions of others are not looked at."""
+        spots = registered_spots(self.adata_manager).without_positions(heldout)
+        return pair_weights(self.adata, spots, self.pairs)
 
     def _read_from_disk(self, objective: Objective | None, kwargs: dict[str, Any]) -> None:
         given = dict(kwargs.get("datasplitter_kwargs") or {})
@@ -366,22 +378,22 @@ class DistancePreservingMixin(Told):
     def _fit_scale(self) -> None:
         """Fit λ to the trained latent, without dropout or thinning, over pairs of training spots."""
         objective = self.module.objective
-        if objective is None or objective.distortion.scale == "learned":
+        if objective is None or objective.weights is None or objective.distortion.scale == "learned":
             return
-        manager, weights = self.adata_manager, self.pairs.fit(tissue_of(self.adata_manager, self.pairs))
-        coordinates = torch.as_tensor(np.asarray(manager.get_from_registry(COORDINATES)))
-        section = torch.as_tensor(np.asarray(manager.get_from_registry(SECTION)).ravel()).long()
-        usable = torch.isfinite(coordinates).all(1)
-        usable &= torch.as_tensor(np.isin(np.arange(len(usable)), self.train_indices))
-        source, target, weight = weights.draw(SCALE_PAIRS, np.random.default_rng(0))
+        spots = registered_spots(self.adata_manager)
+        usable = torch.zeros(len(spots), dtype=torch.bool)
+        usable[torch.as_tensor(np.asarray(self.train_indices, dtype=np.int64))] = True
+        usable &= torch.as_tensor(spots.placed)
+        source, target, weight = objective.weights.draw(SCALE_PAIRS, np.random.default_rng(0))
         counts = (weight > 0) & usable[source] & usable[target]
         source, target, weight = source[counts], target[counts], weight[counts]
         if not len(source):
             return
         cells, place = torch.unique(torch.stack([source, target]), return_inverse=True)
         latent = torch.as_tensor(self.get_latent_representation(indices=cells.numpy()))
+        coordinates = torch.as_tensor(spots.coordinates, dtype=torch.float32)
         pairs = PairSet(source, target, tissue_distance(coordinates, source, target), weight)
-        objective.fit_scale(euclidean(latent, *place), pairs, section[source])
+        objective.fit_scale(euclidean(latent, *place), pairs, torch.as_tensor(spots.section)[source])
 
 
 @functools.cache

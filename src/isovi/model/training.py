@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 
 from isovi.errors import IsoviWarning
+from isovi.graph import PairWeights
 from isovi.model.objective import Constraint, Distortion, Objective, Penalty
 
 WARM_UP = 0.025  # share of all steps before the constraint acts, so that a latent exists
@@ -234,3 +237,23 @@ def _verdict(target: float, reached: float, stalled: bool) -> str:
     return (
         f"The constraint of {target:g} was not reached in so many epochs: train longer, or loosen the target."
     )
+
+
+class PairBinding(Callback):
+    """Binds the pairs that count to the training data, once it is known which spots are held out.
+
+    Parameters
+    ----------
+    weights
+        Makes the pair weights, given the rows of the held-out spots.
+    objective
+        The module's objective, which takes them.
+    """
+
+    def __init__(self, weights: Callable[[np.ndarray], PairWeights], objective: Objective) -> None:
+        self.weights, self.objective = weights, objective
+
+    def on_fit_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Bind them; the data splitter has split by now."""
+        heldout = getattr(trainer.datamodule, "test_idx", None)  # type: ignore[attr-defined]  # Lightning sets it
+        self.objective.weights = self.weights(np.asarray([] if heldout is None else heldout, dtype=np.int64))

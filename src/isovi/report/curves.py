@@ -10,15 +10,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from isovi import tl
-from isovi.data.split import HELDOUT, TRAIN
 from isovi.geometry.profile import DistortionProfile
 from isovi.geometry.tissot import TissotEllipses
 from isovi.pl.latent_map import onto_tissue
 from isovi.report.record import Curve, Density, Ellipses, Profile, plain_number
 from isovi.report.spots import side_by_side, spread
+from isovi.spots import HELDOUT, TRAIN, Spots
 from isovi.tl.certificate import Certificate
 from isovi.workflow import guarantee, pictures
-from isovi.workflow.evaluate import Placement
 from isovi.workflow.finished import LATENT_KEY, Run
 
 _EPSILONS = np.round(np.linspace(0.01, 0.5, 50), 2)
@@ -99,9 +98,9 @@ def band(found: Certificate) -> tuple[list[float | None], list[float | None]]:
 # ---------------------------------------------------------------------------- Shepard plots
 
 
-def shepard(run: Run, place: Placement, scale: float | dict[str, float]) -> tuple[Density, ...]:
+def shepard(run: Run, spots: Spots, scale: float | dict[str, float]) -> tuple[Density, ...]:
     """Latent against scaled tissue distances of sampled pairs, held-out spots first."""
-    in_latent, in_tissue = pictures.shepard_sets(run.adata, _spot_scale(run, scale), place)
+    in_latent, in_tissue = pictures.shepard_sets(run.adata, _spot_scale(run, scale), spots)
     names = [name for name in ("held out", "training") if name in in_latent and len(in_latent[name])]
     if not names:
         return ()
@@ -132,18 +131,18 @@ def _density(name: str, tissue: NDArray, latent: NDArray, limit: float) -> Densi
 # ---------------------------------------------------------------------------- ellipses
 
 
-def ellipses(run: Run, place: Placement, found: TissotEllipses) -> tuple[Ellipses, ...]:
+def ellipses(run: Run, spots: Spots, found: TissotEllipses) -> tuple[Ellipses, ...]:
     """Ellipses in tissue and in the latent view, evenly spread over the tissue."""
     valid = np.flatnonzero(found.valid)
     if not len(valid):
         return ()
     latent = np.asarray(run.adata.obsm[LATENT_KEY], dtype=np.float64)
-    plane, _ = onto_tissue(latent, place.coordinates[:, :2].astype(np.float64))
+    plane, _ = onto_tissue(latent, spots.coordinates[:, :2].astype(np.float64))
     projection = np.linalg.lstsq(latent - latent.mean(axis=0), plane - plane.mean(axis=0), rcond=None)[0]
-    tissue, _ = side_by_side(place, run)
+    tissue, _ = side_by_side(spots)
     return (
-        _view("tissue", tissue, valid, place, found, None),
-        _view("latent", plane, valid, place, found, projection.T),
+        _view("tissue", tissue, valid, spots, found, None),
+        _view("latent", plane, valid, spots, found, projection.T),
     )
 
 
@@ -151,14 +150,14 @@ def _view(
     name: str,
     centres: NDArray,
     valid: NDArray,
-    place: Placement,
+    spots: Spots,
     found: TissotEllipses,
     projection: NDArray | None,
 ) -> Ellipses:
-    shown = valid[spread(place.coordinates[valid], place.section[valid], _N_ELLIPSES[name])]
+    shown = valid[spread(spots.coordinates[valid], spots.section[valid], _N_ELLIPSES[name])]
     part = TissotEllipses(found.jacobian[shown], found.half_axes[shown], found.directions[shown])
     half_axes, angle = part.in_tissue() if projection is None else part.in_plane(projection)
-    background = centres[spread(place.coordinates, place.section, _N_BACKGROUND)]
+    background = centres[spread(spots.coordinates, spots.section, _N_BACKGROUND)]
     return Ellipses(
         name,
         centres[shown].astype(np.float32),

@@ -26,7 +26,7 @@ from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
 from isovi.pl import _palette
-from isovi.report.record import Channel, Curve, Density, Ellipses, Profile, Spots, Summary
+from isovi.report.record import Channel, Curve, Density, Ellipses, Profile, Summary, Views
 
 ACCENT, SECOND, THIRD = (_palette.CATEGORICAL[i] for i in (0, 5, 2))
 LINES = {"held out": SECOND, "validation": SECOND, "training": ACCENT}
@@ -65,7 +65,7 @@ def ramp(scale: str) -> list[str]:
 # ---------------------------------------------------------------------------- spots
 
 
-def views(spots: Spots) -> tuple[dict[str, figure], ColumnDataSource]:
+def views(spots: Views) -> tuple[dict[str, figure], ColumnDataSource]:
     """Tissue and latent view of one source, and the source with the values of all channels.
 
     Whatever is hovered over or chosen in one view is so in the other, since it is the same row of the same
@@ -324,6 +324,6 @@ def ellipses(found: Ellipses, ratio: float) -> figure:
     return drawn
 
 
-def view_ratio(spots: Spots) -> float:
+def view_ratio(spots: Views) -> float:
     """Width by height of the views of a run."""
     return _ratio(spots.tissue, spots.diameter)

@@ -181,7 +181,7 @@ class Channel:
 
 
 @dataclass(frozen=True)
-class Spots:
+class Views:
     """The spots of the interactive views.
 
     Attributes
@@ -286,7 +286,7 @@ class Report:
     """
 
     summary: Summary
-    spots: Spots
+    spots: Views
     shepard: tuple[Density, ...]
     ellipses: tuple[Ellipses, ...]
 

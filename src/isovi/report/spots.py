@@ -9,14 +9,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from isovi.data import check
-from isovi.data.fields import normalise
-from isovi.data.split import SPLIT_KEY
 from isovi.geometry.hilbert import curve_order
 from isovi.pl.latent_map import onto_tissue
-from isovi.report.record import Channel, Spots
+from isovi.report.record import Channel, Views
+from isovi.spots import SPLIT_KEY, Spots
 from isovi.tl.metrics import morans_i_per_dimension, spatial_neighbors
-from isovi.workflow.evaluate import Placement
 from isovi.workflow.finished import GENE_KEY, LATENT_KEY, Run
 
 N_SHOWN = 20_000  # spots that a browser shows and hovers over without delay
@@ -38,14 +35,6 @@ _ABOUT = {
 }
 
 
-def placement(run: Run) -> Placement:
-    """Where the spots are, in spacings, each section centred."""
-    raw = check.coordinates(run.adata, run.keys["spatial_key"])
-    codes, names = check.sections(run.adata, run.keys["section_key"])
-    coordinates, _ = normalise(raw, codes, names, {})
-    return Placement(coordinates, codes, run.adata.obs[SPLIT_KEY].astype(str).to_numpy(dtype=object))
-
-
 def spread(coordinates: NDArray, section: NDArray, n: int) -> NDArray[np.int64]:
     """At most `n` rows, in equal steps along a space-filling curve: each part of a section has its share."""
     if len(section) <= n:
@@ -54,22 +43,22 @@ def spread(coordinates: NDArray, section: NDArray, n: int) -> NDArray[np.int64]:
     return np.sort(curve_order(coordinates, section)[steps])
 
 
-def spots_of(run: Run, place: Placement, label_key: str | None) -> tuple[Spots, float]:
+def views(run: Run, spots: Spots, label_key: str | None) -> tuple[Views, float]:
     """The spots to show, and R² of their latent view.
 
     Parameters
     ----------
     run
         A run in which :func:`isovi.tl.distortion_map` and :func:`isovi.tl.tissot` have been called.
-    place
+    spots
         Where its spots are.
     label_key
         Column of ``obs`` with labels to offer as colours.
     """
-    adata, rows = run.adata, spread(place.coordinates, place.section, N_SHOWN)
-    tissue, sections = side_by_side(place, run)
-    latent, explained = onto_tissue(_latent(adata), place.coordinates[:, :2].astype(np.float64))
-    shown = Spots(
+    adata, rows = run.adata, spread(spots.coordinates, spots.section, N_SHOWN)
+    tissue, sections = side_by_side(spots)
+    latent, explained = onto_tissue(_latent(adata), spots.coordinates[:, :2].astype(np.float64))
+    shown = Views(
         adata.obs_names.to_numpy()[rows].astype(str),
         tissue[rows].astype(np.float32),
         latent[rows].astype(np.float32),
@@ -79,27 +68,25 @@ def spots_of(run: Run, place: Placement, label_key: str | None) -> tuple[Spots, 
             *_groups(run, label_key, rows),
             *_geometry(adata, rows),
             *_components(adata, rows),
-            *_genes(run, place, rows),
+            *_genes(run, spots, rows),
         ),
     )
     return shown, explained
 
 
-def side_by_side(
-    place: Placement, run: Run
-) -> tuple[NDArray[np.float64], tuple[tuple[str, float, float], ...]]:
+def side_by_side(spots: Spots) -> tuple[NDArray[np.float64], tuple[tuple[str, float, float], ...]]:
     """Positions with the sections in a grid, and the name of each with the place above it."""
-    positions = place.coordinates[:, :2].astype(np.float64)
-    _, names = check.sections(run.adata, run.keys["section_key"])
-    codes = np.unique(place.section)
+    positions = spots.coordinates[:, :2].astype(np.float64)
+    names = spots.sections
+    codes = np.unique(spots.section)
     if len(codes) == 1:
         return positions, ()
     columns = int(np.ceil(np.sqrt(len(codes))))
-    extents = np.array([np.ptp(positions[place.section == code], axis=0) for code in codes])
+    extents = np.array([np.ptp(positions[spots.section == code], axis=0) for code in codes])
     cell = extents.max(axis=0) * (1 + _GAP) + 2
     titles = []
     for number, code in enumerate(codes):
-        members = place.section == code
+        members = spots.section == code
         here = positions[members]
         corner = np.array([number % columns, number // columns]) * cell
         positions[members] = here - here.min(axis=0) + corner + (cell - np.ptp(here, axis=0)) / 2
@@ -189,13 +176,13 @@ def _quantile(values: NDArray, share: float) -> float:
     return float(np.quantile(known, share)) if len(known) and known.any() else 1.0
 
 
-def _genes(run: Run, place: Placement, rows: NDArray) -> list[Channel]:
+def _genes(run: Run, spots: Spots, rows: NDArray) -> list[Channel]:
     """Expression of the run's genes that are smoothest in tissue, by Moran's I of the shown spots."""
     expression = _expression(run, rows)
     if expression is None:
         return []
     matrix, names = expression
-    graph = spatial_neighbors(place.coordinates[rows], place.section[rows])
+    graph = spatial_neighbors(spots.coordinates[rows], spots.section[rows])
     smooth = [
         morans_i_per_dimension(matrix[:, start : start + _GENE_BLOCK].toarray(), graph)
         for start in range(0, matrix.shape[1], _GENE_BLOCK)

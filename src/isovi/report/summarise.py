@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from isovi import tl
+from isovi.data import check
 from isovi.errors import InputError, IsoviWarning
 from isovi.geometry.tissot import TissotEllipses
 from isovi.report import curves
 from isovi.report.record import Figure, Report, Summary, plain_number
-from isovi.report.spots import placement, spots_of
+from isovi.report.spots import views
 from isovi.report.verdict import target_of, verdict
 from isovi.tl.tissot import summary as ellipse_summary
 from isovi.workflow import compare
@@ -44,9 +45,9 @@ def summarise(folder: Path, beside: Path | None = None) -> Report:
     """
     run, metrics, record = read(folder), compare.read(folder), record_of(folder)
     plain = None if beside is None else _plain(record, Path(beside))
-    place = placement(run)
+    spots = check.spots(run.adata, **run.keys)
     found = _measure(run)
-    spots, explained = spots_of(run, place, record["arguments"].get("label_key"))
+    shown, explained = views(run, spots, record["arguments"].get("label_key"))
     target = target_of(metrics["distortion"])
     summary = Summary(
         title=Path(record["arguments"]["input"]).stem,
@@ -59,12 +60,12 @@ def summarise(folder: Path, beside: Path | None = None) -> Report:
         profile=curves.profile(run),
         anisotropy=_anisotropy(found),
         command=command(record["command"]),
-        n_shown=len(spots.names),
+        n_shown=len(shown.names),
         n_obs=run.adata.n_obs,
         explained=explained,
     )
-    shepard = curves.shepard(run, place, metrics["distance_scale"])
-    return Report(summary, spots, shepard, curves.ellipses(run, place, found))
+    shepard = curves.shepard(run, spots, metrics["distance_scale"])
+    return Report(summary, shown, shepard, curves.ellipses(run, spots, found))
 
 
 def record_of(folder: Path) -> dict[str, Any]:

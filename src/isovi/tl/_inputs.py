@@ -1,8 +1,7 @@
-"""What the tools read from an AnnData: a latent, and where its spots lie."""
+"""What the tools read from an AnnData: a latent representation, and where its spots are."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,59 +10,35 @@ from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from isovi._shapes import CellIndexArray, CoordinateArray, LatentArray
+from isovi._shapes import CellIndexArray, LatentArray
 from isovi.data import check
-from isovi.data.fields import normalise
 from isovi.errors import InputError
+from isovi.spots import Spots
 
 
-@dataclass(frozen=True)
-class Embedded:
-    """Spots that take part, with their latent and their place.
-
-    Attributes
-    ----------
-    latent
-        float64, shape ``(cell, latent)``.
-    coordinates
-        Centred and in spacings (each section's median distance to the nearest neighbour), shape
-        ``(cell, axis)``.
-    section
-        Section code, shape ``(cell,)``.
-    cells
-        Rows of the AnnData, shape ``(cell,)``.
-    """
-
-    latent: LatentArray
-    coordinates: CoordinateArray
-    section: CellIndexArray
-    cells: CellIndexArray
-
-
-def embedded(
+def latent_spots(
     adata: AnnData, use_rep: str | None, spatial_key: str, section_key: str | None, cells: ArrayLike | None
-) -> Embedded:
-    """The spots that take part; all by default. The unit of length is that of all spots of a section.
+) -> tuple[LatentArray, Spots]:
+    """Latent representation and spots that take part, all by default; the unit is that of all spots.
 
-    Without ``use_rep`` the latent is left empty, shape ``(cell, 0)``.
+    Without ``use_rep`` the latent representation is left empty, shape ``(cell, 0)``.
 
     Raises
     ------
     InputError
         If a key is missing, latent or positions are not finite, or ``cells`` is no selection of spots.
     """
-    coordinates, codes = place(adata, spatial_key, section_key)
     chosen = chosen_cells(cells, adata.n_obs)
     values = np.empty((adata.n_obs, 0)) if use_rep is None else latent(adata, use_rep)
-    return Embedded(values[chosen], coordinates[chosen], codes[chosen], chosen)
+    return values[chosen], check.spots(adata, spatial_key, section_key).take(chosen)
 
 
-def samples(model: Any, adata: AnnData, spots: Embedded, n_samples: int, seed: int) -> NDArray[np.float64]:
+def samples(model: Any, adata: AnnData, spots: Spots, n_samples: int, seed: int) -> NDArray[np.float64]:
     """Samples z ~ q(z | y) of the spots that take part, shape ``(n_samples, cell, latent)``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         drawn = [
-            model.get_latent_representation(adata, indices=spots.cells, give_mean=False)
+            model.get_latent_representation(adata, indices=spots.row, give_mean=False)
             for _ in range(n_samples)
         ]
     return np.stack(drawn).astype(np.float64)
@@ -73,17 +48,6 @@ def parameters(use_rep: str, spatial_key: str, section_key: str | None, seed: in
     """What a tool was asked, as it is kept in ``uns`` beside its result."""
     section = {} if section_key is None else {"section_key": section_key}
     return {"params": {"use_rep": use_rep, "spatial_key": spatial_key, "seed": seed} | section}
-
-
-def place(
-    adata: AnnData, spatial_key: str, section_key: str | None
-) -> tuple[CoordinateArray, CellIndexArray]:
-    """Coordinates in spacings, and section codes, of all spots."""
-    raw = check.coordinates(adata, spatial_key)
-    codes = sections(adata, section_key)
-    names = [str(code) for code in range(int(codes.max(initial=0)) + 1)]
-    coordinates, _ = normalise(raw, codes, names, {})
-    return coordinates.astype(np.float64), codes
 
 
 def latent(adata: AnnData, use_rep: str) -> NDArray[np.float64]:
@@ -104,13 +68,6 @@ def latent(adata: AnnData, use_rep: str) -> NDArray[np.float64]:
             "Compute the latent again, or drop the spots concerned.",
         )
     return values
-
-
-def sections(adata: AnnData, section_key: str | None) -> NDArray[np.int64]:
-    """Section code of each spot; zero if there is only one section."""
-    if section_key is None:
-        return np.zeros(adata.n_obs, dtype=np.int64)
-    return check.categories(adata, section_key, role="section")
 
 
 def chosen_cells(cells: ArrayLike | None, n_obs: int) -> CellIndexArray:

@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from scipy.stats import false_discovery_control, norm
 
-from isovi.data import check
 from isovi.errors import InputError
 from isovi.tl import _inputs
 from isovi.tl.metrics import Graph, _matrix, _same_rows, spatial_neighbors
@@ -72,15 +71,12 @@ def spatial_autocorrelation(
         If a key is missing, the latent or the positions are not finite, `cells` is no selection of spots, or
         a number is out of range.
     """
-    chosen = _inputs.chosen_cells(cells, adata.n_obs)
-    latent = _inputs.latent(adata, use_rep)[chosen]
-    positions = check.coordinates(adata, spatial_key)[chosen]
-    sections = _inputs.sections(adata, section_key)[chosen]
-    graph = spatial_neighbors(positions, sections, n_neighbors)
-    table = autocorrelation_table(latent, graph, sections, n_perms=n_perms, seed=seed)
+    latent, spots = _inputs.latent_spots(adata, use_rep, spatial_key, section_key, cells)
+    graph = spatial_neighbors(spots.coordinates, spots.section, n_neighbors)
+    table = autocorrelation_table(latent, graph, spots.section, n_perms=n_perms, seed=seed)
     adata.uns[key_added] = table.copy()
     adata.uns[f"{key_added}_params"] = (
-        {"use_rep": use_rep, "spatial_key": spatial_key, "n_neighbors": n_neighbors, "n_spots": len(chosen)}
+        {"use_rep": use_rep, "spatial_key": spatial_key, "n_neighbors": n_neighbors, "n_spots": len(spots)}
         | ({} if section_key is None else {"section_key": section_key})
         | ({} if n_perms is None else {"n_perms": n_perms, "seed": seed})
     )

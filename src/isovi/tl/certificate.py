@@ -10,7 +10,6 @@ from anndata import AnnData
 from numpy.typing import ArrayLike
 
 from isovi._repr import Rows, Told
-from isovi.data.split import HELDOUT, SPLIT_KEY
 from isovi.errors import InputError
 from isovi.geometry.certificate import (
     CERTIFIED_EPSILON,
@@ -22,6 +21,7 @@ from isovi.geometry.certificate import (
 )
 from isovi.geometry.pairs import disjoint_pairs
 from isovi.geometry.profile import ProfilePoint, range_edges
+from isovi.spots import HELDOUT, SPLIT_KEY
 from isovi.tl import _inputs
 from isovi.tl.metrics import pair_distances
 from isovi.tl.profile import points
@@ -128,13 +128,15 @@ def certificate(
         the message says how many it takes.
     """
     chosen = _unseen(adata, split_key, cells, model)
-    spots = _inputs.embedded(adata, use_rep if model is None else None, spatial_key, section_key, chosen)
-    latent = spots.latent if model is None else _inputs.samples(model, adata, spots, 1, seed)[0]
+    use_rep_of = use_rep if model is None else None
+    latent, spots = _inputs.latent_spots(adata, use_rep_of, spatial_key, section_key, chosen)
+    if model is not None:
+        latent = _inputs.samples(model, adata, spots, 1, seed)[0]
     rng = np.random.default_rng(seed)
     edges = range_edges(float(np.ptp(spots.coordinates, axis=0).max()))
     joined_at = edges if matched else (0.0, edges[-1])
     pairs = disjoint_pairs(spots.coordinates, spots.section, joined_at, rng)
-    _require_pairs(len(pairs[0]), len(spots.cells))
+    _require_pairs(len(pairs[0]), len(spots))
     distances = pair_distances(latent, *pairs), pair_distances(spots.coordinates, *pairs)
     curve = certify_curve(*distances, *pairs, delta=delta, edges=edges)
     point = None

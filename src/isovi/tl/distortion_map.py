@@ -51,12 +51,12 @@ def distortion_map(
     InputError
         If a key is missing, or latent or positions are not finite.
     """
-    spots = _inputs.embedded(adata, use_rep, spatial_key, section_key, cells)
+    latent, spots = _inputs.latent_spots(adata, use_rep, spatial_key, section_key, cells)
     rng = np.random.default_rng(seed)
-    found = spot_distortion(spots.latent, spots.coordinates, spots.section, rng=rng, n_partners=n_partners)
+    found = spot_distortion(latent, spots.coordinates, spots.section, rng=rng, n_partners=n_partners)
     for name, values in ((key_added, found.distortion), (f"{key_added}_stretch", found.stretch)):
         column = np.full(adata.n_obs, np.nan)
-        column[spots.cells] = values
+        column[spots.row] = values
         adata.obs[name] = column
     asked = _inputs.parameters(use_rep, spatial_key, section_key, seed)
     adata.uns[key_added] = {"scale": found.scale, "n_partners": n_partners} | asked

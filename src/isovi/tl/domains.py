@@ -13,7 +13,6 @@ from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
-from isovi.data import check
 from isovi.errors import InputError, IsoviWarning
 from isovi.tl import _inputs
 from isovi.tl.metrics import Graph, spatial_neighbors
@@ -80,11 +79,10 @@ def domains(
     IsoviWarning
         If fewer domains were found than asked for, because too few spots differ.
     """
-    latent = _inputs.latent(adata, use_rep)
-    positions = check.coordinates(adata, spatial_key)
-    sections = _inputs.sections(adata, section_key)
+    latent, spots = _inputs.latent_spots(adata, use_rep, spatial_key, section_key, None)
     _require_counts(n_domains, n_rings, seed, adata.n_obs)
-    features = standardize(ring_means(latent, spatial_neighbors(positions, sections, n_neighbors), n_rings))
+    graph = spatial_neighbors(spots.coordinates, spots.section, n_neighbors)
+    features = standardize(ring_means(latent, graph, n_rings))
     near = features[
         :, : 2 * latent.shape[1]
     ]  # further rings tell edges of domains apart, and would count them

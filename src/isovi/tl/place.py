@@ -15,12 +15,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from isovi._repr import Rows, Told
 from isovi.data import check
-from isovi.data.fields import normalise
 from isovi.data.query import Query, forget, match
 from isovi.errors import InputError, IsoviWarning
 from isovi.geometry.conformal import novelty_limit
 from isovi.reconstruct.anchored import neighbor_distance
 from isovi.reconstruct.placer import STRANGE, Method, Regions, SectionPlacer
+from isovi.spots import Spots
 from isovi.tl._features import ExpressionFeatures
 
 BATCH = 1_024  # cells encoded at once
@@ -183,13 +183,13 @@ class SpatialPlacer(BaseEstimator):
         seen = self._encode(query)
         latent, features, strangeness = seen.latent, seen.features, seen.strangeness
         self.strangeness_limit_ = novelty_limit(strangeness[held], STRANGE)
-        coordinates, units = normalise(raw, codes, names, {})
+        spots = Spots.at(raw, codes, names, units=getattr(self.model, "coordinate_units", None))
         self.sections_ = []
         for code, name in enumerate(names):
             of = codes == code
             placer = SectionPlacer(self.method, self.n_neighbors, self.coverage, self.seed)
-            placer.fit(latent[of], features[of], coordinates[of].astype(np.float64), held[of])
-            self.sections_.append(_Section(str(name), placer, raw[of].mean(axis=0), units[str(name)]))
+            placer.fit(latent[of], features[of], spots.coordinates[of], held[of])
+            self.sections_.append(_Section(str(name), placer, spots.centre[code], float(spots.unit[code])))
         self._warn_of_few()
         self.usual_novelty_ = float("nan")
         own = self._place(_Encoded(latent[held], features[held], strangeness[held]), [])

@@ -11,7 +11,7 @@ import numpy as np
 from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
 
-from isovi.data import check
+from isovi.data.fields import pair_weights
 from isovi.geometry.pairs import sample_pairs_in_range
 from isovi.geometry.profile import (
     DistortionProfile,
@@ -20,7 +20,8 @@ from isovi.geometry.profile import (
     range_edges,
 )
 from isovi.geometry.profile import distortion_profile as profile_of
-from isovi.graph import AllPairs, PairKind, Tissue
+from isovi.graph import AllPairs, PairKind
+from isovi.spots import Spots
 from isovi.tl import _inputs
 from isovi.tl.metrics import pair_distances
 
@@ -89,10 +90,11 @@ def distortion_profile(
     InputError
         If a key is missing, latent or positions are not finite, or no pair has weight.
     """
-    spots = _inputs.embedded(adata, use_rep if model is None else None, spatial_key, section_key, cells)
-    latent = spots.latent[None] if model is None else _inputs.samples(model, adata, spots, N_SAMPLES, seed)
+    use_rep_of = use_rep if model is None else None
+    mean, spots = _inputs.latent_spots(adata, use_rep_of, spatial_key, section_key, cells)
+    latent = mean[None] if model is None else _inputs.samples(model, adata, spots, N_SAMPLES, seed)
     kind, rng = pairs or AllPairs(), np.random.default_rng(seed)
-    source, target, weight = (end.numpy() for end in kind.fit(_tissue(adata, kind, spots)).draw(n_pairs, rng))
+    source, target, weight = (end.numpy() for end in pair_weights(adata, spots, kind).draw(n_pairs, rng))
     distances = _distances(latent, source, target), pair_distances(spots.coordinates, source, target)
     edges = range_edges(distances[1].max(initial=0.0))
     profile = profile_of(*distances, weight.astype(float), edges=edges)
@@ -100,12 +102,6 @@ def distortion_profile(
         profile = replace(profile, bins=tuple(_ranges(latent, spots, edges, rng)))
     adata.uns[key_added] = as_arrays(profile) | _inputs.parameters(use_rep, spatial_key, section_key, seed)
     return profile
-
-
-def _tissue(adata: AnnData, kind: PairKind, spots: _inputs.Embedded) -> Tissue:
-    columns = {key: check.categories(adata, key, role="pairs")[spots.cells] for key in kind.obs_keys}
-    matrices = {key: check.pair_matrix(adata, key)[spots.cells][:, spots.cells] for key in kind.obsp_keys}
-    return Tissue(spots.coordinates, spots.section, columns, matrices)
 
 
 def _distances(latent: NDArray, source: NDArray, target: NDArray) -> NDArray[np.float64]:
@@ -118,7 +114,7 @@ def _distances(latent: NDArray, source: NDArray, target: NDArray) -> NDArray[np.
 
 
 def _ranges(
-    latent: NDArray, spots: _inputs.Embedded, edges: tuple[float, ...], rng: np.random.Generator
+    latent: NDArray, spots: Spots, edges: tuple[float, ...], rng: np.random.Generator
 ) -> Iterable[RangeProfile]:
     for number, (low, high) in enumerate(pairwise(edges)):
         end = np.inf if number == len(edges) - 2 else high

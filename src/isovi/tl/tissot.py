@@ -92,10 +92,10 @@ def tissot(
     >>> float(adata.obs["isovi_tissot_anisotropy"].median().round(3))
     2.0
     """
-    spots = _inputs.embedded(adata, use_rep, spatial_key, section_key, cells)
-    ellipses = tissot_ellipses(spots.latent, spots.coordinates, spots.section, n_neighbors)
+    latent, spots = _inputs.latent_spots(adata, use_rep, spatial_key, section_key, cells)
+    ellipses = tissot_ellipses(latent, spots.coordinates, spots.section, n_neighbors)
     _warn_of_missing(ellipses, n_neighbors)
-    _write(adata, key_added, ellipses, spots.cells)
+    _write(adata, key_added, ellipses, spots.row)
     asked = {"use_rep": use_rep, "spatial_key": spatial_key, "n_neighbors": n_neighbors}
     section = {} if section_key is None else {"section_key": section_key}
     adata.uns[key_added] = summary(ellipses) | {"params": asked | section}

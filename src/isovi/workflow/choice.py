@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from rich.table import Table
 
-from isovi.data.split import HELDOUT, VALIDATION
 from isovi.errors import InputError, IsoviWarning
+from isovi.spots import HELDOUT, VALIDATION
 from isovi.workflow.fit import FitOptions
 from isovi.workflow.trial import Setting
 

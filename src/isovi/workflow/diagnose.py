@@ -13,9 +13,9 @@ from rich.table import Table
 
 from isovi import pl, tl
 from isovi.data import io
-from isovi.data.split import HELDOUT
 from isovi.errors import IsoviWarning
 from isovi.geometry.profile import DistortionProfile, ProfilePoint
+from isovi.spots import HELDOUT
 from isovi.tl.certificate import Certificate
 from isovi.tl.tissot import summary
 from isovi.workflow.finished import BACKBONES, GENE_KEY, LATENT_KEY, NAMES, Run, read

@@ -10,9 +10,9 @@ import numpy as np
 from anndata import AnnData
 
 from isovi.data import io
-from isovi.data.split import HELDOUT, SPLIT_KEY, TRAIN
 from isovi.errors import InputError
 from isovi.model.model import IsoSCVI, IsoVAE
+from isovi.spots import HELDOUT, SPLIT_KEY, TRAIN
 
 BACKBONES: dict[str, Any] = {"scvi": IsoSCVI, "vae": IsoVAE}
 LATENT_KEY = "X_isovi"

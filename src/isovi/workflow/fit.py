@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import warnings
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,18 +23,17 @@ from anndata import AnnData
 from rich.console import Console
 
 from isovi.data import check, io, pack
-from isovi.data.fields import normalise
 from isovi.data.readers.filtering import drop_cells
 from isovi.data.readers.spatialdata import require_known_sections
-from isovi.data.split import HELDOUT, SPLIT_KEY, TRAIN, VALIDATION
 from isovi.errors import InputError, IsoviWarning
 from isovi.graph import AllPairs, PairKind
 from isovi.model.checkpoint import EpochCheckpoint
 from isovi.model.distributed import is_first_process
 from isovi.model.objective import Constraint, Distortion, Penalty
+from isovi.spots import HELDOUT, SPLIT_KEY, TRAIN, VALIDATION, Spots
 from isovi.tl import clustering_agreement, domains, is_labelled
+from isovi.tl.evaluate import evaluate_fit, evaluate_geometry
 from isovi.workflow import guarantee
-from isovi.workflow.evaluate import Placement, evaluate_fit, evaluate_geometry
 from isovi.workflow.finished import BACKBONES, GENE_KEY, LATENT_KEY
 from isovi.workflow.pictures import draw
 from isovi.workflow.prepare import (
@@ -324,15 +323,13 @@ def open_packed(options: FitOptions) -> AnnData:
     return pack.open_packed(options.input)
 
 
-def place(adata: AnnData, options: FitOptions) -> Placement:
+def place(adata: AnnData, options: FitOptions) -> Spots:
     """Where the spots are, and which are held out."""
-    raw = check.coordinates(adata, options.spatial_key)
-    codes, names = check.sections(adata, options.section_key)
-    coordinates, _ = normalise(raw, codes, names, {})
+    spots = check.spots(adata, options.spatial_key, options.section_key)
     holdout = holdout_of(adata, options.holdout, options.section_key)
     split = split_spots(adata.n_obs, holdout, rng=np.random.default_rng(options.seed))
     check_split(adata, split, options)
-    return Placement(coordinates, codes, split)
+    return replace(spots, split=split.astype("<U10"))
 
 
 def check_split(adata: AnnData, split: np.ndarray, options: FitOptions) -> None:
@@ -355,7 +352,7 @@ def check_split(adata: AnnData, split: np.ndarray, options: FitOptions) -> None:
         )
 
 
-def choose_genes(adata: AnnData, placement: Placement, options: FitOptions, console: Console) -> np.ndarray:
+def choose_genes(adata: AnnData, placement: Spots, options: FitOptions, console: Console) -> np.ndarray:
     """Genes chosen on training spots; every spot must have counts in them."""
     train_spots = placement.split == TRAIN
     genes = select_genes(
@@ -375,25 +372,22 @@ def choose_genes(adata: AnnData, placement: Placement, options: FitOptions, cons
     return genes
 
 
-def train(
-    used: AnnData, placement: Placement, options: FitOptions, console: Console, attempt: Attempt
-) -> Any:
+def train(used: AnnData, placement: Spots, options: FitOptions, console: Console, attempt: Attempt) -> Any:
     """Train on the spots that are not held out, or go on with it."""
     scvi.settings.seed = options.seed
     scvi.settings.verbosity = logging.WARNING
     backbone = BACKBONES[options.backbone]
-    seen, split = to_train_on(used, placement)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", IsoviWarning)  # said when the file was read
         backbone.setup_anndata(
-            seen,
+            used,
             layer=options.layer,
             batch_key=options.batch_key,
             spatial_key=options.spatial_key,
             section_key=options.section_key,
         )
-    model = backbone(seen, distortion=options.distortion, pairs=options.pairs, n_latent=options.n_latent)
-    parts = [np.flatnonzero(split == part) for part in (TRAIN, VALIDATION, HELDOUT)]
+    model = backbone(used, distortion=options.distortion, pairs=options.pairs, n_latent=options.n_latent)
+    parts = [placement.rows(part) for part in (TRAIN, VALIDATION, HELDOUT)]
     model.train(
         options.max_epochs,
         early_stopping=len(parts[1]) > 0,
@@ -414,18 +408,7 @@ def several(options: FitOptions) -> dict[str, Any]:
     return {"devices": options.devices, "num_nodes": options.nodes}
 
 
-def to_train_on(used: AnnData, placement: Placement) -> tuple[AnnData, np.ndarray]:
-    """The spots that are not held out and their split; all where counts are on disk.
-
-    There the loaders leave the held-out spots alone, which are seen by no minibatch either.
-    """
-    if pack.is_on_disk(used.X):
-        return used, placement.split
-    kept = placement.split != HELDOUT
-    return used[kept].copy(), placement.split[kept]
-
-
-def describe(model: Any, adata: AnnData, placement: Placement, options: FitOptions) -> dict[str, Any]:
+def describe(model: Any, adata: AnnData, placement: Spots, options: FitOptions) -> dict[str, Any]:
     """What was run, as ``metrics.json`` says it."""
     return {
         "n_obs": adata.n_obs,
@@ -442,7 +425,7 @@ def describe(model: Any, adata: AnnData, placement: Placement, options: FitOptio
 
 
 def measure(
-    model: Any, used: AnnData, latent: np.ndarray, placement: Placement, options: FitOptions
+    model: Any, used: AnnData, latent: np.ndarray, placement: Spots, options: FitOptions
 ) -> dict[str, Any]:
     """Figures of quality on training, held-out and all spots."""
     geometry = evaluate_geometry(latent, placement, seed=options.seed)
@@ -451,7 +434,7 @@ def measure(
 
 
 def annotate(
-    adata: AnnData, latent: np.ndarray, genes: np.ndarray, placement: Placement, options: FitOptions
+    adata: AnnData, latent: np.ndarray, genes: np.ndarray, placement: Spots, options: FitOptions
 ) -> None:
     """Write latent, domains, split and parameters to the data."""
     adata.obsm[LATENT_KEY] = latent

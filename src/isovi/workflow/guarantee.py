@@ -9,8 +9,8 @@ from typing import Any
 from anndata import AnnData
 
 from isovi import tl
-from isovi.data.split import HELDOUT
 from isovi.geometry.certificate import CERTIFIED_EPSILON, cells_needed, least_epsilon
+from isovi.spots import HELDOUT
 from isovi.tl.certificate import Certificate
 from isovi.workflow.finished import Run, run_of
 

@@ -15,12 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from isovi.data import check
-from isovi.data.fields import spacing
 from isovi.data.readers.filtering import cell_totals
 from isovi.data.readers.find import find
 from isovi.data.readers.source import INPUT_KEY, PIXELS, POSITIONS_KEY, UNKNOWN, Source
 from isovi.data.readers.spatialdata import ATTRS_KEY, regions_of
 from isovi.errors import InputError, IsoviWarning
+from isovi.spots import spacing
 
 SECTION_NAMES = (  # columns that usually tell tissue sections apart, the surest first
     *("section", "section_id", "slice", "slice_id", "slide", "slide_id", "puck", "library_id", "library"),

@@ -11,14 +11,14 @@ from anndata import AnnData
 from isovi import pl
 from isovi.geometry.pairs import sample_pairs
 from isovi.model.objective import Constraint
+from isovi.spots import Spots
 from isovi.tl.metrics import pair_distances
-from isovi.workflow.evaluate import Placement
 
 N_PAIRS = 50_000  # pairs of a Shepard plot
 NAMES = {"train": "training", "heldout": "held out"}
 
 
-def draw(folder: Path, model: Any, adata: AnnData, placement: Placement, options: Any) -> None:
+def draw(folder: Path, model: Any, adata: AnnData, spots: Spots, options: Any) -> None:
     """Draw domains, latent components, training history and the Shepard plot into a folder.
 
     Parameters
@@ -29,7 +29,7 @@ def draw(folder: Path, model: Any, adata: AnnData, placement: Placement, options
         The trained model.
     adata
         Data with latent and domains.
-    placement
+    spots
         Where the spots are.
     options
         What was run: its keys are used.
@@ -41,7 +41,7 @@ def draw(folder: Path, model: Any, adata: AnnData, placement: Placement, options
     asked = options.distortion
     target = asked.target if isinstance(asked, Constraint) else None
     pl.history(model.history_, target=target, save=folder / "history.png")
-    in_latent, in_tissue = shepard_sets(adata, spot_scale(adata, model, options.section_key), placement)
+    in_latent, in_tissue = shepard_sets(adata, spot_scale(adata, model, options.section_key), spots)
     pl.shepard(in_latent, in_tissue, save=folder / "shepard.png")
 
 
@@ -55,14 +55,14 @@ def spot_scale(adata: AnnData, model: Any, section_key: str | None) -> np.ndarra
 
 
 def shepard_sets(
-    adata: AnnData, scale: np.ndarray, placement: Placement
+    adata: AnnData, scale: np.ndarray, where: Spots
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """d_Z and λ d_S of sampled pairs of training and of held-out spots, by name; λ is given per spot."""
     in_latent, in_tissue = {}, {}
-    for name, spots in placement.subsets().items():
+    for name, spots in where.subsets().items():
         if name in NAMES:
-            source, target = sample_pairs(placement.section[spots], N_PAIRS, np.random.default_rng(0))
-            apart = pair_distances(placement.coordinates[spots], source, target)
+            source, target = sample_pairs(where.section[spots], N_PAIRS, np.random.default_rng(0))
+            apart = pair_distances(where.coordinates[spots], source, target)
             in_latent[NAMES[name]] = pair_distances(adata.obsm["X_isovi"][spots], source, target)
             in_tissue[NAMES[name]] = scale[spots][source] * apart
     return in_latent, in_tissue

@@ -13,9 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from isovi.data import check, io
-from isovi.data.fields import spacing
-from isovi.data.split import HELDOUT, SPLIT_KEY, VALIDATION
 from isovi.errors import InputError, OutputError
+from isovi.spots import HELDOUT, SPLIT_KEY, VALIDATION
 from isovi.tl.place import PlacedCells, SpatialPlacer
 from isovi.tl.placement_error import placement_error
 from isovi.workflow.finished import BACKBONES, GENE_KEY
@@ -155,13 +154,13 @@ def describe(query: AnnData, placed: PlacedCells, adata: AnnData, setup: dict[st
     if key not in query.obsm:
         return figures
     truth = check.coordinates(query, key)
-    codes, names = check.sections(adata, setup["section_key"])
+    reference = check.spots(adata, key, setup["section_key"])
     figures["errors"] = {}
-    for code, name in enumerate(names):
-        of, raw = placed.section == str(name), check.coordinates(adata, key)[codes == code]
-        if of.sum() >= 3 and truth.shape[1] == raw.shape[1]:
-            figures["errors"][str(name)] = placement_error(
-                placed.positions[of], truth[of], radius=placed.radius[of], unit=spacing(raw)
+    for name, unit in reference.units.items():
+        of = placed.section == name
+        if of.sum() >= 3 and truth.shape[1] == placed.positions.shape[1]:
+            figures["errors"][name] = placement_error(
+                placed.positions[of], truth[of], radius=placed.radius[of], unit=unit
             )
     return figures
 

@@ -11,8 +11,8 @@ from scipy import sparse
 
 from isovi.data import check
 from isovi.data.pack import take_rows
-from isovi.data.split import HELDOUT, TRAIN, VALIDATION
 from isovi.errors import InputError
+from isovi.spots import HELDOUT, TRAIN, VALIDATION
 
 VALIDATION_SHARE = 0.1  # of the spots that are not held out
 MIN_SPOTS = 5  # training spots in which a gene must be seen

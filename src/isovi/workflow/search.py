@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from isovi.data.split import HELDOUT, VALIDATION
+from isovi.spots import HELDOUT, VALIDATION
 from isovi.workflow.fit import FitOptions
 from isovi.workflow.trial import Setting, try_setting
 

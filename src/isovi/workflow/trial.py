@@ -13,12 +13,12 @@ from anndata import AnnData
 from rich.console import Console
 
 from isovi.data import pack
-from isovi.data.split import HELDOUT, TRAIN, VALIDATION
 from isovi.graph import parse_pairs
 from isovi.model.objective import Constraint
+from isovi.spots import HELDOUT, TRAIN, VALIDATION, Spots
 from isovi.tl import metrics
+from isovi.tl.evaluate import EVALUATED, N_SAMPLES
 from isovi.workflow import fit
-from isovi.workflow.evaluate import EVALUATED, N_SAMPLES, Placement
 from isovi.workflow.prepare import some
 from isovi.workflow.resume import Attempt
 
@@ -110,7 +110,7 @@ def with_setting(options: fit.FitOptions, setting: Setting) -> fit.FitOptions:
     )
 
 
-def widened(placement: Placement, seed: int) -> Placement:
+def widened(placement: Spots, seed: int) -> Spots:
     """The same held-out spots, with more of the others for validation, on which settings are chosen."""
     split = placement.split.copy()
     others = np.flatnonzero(split != HELDOUT)
@@ -121,7 +121,7 @@ def widened(placement: Placement, seed: int) -> Placement:
 
 
 def measure(
-    model: Any, used: AnnData, latent: np.ndarray, placement: Placement, spots: np.ndarray, seed: int
+    model: Any, used: AnnData, latent: np.ndarray, placement: Spots, spots: np.ndarray, seed: int
 ) -> Figures:
     """Figures of a trained model on these spots."""
     train = np.flatnonzero(placement.split == TRAIN)

@@ -21,10 +21,10 @@ from rich.console import Console
 
 from isovi import pl
 from isovi.data import io
-from isovi.data.split import HELDOUT
 from isovi.errors import InputError, OutputError
 from isovi.graph import parse_pairs
 from isovi.model.objective import Constraint
+from isovi.spots import HELDOUT
 from isovi.workflow import fit
 from isovi.workflow.choice import Tuned, summarise
 from isovi.workflow.fit import FitOptions

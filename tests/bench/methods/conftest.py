@@ -11,9 +11,9 @@ from anndata import AnnData
 
 from isovi.bench.task import Task
 from isovi.data.fields import normalise
-from isovi.data.split import HELDOUT, SPLIT_KEY, TRAIN
 from isovi.simulate import simulate
-from isovi.workflow.evaluate import Placement
+from isovi.spots import HELDOUT, SPLIT_KEY, TRAIN
+from isovi.tl.evaluate import Placement
 from isovi.workflow.prepare import split_spots
 
 

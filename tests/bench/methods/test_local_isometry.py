@@ -15,7 +15,7 @@ from isovi import InputError
 from isovi.bench.methods import local_isometry
 from isovi.bench.methods.local_isometry import SPAN, Bound, LocalObjective, bound_of, graph
 from isovi.bench.task import Task, find
-from isovi.data.split import SPLIT_KEY
+from isovi.spots import SPLIT_KEY
 
 BOUND = Bound(train=100.0, validation=110.0, allowance=2.0)
 

@@ -10,7 +10,7 @@ from anndata import AnnData
 import isovi.bench.methods as adapters
 from isovi import InputError
 from isovi.bench.task import Fitted, Task, find
-from isovi.workflow.evaluate import Placement, evaluate_fit
+from isovi.tl.evaluate import Placement, evaluate_fit
 
 METHODS = {
     "pca": (False, None),

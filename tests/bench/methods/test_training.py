@@ -8,7 +8,7 @@ from anndata import AnnData
 
 from isovi import Penalty
 from isovi.bench.task import Task, find
-from isovi.data.split import HELDOUT, SPLIT_KEY
+from isovi.spots import HELDOUT, SPLIT_KEY
 from isovi.workflow.fit import FitOptions, fit
 
 

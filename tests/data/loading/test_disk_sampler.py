@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +15,8 @@ from isovi.data.loading import disk_sampler
 from isovi.data.loading.disk_sampler import DiskSampler
 from isovi.data.loading.inclusion import InclusionProbability
 from isovi.geometry.hilbert import curve_order
-from isovi.graph import Tissue, parse_pairs
+from isovi.graph import parse_pairs
+from isovi.spots import Spots
 
 KINDS = [
     "all",
@@ -117,6 +122,22 @@ def test_the_caller_owns_the_generator() -> None:
 # ------------------------------------------------------------------ unbiasedness
 
 
+class Tissue(NamedTuple):
+    """What kinds of pairs are bound to."""
+
+    spots: Spots
+    columns: Mapping[str, np.ndarray] = MappingProxyType({})
+    matrices: Mapping[str, np.ndarray] = MappingProxyType({})
+
+    @property
+    def coordinates(self) -> np.ndarray:
+        return self.spots.coordinates
+
+    @property
+    def section(self) -> np.ndarray:
+        return self.spots.section
+
+
 def packed_tissue(n: int, seed: int = 0) -> Tissue:
     """Cells along the curve, of two sections."""
     rng = np.random.default_rng(seed)
@@ -124,7 +145,7 @@ def packed_tissue(n: int, seed: int = 0) -> Tissue:
     coordinates = rng.uniform(0, n**0.5, (n, 2)).astype(np.float32)
     coordinates = coordinates[curve_order(coordinates, section)]
     links = np.triu(rng.random((n, n)) < 0.05).astype(np.float32)
-    return Tissue(coordinates, section, {"region": section + rng.integers(0, 2, n)}, {"links": links})
+    return Tissue(Spots(coordinates, section), {"region": section + rng.integers(0, 2, n)}, {"links": links})
 
 
 @pytest.mark.usefixtures("small_buffers")
@@ -136,7 +157,7 @@ def test_corrected_sums_over_minibatches_are_unbiased(kind: str, patches: bool) 
     tissue, inclusion = packed_tissue(n), InclusionProbability(n)
     latent = tissue.coordinates @ rng.normal(size=(2, 3)) + rng.normal(size=(n, 3))
     everywhere = torch.cartesian_prod(torch.arange(n), torch.arange(n)).T
-    weight = parse_pairs(kind).fit(tissue)(*everywhere).reshape(n, n)
+    weight = parse_pairs(kind).fit(*tissue)(*everywhere).reshape(n, n)
     values = weight * torch.as_tensor(abs(cdist(latent, latent) - 0.9 * cdist(*[tissue.coordinates] * 2)))
     cells = np.sort(rng.permutation(n)[: int(0.8 * n)])
     inside = values[cells][:, cells]

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -11,7 +15,8 @@ from scipy.spatial.distance import cdist, pdist
 from isovi import InputError
 from isovi.data.loading.inclusion import InclusionProbability
 from isovi.data.loading.sampler import PATCHES_PER_BATCH, PatchBatchSampler, Shard, ShardBatchSampler
-from isovi.graph import Tissue, parse_pairs
+from isovi.graph import parse_pairs
+from isovi.spots import Spots
 
 KINDS = [
     "all",
@@ -26,6 +31,22 @@ KINDS = [
 ]
 
 
+class Tissue(NamedTuple):
+    """What kinds of pairs are bound to."""
+
+    spots: Spots
+    columns: Mapping[str, np.ndarray] = MappingProxyType({})
+    matrices: Mapping[str, sp.csr_matrix] = MappingProxyType({})
+
+    @property
+    def coordinates(self) -> np.ndarray:
+        return self.spots.coordinates
+
+    @property
+    def section(self) -> np.ndarray:
+        return self.spots.section
+
+
 def tissue_of(sizes: tuple[int, ...], n_axes: int = 2, seed: int = 0) -> Tissue:
     """Spots of several sections in random order, about one per unit of area or volume."""
     rng = np.random.default_rng(seed)
@@ -34,8 +55,7 @@ def tissue_of(sizes: tuple[int, ...], n_axes: int = 2, seed: int = 0) -> Tissue:
     coordinates = rng.uniform(0, 1, (len(section), n_axes)) * sides[section][:, None]
     links = sp.random(len(section), len(section), 0.05, random_state=rng, format="csr", dtype=np.float32)
     return Tissue(
-        coordinates.astype(np.float32),
-        section,
+        Spots(coordinates.astype(np.float32), section),
         {"region": section + rng.integers(0, 2, len(section))},
         {"links": links},
     )
@@ -228,7 +248,7 @@ def test_corrected_sums_over_minibatches_are_unbiased(kind: str, sizes: tuple[in
     n, rng = sum(sizes), np.random.default_rng(1)
     latent = tissue.coordinates @ rng.normal(size=(2, 3)) + rng.normal(size=(n, 3))
     everywhere = torch.cartesian_prod(torch.arange(n), torch.arange(n)).T
-    weight = parse_pairs(kind).fit(tissue)(*everywhere).reshape(n, n)
+    weight = parse_pairs(kind).fit(*tissue)(*everywhere).reshape(n, n)
     values = weight * torch.as_tensor(abs(cdist(latent, latent) - 0.9 * cdist(*[tissue.coordinates] * 2)))
     cells = rng.permutation(n)[: int(0.8 * n)]
     inside = values[cells][:, cells]

@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from isovi._shapes import LatentArray
 from isovi.bench.methods.settings import take
 from isovi.bench.task import Fitted, Task, method
-from isovi.data.split import SPLIT_KEY, TRAIN
+from isovi.spots import SPLIT_KEY, TRAIN
 
 
 @method("pca", reference="Pearson 1901; through scanpy's normalisation")

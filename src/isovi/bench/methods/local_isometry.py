@@ -18,11 +18,11 @@ from isovi.bench.methods.neural import fit
 from isovi.bench.methods.settings import NETWORK, among, take
 from isovi.bench.methods.training import trained
 from isovi.bench.task import Fitted, Task, method
-from isovi.data.split import SPLIT_KEY
 from isovi.errors import InputError
 from isovi.graph import Obsp
 from isovi.model.model import IsoVAE
 from isovi.model.objective import ASCENT_RATE, MOMENTUM, Objective, Penalty
+from isovi.spots import SPLIT_KEY
 
 GRAPH_KEY = "isovi_continuous_neighbors"
 N_COMPONENTS = 50  # in which neighbours are sought

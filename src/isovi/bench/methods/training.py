@@ -10,8 +10,8 @@ import scvi
 from anndata import AnnData
 
 from isovi.bench.task import Fitted, Task
-from isovi.data.split import SPLIT_KEY, TRAIN, VALIDATION
 from isovi.errors import IsoviWarning
+from isovi.spots import SPLIT_KEY, TRAIN, VALIDATION
 
 SECTION_KEY = "section"
 

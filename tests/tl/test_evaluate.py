@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,13 +9,15 @@ from anndata import AnnData
 from scipy import stats
 
 from isovi import IsoSCVI
-from isovi.workflow.evaluate import Placement, evaluate_fit, evaluate_geometry
+from isovi.simulate import simulate
+from isovi.spots import Spots
+from isovi.tl.evaluate import evaluate_fit, evaluate_geometry
 
 GEOMETRY = {"morans_i", "gearys_c", "relative_distortion", "spearman_distance"}
 GEOMETRY |= {"distortion_constant", "anisotropy"}
 
 
-def grid(n: int = 12, sections: int = 1, heldout: float = 0.25) -> Placement:
+def grid(n: int = 12, sections: int = 1, heldout: float = 0.25) -> Spots:
     """Square grids of about unit spacing (no two distances alike: ranks are told apart)."""
     rng = np.random.default_rng(0)
     one = np.stack(np.meshgrid(np.arange(n), np.arange(n)), axis=-1).reshape(-1, 2)
@@ -21,7 +25,7 @@ def grid(n: int = 12, sections: int = 1, heldout: float = 0.25) -> Placement:
     section = np.repeat(np.arange(sections), n * n)
     drawn = rng.uniform(size=len(section))
     split = np.select([drawn < heldout, drawn > 0.92], ["heldout", "validation"], "train").astype("<U10")
-    return Placement(coordinates, section, split)
+    return Spots(coordinates, section, split=split)
 
 
 def rotated(values: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -30,8 +34,8 @@ def rotated(values: np.ndarray, seed: int = 0) -> np.ndarray:
     return values @ basis[: values.shape[1]] + 3.0
 
 
-def noise(placement: Placement) -> np.ndarray:
-    return np.random.default_rng(1).normal(size=(len(placement.section), 5))
+def noise(spots: Spots) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(len(spots.section), 5))
 
 
 def test_each_set_has_its_figures_and_only_held_out_spots_a_coordinate_error() -> None:
@@ -50,8 +54,8 @@ def test_without_held_out_spots_there_is_no_such_set() -> None:
 @pytest.mark.parametrize("sections", [1, 2])
 @pytest.mark.parametrize("scale", [0.01, 1.0, 40.0])
 def test_a_scaled_isometry_is_free_of_distortion(scale: float, sections: int) -> None:
-    placement = grid(sections=sections)
-    found = evaluate_geometry(scale * rotated(placement.coordinates), placement)
+    spots = grid(sections=sections)
+    found = evaluate_geometry(scale * rotated(spots.coordinates), spots)
     for figures in found.values():
         assert figures["relative_distortion"] == pytest.approx(0, abs=1e-9)
         assert figures["spearman_distance"] == pytest.approx(1, abs=1e-6)
@@ -73,47 +77,52 @@ def test_a_latent_that_knows_no_tissue_says_so() -> None:
 
 
 def test_figures_do_not_change_with_the_units_of_either_space() -> None:
-    placement = grid()
-    latent = placement.coordinates @ np.array([[1.0, 0.3], [0.0, 0.5]]) + 0.2 * noise(placement)[:, :2]
-    expected = evaluate_geometry(latent, placement)
+    spots = grid()
+    latent = spots.coordinates @ np.array([[1.0, 0.3], [0.0, 0.5]]) + 0.2 * noise(spots)[:, :2]
+    expected = evaluate_geometry(latent, spots)
     turn = np.array([[0.6, -0.8], [0.8, 0.6]])
-    moved = Placement(placement.coordinates @ turn + 7, placement.section, placement.split)
-    for other in (evaluate_geometry(5 * latent + 2, placement), evaluate_geometry(latent, moved)):
+    moved = replace(spots, coordinates=spots.coordinates @ turn + 7)
+    for other in (evaluate_geometry(5 * latent + 2, spots), evaluate_geometry(latent, moved)):
         for name, figures in expected.items():
             assert other[name] == pytest.approx(figures, rel=1e-6)
 
 
 def test_the_scale_is_fitted_to_training_spots_alone() -> None:
-    placement = grid()
-    latent = placement.coordinates.copy()
-    latent[placement.split == "heldout"] *= 2
-    found = evaluate_geometry(latent, placement)
+    spots = grid()
+    latent = spots.coordinates.copy()
+    latent[spots.split == "heldout"] *= 2
+    found = evaluate_geometry(latent, spots)
     assert found["train"]["relative_distortion"] == pytest.approx(0, abs=1e-9)
     assert found["heldout"]["relative_distortion"] == pytest.approx(1)
 
 
 def test_other_sections_are_no_matter() -> None:
-    placement = grid(sections=2)
-    latent = rotated(placement.coordinates)
-    latent[placement.section == 1] += 1000
-    found = evaluate_geometry(latent, placement)
+    spots = grid(sections=2)
+    latent = rotated(spots.coordinates)
+    latent[spots.section == 1] += 1000
+    found = evaluate_geometry(latent, spots)
     assert found["all"]["relative_distortion"] == pytest.approx(0, abs=1e-9)
 
 
 def test_spearman_is_that_of_all_pairs() -> None:
-    placement = grid(n=8, heldout=0)
-    latent = placement.coordinates + 2 * noise(placement)[:, :2]
+    spots = grid(n=8, heldout=0)
+    latent = spots.coordinates + 2 * noise(spots)[:, :2]
     rows, columns = np.triu_indices(64, 1)
 
     def apart(values: np.ndarray) -> np.ndarray:
         return np.linalg.norm(values[rows] - values[columns], axis=1)
 
-    expected = stats.spearmanr(apart(latent), apart(placement.coordinates)).statistic
-    found = evaluate_geometry(latent, placement)["all"]["spearman_distance"]
+    expected = stats.spearmanr(apart(latent), apart(spots.coordinates)).statistic
+    found = evaluate_geometry(latent, spots)["all"]["spearman_distance"]
     assert found == pytest.approx(expected, abs=0.01)  # 200,000 draws
 
 
 # ---------------------------------------------------------------------------- the fit
+
+
+@pytest.fixture
+def tissue() -> AnnData:
+    return simulate("layers", n_obs=120, n_genes=40, seed=0)
 
 
 @pytest.fixture
@@ -132,9 +141,9 @@ def certain(tissue: AnnData) -> IsoSCVI:
     return model
 
 
-def placed(tissue: AnnData) -> Placement:
+def placed(tissue: AnnData) -> Spots:
     split = np.where(np.arange(tissue.n_obs) % 4, "train", "heldout").astype("<U10")
-    return Placement(tissue.obsm["spatial"], np.zeros(tissue.n_obs, dtype=np.int64), split)
+    return Spots(tissue.obsm["spatial"], split=split)
 
 
 @torch.no_grad()
@@ -157,15 +166,15 @@ def by_hand(model: IsoSCVI, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 def test_reconstruction_is_the_negative_log_likelihood_of_the_counts(
     tissue: AnnData, certain: IsoSCVI
 ) -> None:
-    placement = placed(tissue)
-    found = evaluate_fit(certain, tissue, placement)
+    spots = placed(tissue)
+    found = evaluate_fit(certain, tissue, spots)
     nll, shares = by_hand(certain, tissue.X.toarray())
     counts = tissue.X.toarray().astype(float)
     observed = np.log1p(1e4 * counts / counts.sum(axis=1, keepdims=True))
     squared = (observed - np.log1p(1e4 * shares)) ** 2
-    for name, spots in placement.subsets().items():
-        assert found[name]["reconstruction"] == pytest.approx(nll[spots].mean(), rel=1e-4)
-        assert found[name]["mse_lognorm"] == pytest.approx(squared[spots].mean(), rel=1e-4)
+    for name, rows in spots.subsets().items():
+        assert found[name]["reconstruction"] == pytest.approx(nll[rows].mean(), rel=1e-4)
+        assert found[name]["mse_lognorm"] == pytest.approx(squared[rows].mean(), rel=1e-4)
 
 
 def test_the_bound_lies_below_the_likelihood(tissue: AnnData, certain: IsoSCVI) -> None:

@@ -1,0 +1,251 @@
+"""Metrics of a fitted model on training, held-out and all spots: their table, and how to compute them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from anndata import AnnData
+
+from isovi.data.pack import is_on_disk, take_cells
+from isovi.geometry.certificate import CERTIFIED_EPSILON
+from isovi.geometry.distortion import profile_scale, relative_distortion
+from isovi.geometry.pairs import sample_pairs
+from isovi.geometry.profile import distortion_profile
+from isovi.geometry.tissot import tissot_ellipses
+from isovi.spots import Spots
+from isovi.tl import metrics
+
+N_PAIRS = 200_000  # pairs over which distances are compared
+EVALUATED = 20_000  # spots of a set on which likelihood and coordinate error are measured, at most
+N_SAMPLES = 5  # posterior samples over which the likelihood is averaged
+CHUNK = 1_000  # spots whose expression is predicted at once
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric, as every table of metrics shows it.
+
+    Attributes
+    ----------
+    name
+        Key in ``metrics.json`` and in tables.
+    label
+        What it is called in words.
+    unit
+        Its unit; empty if it has none.
+    better
+        Whether ``"lower"`` or ``"higher"`` is better.
+    spots
+        Subsets of spots that it is computed on, of ``"train"``, ``"heldout"`` and ``"all"``.
+    source
+        Where its formula is from.
+    """
+
+    name: str
+    label: str
+    unit: str
+    better: Literal["lower", "higher"]
+    spots: tuple[str, ...] = ("train", "heldout", "all")
+    source: str = ""
+
+    @property
+    def title(self) -> str:
+        """Label with the unit."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            "coordinate_error",
+            "coordinate error",
+            "spacings",
+            "lower",
+            ("heldout",),
+            "median error of regression on the 10 nearest training spots in the latent representation",
+        ),
+        Metric(
+            "reconstruction",
+            "reconstruction",
+            "nats per spot",
+            "lower",
+            source="negative log likelihood under posterior samples (Kingma & Welling 2014)",
+        ),
+        Metric(
+            "relative_distortion",
+            "relative distortion",
+            "",
+            "lower",
+            source="Σ|d_Z - λ d_S| / Σ λ d_S with λ fitted on training pairs",
+        ),
+        Metric(
+            "distortion_constant",
+            f"distortion constant L({CERTIFIED_EPSILON:g})",
+            "",
+            "lower",
+            source="Zhou & Du (2024), definition of a distance-preserving model",
+        ),
+        Metric(
+            "spearman_distance",
+            "Spearman correlation of distances",
+            "",
+            "higher",
+            source="rank correlation of latent and tissue distances over pairs",
+        ),
+        Metric(
+            "anisotropy",
+            "anisotropy, median",
+            "",
+            "lower",
+            source="longest over shortest axis of Tissot ellipses; Zhou & Du (2024), Fig. 4",
+        ),
+        Metric("morans_i", "Moran's I", "", "higher", source="Zhou & Du (2024), Table 1"),
+        Metric("gearys_c", "Geary's C", "", "lower", source="Zhou & Du (2024), Table 1"),
+        Metric(
+            "mse_lognorm",
+            "MSE of log-normalised expression",
+            "",
+            "lower",
+            source="Zhou & Du (2024), Fig. 5",
+        ),
+        Metric(
+            "elbo",
+            "ELBO loss",
+            "nats per spot",
+            "lower",
+            source="negative evidence lower bound (Kingma & Welling 2014)",
+        ),
+    )
+}
+"""Metrics that a run reports, the most telling first: what compare, tune, report and the docs read."""
+
+
+def evaluate_geometry(latent: np.ndarray, spots: Spots, *, seed: int = 0) -> dict[str, dict[str, float]]:
+    """How a latent representation keeps the geometry of each subset of spots.
+
+    Parameters
+    ----------
+    latent
+        Posterior means, or any representation, shape ``(cell, latent)``.
+    spots
+        Where the spots are, and how they were split.
+    seed
+        Draws the pairs.
+
+    Returns
+    -------
+    For ``train``, ``heldout`` (if any) and ``all``: ``morans_i`` and ``gearys_c`` (means over latent
+    dimensions on a graph of the 6 nearest neighbours within the subset), ``relative_distortion`` (with λ
+    fitted on training pairs), ``spearman_distance``, ``distortion_constant``, and the median ``anisotropy``
+    of Tissot ellipses (NaN if there are none); for ``heldout`` also ``coordinate_error``.
+    """
+    subsets = spots.subsets()
+    scale = profile_scale(*_pair_distances(latent, spots, subsets["train"], seed))
+    found = {name: _geometry(latent[rows], spots.take(rows), scale, seed) for name, rows in subsets.items()}
+    if "heldout" in found:
+        asked = some(subsets["heldout"], EVALUATED, seed)
+        found["heldout"]["coordinate_error"] = metrics.coordinate_error(
+            latent, spots.coordinates, spots.section, subsets["train"], asked
+        )
+    return found
+
+
+def _pair_distances(
+    latent: np.ndarray, spots: Spots, rows: np.ndarray, seed: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """d_Z, d_S and weight one of sampled pairs of these spots."""
+    source, target = sample_pairs(spots.section[rows], N_PAIRS, np.random.default_rng(seed))
+    in_latent, in_tissue = (
+        torch.as_tensor(metrics.pair_distances(values[rows], source, target))
+        for values in (latent, spots.coordinates)
+    )
+    return in_latent, in_tissue, torch.ones_like(in_tissue)
+
+
+def _geometry(latent: np.ndarray, spots: Spots, scale: torch.Tensor, seed: int) -> dict[str, float]:
+    in_latent, in_tissue, weight = _pair_distances(latent, spots, np.arange(len(spots)), seed)
+    graph = metrics.spatial_neighbors(spots.coordinates, spots.section)
+    profile = distortion_profile(in_latent.numpy(), in_tissue.numpy())
+    ellipses = tissot_ellipses(latent.astype(np.float64), spots.coordinates, spots.section)
+    anisotropy = ellipses.anisotropy[~np.isnan(ellipses.anisotropy)]
+    return {
+        "morans_i": metrics.morans_i(latent, graph),
+        "gearys_c": metrics.gearys_c(latent, graph),
+        "relative_distortion": float(relative_distortion(in_latent, in_tissue, weight, scale)),
+        "spearman_distance": metrics.spearman_distance(
+            latent, spots.coordinates, spots.section, rng=np.random.default_rng(seed), n_pairs=N_PAIRS
+        ),
+        "distortion_constant": profile.for_epsilon(CERTIFIED_EPSILON).L,
+        "anisotropy": float(np.median(anisotropy)) if len(anisotropy) else float("nan"),
+    }
+
+
+def evaluate_fit(
+    model: Any, adata: AnnData, spots: Spots, *, layer: str | None = None, seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """Likelihood and expression error of a scvi-tools model on each subset of spots, or on 20,000 of it.
+
+    Parameters
+    ----------
+    model
+        A trained model with scvi-tools' public methods.
+    adata
+        All spots, with the genes of the model.
+    spots
+        Where the spots are, and how they were split.
+    layer
+        Layer of the counts.
+    seed
+        Of the posterior samples; the global state of torch is left as it was.
+
+    Returns
+    -------
+    For ``train``, ``heldout`` (if any) and ``all``: ``reconstruction``, ``elbo`` and ``mse_lognorm``.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return {
+            name: _likelihood(model, *_in_memory(adata, some(rows, EVALUATED, seed)), layer)
+            for name, rows in spots.subsets().items()
+        }
+
+
+def _in_memory(adata: AnnData, rows: np.ndarray) -> tuple[AnnData, np.ndarray]:
+    """The spots in memory: those on disk are read many times."""
+    if not is_on_disk(adata.X):
+        return adata, rows
+    return take_cells(adata, rows), np.arange(len(rows))
+
+
+def _likelihood(model: Any, adata: AnnData, rows: np.ndarray, layer: str | None) -> dict[str, float]:
+    reconstructed = [
+        sum(float(part) for part in model.get_reconstruction_error(adata, indices=rows).values())
+        for _ in range(N_SAMPLES)
+    ]
+    bounds = [-float(model.get_elbo(adata, indices=rows)) for _ in range(N_SAMPLES)]
+    return {
+        "reconstruction": float(np.mean(reconstructed)),
+        "elbo": float(np.mean(bounds)),
+        "mse_lognorm": metrics.mse_lognorm(_expression(model, adata, rows, layer)),
+    }
+
+
+def _expression(
+    model: Any, adata: AnnData, rows: np.ndarray, layer: str | None
+) -> Iterator[tuple[Any, np.ndarray]]:
+    counts = adata.X if layer is None else adata.layers[layer]
+    for start in range(0, len(rows), CHUNK):
+        chunk = rows[start : start + CHUNK]
+        yield counts[chunk], model.get_normalized_expression(adata, indices=chunk, return_numpy=True)
+
+
+def some(rows: np.ndarray, at_most: int, seed: int) -> np.ndarray:
+    """These rows, or this many of them at random, in ascending order."""
+    if len(rows) <= at_most:
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, at_most, replace=False))
