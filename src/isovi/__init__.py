@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from isovi.model.checkpoint import EpochCheckpoint
     from isovi.model.model import IsoSCVI, IsoVAE, preserve_distances
     from isovi.model.objective import Constraint, Penalty
+    from isovi.pipeline import fit
+    from isovi.run import Run
 
 __version__ = "0.1.0"
 
@@ -21,6 +23,8 @@ _HOMES = {
     "isovi.model.checkpoint": ("EpochCheckpoint",),
     "isovi.model.model": ("IsoSCVI", "IsoVAE", "preserve_distances"),
     "isovi.model.objective": ("Constraint", "Penalty"),
+    "isovi.pipeline": ("fit",),
+    "isovi.run": ("Run",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _SUBPACKAGES = ("pl", "tl")
@@ -41,7 +45,9 @@ __all__ = [
     "OutputError",
     "Penalty",
     "Radius",
+    "Run",
     "SameDomain",
+    "fit",
     "pl",
     "preserve_distances",
     "tl",

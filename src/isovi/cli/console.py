@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shlex
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +35,11 @@ def note(message: Warning | str, *_: Any, **__: Any) -> None:
     """Show a warning as one line."""
     text = f"[yellow]Note:[/yellow] {escape(str(message))}"
     Console(stderr=True).print(text, highlight=False, soft_wrap=True)
+
+
+def typed() -> str:
+    """The command that was typed, without the folder in which isovi happens to be installed."""
+    return shlex.join(["isovi", *sys.argv[1:]])
 
 
 @contextmanager

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from isovi.cli.console import DEFAULT, Debug, quiet, reported
+from isovi.cli.console import DEFAULT, Debug, quiet, reported, typed
 from isovi.cli.options import (
     INPUT,
     BatchKey,
@@ -24,6 +24,9 @@ from isovi.cli.options import (
     Table,
     TopGenes,
 )
+
+if TYPE_CHECKING:
+    from isovi.model.objective import Distortion
 
 
 class Backbone(StrEnum):
@@ -83,22 +86,60 @@ def fit(
 
     Example: [bold]isovi fit section.h5ad --out run --holdout 0.25[/bold]
     """
+    from isovi import files
+    from isovi.data.io import Source
     from isovi.graph import parse_pairs
-    from isovi.workflow.fit import FitOptions, distortion_of
-    from isovi.workflow.fit import fit as run
+    from isovi.progress import ConsoleProgress
+    from isovi.report.write import attempt
+    from isovi.run import Settings
 
     with reported(debug):
         quiet()
-        distortion = distortion_of(distortion_target, penalty, plain)
-        options = FitOptions(
-            file, out, backbone.value, distortion, parse_pairs(pairs), spatial_key, section_key, batch_key,
-            label_key, layer, n_top_genes, n_latent, holdout, max_epochs, seed, force, resume, devices, nodes,
-            table, coordinate_system, coordinates, min_counts,
+        settings = Settings(
+            holdout=holdout, spatial_key=spatial_key, section_key=section_key, batch_key=batch_key,
+            label_key=label_key, layer=layer, backbone=backbone.value,
+            distortion=distortion_of(distortion_target, penalty, plain), pairs=parse_pairs(pairs),
+            n_top_genes=n_top_genes, n_latent=n_latent, max_epochs=max_epochs, seed=seed, devices=devices,
+            nodes=nodes,
         )  # fmt: skip
-        if run(options, Console()):  # the first process of several has figures
-            from isovi.report.write import attempt
+        source, progress = Source(file, table, coordinate_system, coordinates), ConsoleProgress(Console())
+        asked: dict[str, Any] = {"min_counts": min_counts, "force": force, "resume": resume}
+        run = files.fit(source, out, settings, call=typed(), progress=progress, **asked)
+        if run is not None:  # the first of several processes has it
+            progress.say(attempt(out))
 
-            Console().print(attempt(out), markup=False, highlight=False, soft_wrap=True)
+
+def distortion_of(target: float | None, penalty: float | None, plain: bool) -> Distortion:
+    """The distortion of three options of which at most one may be given.
+
+    Parameters
+    ----------
+    target
+        Tolerated relative distortion of a constraint.
+    penalty
+        Weight of a penalty.
+    plain
+        The same network and training without the term.
+
+    Raises
+    ------
+    InputError
+        If more than one is given, or a number is out of range.
+    """
+    from isovi.errors import InputError
+    from isovi.model.objective import Constraint, Penalty
+
+    if (target is not None) + (penalty is not None) + plain > 1:
+        raise InputError(
+            "More than one of --distortion-target, --penalty and --plain was given.",
+            "They exclude each other.",
+            f"Give one of them, or none for a target of {Constraint().target:g}.",
+        )
+    if plain:
+        return Penalty(0.0)
+    if penalty is not None:
+        return Penalty(penalty)
+    return Constraint() if target is None else Constraint(target)
 
 
 def tune(

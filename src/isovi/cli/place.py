@@ -29,9 +29,14 @@ def place(
 
     Example: [bold]isovi place run --query cells.h5ad --out placed.h5ad[/bold]
     """
-    from isovi.workflow.place import PlaceOptions
-    from isovi.workflow.place import place as run_place
+    from isovi import files
+    from isovi.cli.tables import placement
+    from isovi.data.io import Source
+    from isovi.progress import ConsoleProgress
 
     with reported(debug):
         quiet()
-        run_place(PlaceOptions(run, query, out, seed, force, table, coordinate_system), Console())
+        console, source = Console(), Source(query, table, coordinate_system)
+        found = files.place(run, source, out, seed=seed, force=force, progress=ConsoleProgress(console))
+        if found.get("errors"):
+            console.print(placement(found["errors"]))

@@ -20,16 +20,18 @@ def compare(
 
     Example: [bold]isovi compare run plain_run --save latents.png[/bold]
     """
-    from isovi.workflow.compare import draw, pictures, table
+    from isovi import compare as comparison
+    from isovi.cli.tables import metrics
+    from isovi.run import Run
 
     with reported(debug):
-        console = Console()
+        console, found = Console(), [Run.read(run) for run in runs]
         if save is not None:
-            draw(runs, save)
+            comparison.draw(found, save)
             console.print(str(save), markup=False, highlight=False, soft_wrap=True)
-        console.print(table(runs))
-        for picture in pictures(runs):
-            console.print(picture, markup=False, highlight=False, soft_wrap=True)
+        console.print(metrics(comparison.compare(found), [str(run.settings.distortion) for run in found]))
+        for plot in (plot for run in runs for plot in sorted((run / "figures").glob("*.png"))):
+            console.print(str(plot), markup=False, highlight=False, soft_wrap=True)
 
 
 def diagnose(
@@ -42,13 +44,16 @@ def diagnose(
 
     Example: [bold]isovi diagnose run[/bold]
     """
-    from isovi.workflow import diagnose as workflow
+    from isovi import diagnose as diagnosis
+    from isovi.cli.tables import certified
+    from isovi.cli.tables import diagnosis as table
 
     with reported(debug):
         quiet()
-        console, found = Console(), workflow.diagnose(run)
-        console.print(workflow.table(found))
-        for line in (*workflow.certified(found), *workflow.pictures(run), str(run / "diagnosis.json")):
+        console, found = Console(), diagnosis.diagnose(run)
+        console.print(table(found))
+        plots = (plot for name in diagnosis.PLOTS for plot in sorted((run / "figures").glob(f"{name}.png")))
+        for line in (*certified(found), *map(str, plots), str(run / "diagnosis.json")):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -221,6 +221,13 @@ def take_cells(adata: AnnData, rows: CellIndexArray) -> AnnData:
     )
 
 
+def input_order(adata: AnnData) -> CellIndexArray:
+    """Rank of each cell in the order of the input, shape ``(cell,)``; their row if the data is not packed."""
+    if PACK_KEY not in adata.uns:
+        return np.arange(adata.n_obs)
+    return np.argsort(np.argsort(adata.obs[ROW_COLUMN].to_numpy()))
+
+
 def in_input_order(adata: AnnData) -> AnnData:
     """Annotation of packed cells in the order of the input, without counts and layers."""
     order = np.argsort(adata.obs[ROW_COLUMN].to_numpy())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,9 @@ from isovi.geometry.tissot import TissotEllipses
 from isovi.pl.latent_map import onto_tissue
 from isovi.report.record import Curve, Density, Ellipses, Profile, plain_number
 from isovi.report.spots import side_by_side, spread
+from isovi.run import LATENT_KEY, Run
 from isovi.spots import HELDOUT, TRAIN, Spots
 from isovi.tl.certificate import Certificate
-from isovi.workflow import guarantee, pictures
-from isovi.workflow.finished import LATENT_KEY, Run
 
 _EPSILONS = np.round(np.linspace(0.01, 0.5, 50), 2)
 _NAMES = {HELDOUT: "held out", TRAIN: "training"}
@@ -32,13 +30,9 @@ _N_BACKGROUND = 4_000
 # ---------------------------------------------------------------------------- history
 
 
-def history(folder: Path) -> dict[str, list[Curve]]:
-    """Curves by quantity from ``history.csv``; empty where a run of an earlier version has none."""
-    file = folder / "history.csv"
-    if not file.is_file():
-        return {}
-    table = pd.read_csv(file, index_col=0)
-    found = {quantity: _courses(table, quantity) for quantity in _QUANTITIES}
+def history(run: Run) -> dict[str, list[Curve]]:
+    """Curves of training by quantity; empty where a run has none."""
+    found = {quantity: _courses(run.history, quantity) for quantity in _QUANTITIES}
     return {quantity: courses for quantity, courses in found.items() if courses}
 
 
@@ -65,14 +59,14 @@ def _curve(name: str, x: Any, y: Any) -> Curve:
 def profile(run: Run) -> Profile:
     """L(ε) of held-out and training spots, with the confidence band that held-out pairs allow."""
     parts = run.parts()
-    asked = {"use_rep": LATENT_KEY, "seed": run.seed, **run.keys}
+    asked: dict[str, Any] = {"use_rep": LATENT_KEY, "seed": run.settings.seed, **run.settings.keys}
     curves = [
         _profile_curve(_NAMES[part], tl.distortion_profile(run.adata, cells=cells, **asked))
         for part, cells in parts.items()
     ]
     if HELDOUT not in parts:
         return Profile(curves, [], [], [], 0.0, 0, None)
-    found = guarantee.certificate(run, matched=False)
+    found = run.certificate()
     low, high = band(found)
     point = None if found.point is None else (found.point.epsilon, found.point.L)
     return Profile(curves, _EPSILONS.tolist(), low, high, 1 - found.delta, found.n_pairs, point)
@@ -98,23 +92,15 @@ def band(found: Certificate) -> tuple[list[float | None], list[float | None]]:
 # ---------------------------------------------------------------------------- Shepard plots
 
 
-def shepard(run: Run, spots: Spots, scale: float | dict[str, float]) -> tuple[Density, ...]:
+def shepard(run: Run) -> tuple[Density, ...]:
     """Latent against scaled tissue distances of sampled pairs, held-out spots first."""
-    in_latent, in_tissue = pictures.shepard_sets(run.adata, _spot_scale(run, scale), spots)
+    in_latent, in_tissue = run.shepard()
     names = [name for name in ("held out", "training") if name in in_latent and len(in_latent[name])]
     if not names:
         return ()
     both = [values[name] for values in (in_latent, in_tissue) for name in names]
     limit = max(float(np.percentile(values, 99.5)) for values in both) or 1.0
     return tuple(_density(name, in_tissue[name], in_latent[name], limit) for name in names)
-
-
-def _spot_scale(run: Run, scale: float | dict[str, float]) -> NDArray[np.float64]:
-    """λ of each spot's section; the mean of the others for a section that training never saw."""
-    if not isinstance(scale, dict):
-        return np.full(run.adata.n_obs, float(scale))
-    mean = float(np.mean(list(scale.values())))
-    return np.array([scale.get(name, mean) for name in run.adata.obs[run.keys["section_key"]].astype(str)])
 
 
 def _density(name: str, tissue: NDArray, latent: NDArray, limit: float) -> Density:

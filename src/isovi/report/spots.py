@@ -12,9 +12,9 @@ from scipy.spatial import cKDTree
 from isovi.geometry.hilbert import curve_order
 from isovi.pl.latent_map import onto_tissue
 from isovi.report.record import Channel, Views
+from isovi.run import DOMAIN_KEY, GENE_KEY, LATENT_KEY, Run
 from isovi.spots import SPLIT_KEY, Spots
 from isovi.tl.metrics import morans_i_per_dimension, spatial_neighbors
-from isovi.workflow.finished import GENE_KEY, LATENT_KEY, Run
 
 N_SHOWN = 20_000  # spots that a browser shows and hovers over without delay
 N_GENES = 30  # genes on offer, of the run's some thousand
@@ -114,8 +114,8 @@ def _diameter(positions: NDArray) -> float:
 def _groups(run: Run, label_key: str | None, rows: NDArray) -> list[Channel]:
     """Domains, labels, sections and split, as far as there are such."""
     obs = run.adata.obs
-    section_key = run.keys["section_key"]
-    columns = {"domain": "isovi_domain", "label": label_key, "section": section_key, "split": SPLIT_KEY}
+    section_key = run.settings.section_key
+    columns = {"domain": DOMAIN_KEY, "label": label_key, "section": section_key, "split": SPLIT_KEY}
     found = []
     for name, key in columns.items():
         if key is not None and key in obs:

@@ -2,105 +2,87 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from isovi import tl
-from isovi.data import check
 from isovi.errors import InputError, IsoviWarning
 from isovi.geometry.tissot import TissotEllipses
 from isovi.report import curves
 from isovi.report.record import Figure, Report, Summary, plain_number
 from isovi.report.spots import views
-from isovi.report.verdict import target_of, verdict
+from isovi.report.verdict import verdict
+from isovi.run import LATENT_KEY, Run
 from isovi.tl.tissot import summary as ellipse_summary
-from isovi.workflow import compare
-from isovi.workflow.finished import LATENT_KEY, Run, read
 
-_HIGHER_IS_BETTER = {"spearman_distance", "morans_i"}
 _SAME = ("holdout", "seed", "section_key")  # arguments on which the split depends, besides the file
 _MODELS = {"scvi": "IsoSCVI (counts)", "vae": "IsoVAE (Gaussian on log-normalised counts)"}
-_PROGRAMS = ("isovi", "isovi.exe", "__main__.py")
 
 
-def summarise(folder: Path, beside: Path | None = None) -> Report:
+def summarise(run: Run, beside: Run | None = None) -> Report:
     """Gather what a report says and shows.
 
     Parameters
     ----------
-    folder
-        Written by ``isovi fit``; nothing in it is changed.
+    run
+        A run; nothing in its folder is changed.
     beside
-        Folder of the plain backbone on the same split of the same file, to hold the run beside.
+        The plain backbone on the same split of the same file, to compare the run with.
 
     Raises
     ------
     InputError
-        If a folder holds no finished run, or the two runs held out different spots.
+        If the two runs held out different spots.
     """
-    run, metrics, record = read(folder), compare.read(folder), record_of(folder)
-    plain = None if beside is None else _plain(record, Path(beside))
-    spots = check.spots(run.adata, **run.keys)
+    if beside is not None:
+        _require_same(run, beside)
+    metrics, plain = run.metrics, None if beside is None else beside.metrics
     found = _measure(run)
-    shown, explained = views(run, spots, record["arguments"].get("label_key"))
-    target = target_of(metrics["distortion"])
+    shown, explained = views(run, run.spots, run.settings.label_key)
     summary = Summary(
-        title=Path(record["arguments"]["input"]).stem,
-        facts=facts(run, metrics, record),
-        verdict=verdict(metrics, np.asarray(run.adata.obsm[LATENT_KEY]), target, plain),
+        title=_title(run),
+        facts=facts(run),
+        verdict=verdict(run, plain),
         figures=figures(metrics, plain),
-        plain=None if beside is None else str(beside),
-        target=target,
-        history=curves.history(run.folder),
+        plain=None if beside is None else str(beside.folder or beside.id),
+        target=run.settings.target,
+        history=curves.history(run),
         profile=curves.profile(run),
         anisotropy=_anisotropy(found),
-        command=command(record["command"]),
+        command=run.provenance.call,
         n_shown=len(shown.names),
         n_obs=run.adata.n_obs,
         explained=explained,
     )
-    shepard = curves.shepard(run, spots, metrics["distance_scale"])
-    return Report(summary, shown, shepard, curves.ellipses(run, spots, found))
+    return Report(summary, shown, curves.shepard(run), curves.ellipses(run, run.spots, found))
 
 
-def record_of(folder: Path) -> dict[str, Any]:
-    """``run.json`` of a run."""
-    file = Path(folder) / "run.json"
-    if not file.is_file():
-        raise InputError(
-            f"{folder} holds no run.json.",
-            "It must be a folder written by isovi fit.",
-            "Name such a folder.",
-        )
-    return json.loads(file.read_text())
+def _title(run: Run) -> str:
+    path = run.provenance.source.get("path")
+    return Path(path).stem if path else "run"
 
 
 def _measure(run: Run) -> TissotEllipses:
     """Distortion map and ellipses of all spots; their columns go to the data in memory, not to the file."""
-    asked = {"use_rep": LATENT_KEY, **run.keys}
-    tl.distortion_map(run.adata, seed=run.seed, **asked)
+    asked: dict[str, Any] = {"use_rep": LATENT_KEY, **run.settings.keys}
+    tl.distortion_map(run.adata, seed=run.settings.seed, **asked)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", IsoviWarning)  # of spots without an ellipse: they are grey
         return tl.tissot(run.adata, **asked)
 
 
-def _plain(record: dict[str, Any], beside: Path) -> dict[str, Any]:
-    """Figures of the other run, which must have held out the same spots."""
-    other = record_of(beside)
-    differing = [name for name in _SAME if record["arguments"][name] != other["arguments"][name]]
-    if record["input_sha256"] != other["input_sha256"] or differing:
+def _require_same(run: Run, beside: Run) -> None:
+    """Refuse a run whose metrics are of other spots."""
+    ours, theirs = run.settings, beside.settings
+    differing = [name for name in _SAME if getattr(ours, name) != getattr(theirs, name)]
+    if run.provenance.sha256 != beside.provenance.sha256 or differing:
         what = ", ".join(differing) or "input file"
         raise InputError(
-            f"{beside} differs from the run in: {what}.",
-            "Figures are comparable where the same spots of the same file were held out.",
-            "Fit the plain backbone with the same options and --plain.",
+            f"{beside.folder or beside.id} differs from the run in: {what}.",
+            "Metrics are comparable where the same spots of the same file were held out.",
+            "Fit the plain backbone with the same settings and distortion=Penalty(0).",
         )
-    return compare.read(beside)
 
 
 def figures(metrics: dict[str, Any], plain: dict[str, Any] | None) -> list[Figure]:
@@ -109,45 +91,44 @@ def figures(metrics: dict[str, Any], plain: dict[str, Any] | None) -> list[Figur
     beside = (plain or {}).get("heldout", {})
     return [
         Figure(
-            key,
-            name,
-            "higher" if key in _HIGHER_IS_BETTER else "lower",
-            *(plain_number(part.get(key)) for part in (heldout, train, beside)),
+            name, metric.title, metric.better, *(plain_number(p.get(name)) for p in (heldout, train, beside))
         )
-        for key, name in compare.FIGURES.items()
-        if key in heldout or key in train
+        for name, metric in tl.METRICS.items()
+        if name in heldout or name in train
     ]
 
 
-def facts(run: Run, metrics: dict[str, Any], record: dict[str, Any]) -> dict[str, str]:
+def facts(run: Run) -> dict[str, str]:
     """What was run, by name."""
-    arguments, versions = record["arguments"], record["versions"]
+    settings, metrics, provenance = run.settings, run.metrics, run.provenance
     parts = {"training": "n_train", "validation": "n_validation", "held out": "n_heldout"}
     split = ", ".join(f"{metrics[key]:,} {name}" for name, key in parts.items())
-    minutes, seconds = divmod(round(record["seconds"]), 60)
-    memory = record["peak_memory_mb"]
-    told = {
-        "Input": str(arguments["input"]),
+    minutes, seconds = divmod(round(provenance.seconds), 60)
+    memory = provenance.peak_memory_mb
+    shown = {
+        "Input": str(provenance.source.get("path", "AnnData in memory")),
         "Spots": f"{metrics['n_obs']:,} ({split})",
-        "Sections": None if run.keys["section_key"] is None else f"by {run.keys['section_key']}",
+        "Sections": None if settings.section_key is None else f"by {settings.section_key}",
         "Genes": f"{metrics['n_genes']:,}",
-        "Model": f"{_MODELS[metrics['backbone']]}, {run.adata.obsm[LATENT_KEY].shape[1]} latent dimensions",
-        "Asked of distances": metrics["distortion"],
-        "Pairs": arguments["pairs"],
-        "Training": record["summary"],
+        "Model": f"{_MODELS[settings.backbone]}, {run.adata.obsm[LATENT_KEY].shape[1]} latent dimensions",
+        "Distortion": str(settings.distortion),
+        "Pairs": str(settings.pairs),
+        "Training": run.training["summary"],
         "Scale λ": _scale(metrics["distance_scale"]),
         "Domains": str(metrics["n_domains"]),
-        "Seed": str(record["seed"]),
-        "Time": f"{minutes} min {seconds} s" if minutes else f"{record['seconds']:.0f} s",
+        "Random seed": str(settings.seed),
+        "Time": f"{minutes} min {seconds} s" if minutes else f"{provenance.seconds:.0f} s",
         "Peak memory": None if memory is None else f"{memory / 1024:.1f} GB",
-        "Versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
-        "Platform": record["platform"],
-        "SHA-256 of the input": record["input_sha256"],
+        "Versions": ", ".join(f"{name} {number}" for name, number in provenance.versions.items()),
+        "Platform": provenance.platform,
+        "SHA-256 of the input": provenance.sha256,
     }
-    return {name: value for name, value in told.items() if value}
+    return {name: value for name, value in shown.items() if value}
 
 
-def _scale(scale: float | dict[str, float]) -> str:
+def _scale(scale: float | dict[str, float] | None) -> str | None:
+    if scale is None:
+        return None
     unit = "latent length per spacing of spots"
     if isinstance(scale, dict):
         return ", ".join(f"{name}: {value:.3g}" for name, value in scale.items()) + f" ({unit})"
@@ -160,11 +141,3 @@ def _anisotropy(found: TissotEllipses) -> dict[str, float | None]:
         return {}
     pairs = zip(told["quantiles"], told["anisotropy"], strict=True)
     return {f"{share:g}": plain_number(value) for share, value in pairs}
-
-
-def command(typed: str) -> str:
-    """The command that was typed, without the folder in which isovi happens to be installed."""
-    words = shlex.split(typed)
-    if words and Path(words[0]).name in _PROGRAMS:
-        words[0] = "isovi"
-    return shlex.join(words)

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isovi.geometry.certificate import CERTIFIED_EPSILON, cells_needed
+from isovi.model.objective import Penalty
 from isovi.model.training import TOLERANCE
 from isovi.report.record import Statement
+from isovi.run import LATENT_KEY, Run, Settings
 
 ACTIVE_VARIANCE = 0.01
 """Variance of posterior means over spots above which a latent dimension is in use (Burda et al. 2016)."""
@@ -31,47 +33,37 @@ _COMPARED = {
 Metrics = Mapping[str, Any]
 
 
-def verdict(
-    metrics: Metrics, latent: NDArray, target: float | None, plain: Metrics | None
-) -> list[Statement]:
+def verdict(run: Run, plain: Metrics | None = None) -> list[Statement]:
     """What there is to say of a run, most important first.
 
     Parameters
     ----------
-    metrics
-        Of the run: its ``metrics.json``.
-    latent
-        Posterior means, shape ``(spot, latent)``.
-    target
-        Tolerated relative distortion, where there was a constraint.
+    run
+        The run.
     plain
         Metrics of the plain backbone on the same spots, if there is one to compare with.
     """
+    metrics = run.metrics
     said = [
-        _constraint(metrics, target),
+        _constraint(metrics, run.settings),
         _heldout(metrics),
         _certified(metrics),
-        _health(metrics, latent),
+        _health(metrics, np.asarray(run.adata.obsm[LATENT_KEY])),
     ]
     return said if plain is None else [*said, _beside(metrics, plain)]
 
 
-def target_of(distortion: str) -> float | None:
-    """Tolerance of a constraint as ``metrics.json`` writes it; ``None`` for anything else."""
-    kind, _, number = distortion.partition(" ")
-    return float(number) if kind == "constraint" else None
-
-
-def _constraint(metrics: Metrics, target: float | None) -> Statement:
-    reached = metrics["train"]["relative_distortion"]
+def _constraint(metrics: Metrics, settings: Settings) -> Statement:
+    reached, target = metrics["train"]["relative_distortion"], settings.target
     off = f"On training spots, latent distances differ from λ times those in tissue by {reached:.0%}"
     if target is None:
-        asked = metrics["distortion"]
-        how = "nothing was asked of distances" if asked == "none" else f"a {asked} pressed on them"
+        asked = settings.distortion
+        free = asked is None or str(asked) == str(Penalty(0.0))
+        how = "distances were not constrained" if free else f"a {asked} was applied to them"
         return Statement("note", "No tolerance was set", f"{off}; {how}.")
     if reached <= target * (1 + TOLERANCE):
         return Statement("good", "The constraint holds", f"{off}; {target:.0%} was tolerated.")
-    why = "Train longer, or accept that these genes do not tell positions that well."
+    why = "Train longer, or accept that these genes do not determine positions that well."
     return Statement(
         "caution", "The constraint was not reached", f"{off}, and {target:.0%} was tolerated. {why}"
     )
@@ -80,7 +72,7 @@ def _constraint(metrics: Metrics, target: float | None) -> Statement:
 def _heldout(metrics: Metrics) -> Statement:
     if "heldout" not in metrics:
         text = (
-            "All figures are of training spots, whose geometry is largely memorised. Fit with --holdout 0.25 "
+            "All figures are of training spots, whose geometry is largely memorised. Fit with holdout=0.25 "
             "to know what holds for new spots."
         )
         return Statement("caution", "No spots were held out", text)
@@ -100,7 +92,7 @@ def _heldout(metrics: Metrics) -> Statement:
 
 
 def _certified(metrics: Metrics) -> Statement:
-    found = metrics.get("guarantee")
+    found = metrics.get("certificate")
     if not found:
         why = "no spots were held out" if "heldout" not in metrics else "too few spots were held out"
         return Statement("caution", "Nothing is certified", f"There is no certificate: {why}.")
@@ -125,7 +117,7 @@ def _health(metrics: Metrics, latent: NDArray) -> Statement:
         why = "It says next to nothing about the spots: train longer, or loosen the target."
         return Statement("bad", "The latent has collapsed", f"{text} {why}")
     if len(unused):
-        why = f"Unused: {', '.join(map(str, unused))}. They do no harm; a smaller --n-latent would do."
+        why = f"Unused: {', '.join(map(str, unused))}. They do no harm; a smaller n_latent would do."
         return Statement("caution", "Some latent dimensions are unused", f"{text} {why}")
     return Statement("good", "The latent is healthy", text)
 

@@ -9,9 +9,10 @@ from isovi.data import io
 from isovi.report.record import Report
 from isovi.report.render import html
 from isovi.report.summarise import summarise
+from isovi.run import Run
 
 
-def report(folder: Path, beside: Path | None = None) -> Report:
+def report(folder: str | Path, beside: str | Path | None = None) -> Report:
     """Write ``report.html`` and ``report.json`` into the folder of a run.
 
     Parameters
@@ -32,7 +33,7 @@ def report(folder: Path, beside: Path | None = None) -> Report:
     InputError
         If a folder holds no finished run, or the two runs held out different spots.
     """
-    found = summarise(Path(folder), beside)
+    found = summarise(Run.read(folder), None if beside is None else Run.read(beside))
     page = html(found)
     with io.replacing(Path(folder) / "report.html") as file:
         file.write_text(page, encoding="utf-8")

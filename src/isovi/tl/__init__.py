@@ -6,6 +6,7 @@ from isovi.tl.autocorrelation import autocorrelation_table, spatial_autocorrelat
 from isovi.tl.certificate import certificate
 from isovi.tl.distortion_map import distortion_map
 from isovi.tl.domains import choose_n_domains, domains, ring_means
+from isovi.tl.evaluate import METRICS, Metric, evaluate_fit, evaluate_geometry
 from isovi.tl.metrics import (
     clustering_agreement,
     coordinate_error,
@@ -27,6 +28,8 @@ from isovi.tl.profile import distortion_profile
 from isovi.tl.tissot import tissot
 
 __all__ = [
+    "METRICS",
+    "Metric",
     "PlacedCells",
     "SpatialPlacer",
     "autocorrelation_table",
@@ -38,6 +41,8 @@ __all__ = [
     "distortion_map",
     "distortion_profile",
     "domains",
+    "evaluate_fit",
+    "evaluate_geometry",
     "gearys_c",
     "gearys_c_per_dimension",
     "is_labelled",

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scvi import settings
 from scvi.data import AnnDataManager
 from scvi.dataloaders import AnnDataLoader, DataSplitter
 from torch.utils.data import default_convert
@@ -79,7 +78,7 @@ class PatchLoader(SampledLoader):
             cells,
             batch_size=batch_size,
             inclusion=inclusion,
-            rng=np.random.default_rng(_seed(distributed_sampler)),
+            rng=np.random.default_rng(drawn_seed(distributed_sampler)),
             shuffle=shuffle,
             shard=_shard(distributed_sampler),
         )
@@ -113,7 +112,7 @@ class ShardLoader(SampledLoader):
             len(indices),
             batch_size=batch_size,
             shard=_shard(distributed_sampler),
-            rng=np.random.default_rng(_seed(distributed_sampler)),
+            rng=np.random.default_rng(drawn_seed(distributed_sampler)),
             shuffle=shuffle,
         )
         super().__init__(adata_manager, indices, sampler, **kwargs)
@@ -137,12 +136,11 @@ def _shard(shared: bool) -> Shard:
     return Shard(torch.distributed.get_rank(), torch.distributed.get_world_size())
 
 
-def _seed(shared: bool) -> int | None:
-    """Seed of scvi-tools; without one, one that all processes have in common."""
-    if not shared or settings.seed is not None:
-        return settings.seed
-    drawn = [int(np.random.default_rng().integers(2**32))]
-    torch.distributed.broadcast_object_list(drawn)
+def drawn_seed(shared: bool) -> int:
+    """A seed from torch's generator, as its own samplers draw it; the same for all ranks that share."""
+    drawn = [int(torch.randint(2**63 - 1, ()))]
+    if shared:
+        torch.distributed.broadcast_object_list(drawn)
     return drawn[0]
 
 

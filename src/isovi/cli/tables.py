@@ -1,0 +1,92 @@
+"""Records as tables and sentences on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.markup import escape
+from rich.table import Table
+
+from isovi.diagnose import NAMES
+
+SHOWN = (0.05, 0.1, 0.2)  # ε of the table of a diagnosis
+PLACEMENT = {
+    "median_error": "median error (spacings)",
+    "mean_error": "mean error (spacings)",
+    "aligned_median_error": "median error after alignment (spacings)",
+    "aligned_stress": "stress after alignment",
+    "spearman_distance": "Spearman correlation of distances",
+    "contact_f1": "F1 of contacts",
+    "coverage": "share inside its region",
+    "median_radius": "median radius (spacings)",
+}
+
+
+def metrics(table: pd.DataFrame, distortions: Sequence[str]) -> Table:
+    """A table of :func:`isovi.compare.compare`, with the distortion of each run under its name."""
+    shown = Table(title=f"{table.attrs['spots'].capitalize()} spots")
+    shown.add_column("")
+    for run, distortion in zip(table.columns, distortions, strict=True):
+        shown.add_column(escape(f"{run}\n{distortion}"), justify="right")
+    for title, row in table.iterrows():
+        shown.add_row(str(title), *("-" if np.isnan(value) else f"{value:.4g}" for value in row))
+    return shown
+
+
+def placement(errors: dict[str, dict[str, Any]]) -> Table:
+    """Errors of each section's placed cells."""
+    shown = Table(title="Placed against true positions")
+    shown.add_column("")
+    for name in errors:
+        shown.add_column("" if name == "all" else escape(name), justify="right")
+    shown.add_row("cells", *(str(found["n_cells"]) for found in errors.values()))
+    for key, label in PLACEMENT.items():
+        shown.add_row(label, *(f"{found[key]:.3g}" for found in errors.values()))
+    return shown
+
+
+def diagnosis(found: dict[str, Any]) -> Table:
+    """Metrics of a diagnosis, held-out spots first."""
+    parts = [part for part in NAMES if found["profile"][part] is not None]
+    shown = Table(title="Distances kept within a factor L for all but a share ε of pairs")
+    shown.add_column("")
+    for part in parts:
+        shown.add_column(NAMES[part], justify="right")
+    for epsilon in SHOWN:
+        values = [_at(found["profile"][part], epsilon) for part in parts]
+        shown.add_row(f"L({epsilon:g})", *map(_number, values))
+    for name, part in zip(("short", "middle", "long"), found["profile"]["bins"], strict=False):
+        row = f"L(0.1), {name} range (to {part['high']:.3g} spacings)"
+        shown.add_row(row, _number(_at(part["curve"], 0.1)), *[""] * (len(parts) - 1))
+    for name in ("anisotropy", "area"):
+        shown.add_row(f"{name} of ellipses, median", *(_number(found[name][part]["0.5"]) for part in parts))
+    return shown
+
+
+def certified(found: dict[str, Any]) -> list[str]:
+    """Sentences on what a diagnosis certifies, or why nothing is certified."""
+    if "certificate" not in found:
+        return ["No spots were held out: nothing is certified, and training geometry is largely memorised."]
+    names = {"certificate_random_pairs": "random pairs", "certificate": "pairs matched by range"}
+    return [_sentence(found[key], name) for key, name in names.items()]
+
+
+def _sentence(one: dict[str, Any], name: str) -> str:
+    point = one["point"]
+    if point is None:
+        return f"Nothing is certified for {name}: {one['n_pairs']} disjoint ones are too few"
+    return (
+        f"Certified for {name} ({one['n_pairs']} disjoint ones) with {1 - one['delta']:.0%} confidence: "
+        f"L({point['epsilon']:.2g}) <= {_number(point['L'])}"
+    )
+
+
+def _at(curve: list[dict[str, float]], epsilon: float) -> float:
+    return next(point["L"] for point in curve if point["epsilon"] == epsilon)
+
+
+def _number(value: float | None) -> str:
+    return "inf" if value is None or not np.isfinite(value) else f"{value:.3g}"

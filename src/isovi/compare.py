@@ -1,0 +1,74 @@
+"""Several runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from isovi import pl, tl
+from isovi.errors import InputError
+from isovi.run import LATENT_KEY, Run
+from isovi.spots import HELDOUT
+
+
+def compare(runs: Sequence[Run]) -> pd.DataFrame:
+    """Metrics of several runs: on held-out spots, or on all if a run held out none.
+
+    Parameters
+    ----------
+    runs
+        Runs, such as ``Run.read(folder)``.
+
+    Returns
+    -------
+    A row for each metric of :data:`isovi.tl.METRICS` that all runs have, under its name and unit, and a
+    column for each run. ``attrs["spots"]`` says which spots.
+    """
+    part = HELDOUT if all(HELDOUT in run.metrics for run in runs) else "all"
+    found = {str(run.folder or run.id): run.metrics[part] for run in runs}
+    known = [m for name, m in tl.METRICS.items() if all(name in metrics for metrics in found.values())]
+    values = {run: [metrics[m.name] for m in known] for run, metrics in found.items()}
+    table = pd.DataFrame(values, index=pd.Index([m.title for m in known], name="metric"), dtype=float)
+    table.attrs["spots"] = "held-out" if part == HELDOUT else "all"
+    return table
+
+
+def draw(runs: Sequence[Run], save: str | Path) -> None:
+    """Draw the tissue and each run's latent representation of the held-out spots, in the same colours.
+
+    Parameters
+    ----------
+    runs
+        Runs of the same file with the same split.
+    save
+        Plot to write.
+
+    Raises
+    ------
+    InputError
+        If the runs held out different spots.
+    """
+    shown = [_shown(run) for run in runs]
+    if any(not names.equals(shown[0]) for names in shown):
+        raise InputError(
+            f"The runs {', '.join(str(run.folder or run.id) for run in runs)} held out different spots.",
+            "The plot compares latent representations of the same spots.",
+            "Give runs of one file with the same holdout= and seed=.",
+        )
+    latents = {
+        f"{Path(run.folder or run.id).name}: {run.settings.distortion or 'backbone'}": np.asarray(
+            run.adata[shown[0]].obsm[LATENT_KEY]
+        )
+        for run in runs
+    }
+    positions = runs[0].adata[shown[0]].obsm[runs[0].settings.spatial_key]
+    pl.latent_map(latents, positions, title="tissue, held-out spots", save=save)
+
+
+def _shown(run: Run) -> pd.Index:
+    """Names of the held-out spots, of all if none were held out."""
+    held_out = run.spots.rows(HELDOUT)
+    return run.adata.obs_names[held_out] if len(held_out) else run.adata.obs_names

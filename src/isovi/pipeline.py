@@ -1,0 +1,563 @@
+"""The main job on AnnData: split, choose genes, train, encode, find domains, evaluate."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scanpy as sc
+import torch
+from anndata import AnnData
+from lightning.pytorch.callbacks import Callback
+from scipy import sparse
+
+from isovi import tl
+from isovi.data import check, pack
+from isovi.errors import InputError, IsoviWarning
+from isovi.geometry.certificate import CERTIFIED_EPSILON, cells_needed
+from isovi.graph import AllPairs, PairKind
+from isovi.model.checkpoint import EpochCheckpoint
+from isovi.model.distributed import is_first_process
+from isovi.model.objective import Constraint, Distortion
+from isovi.progress import Progress, Silent, progress_of
+from isovi.run import BACKBONES, DOMAIN_KEY, GENE_KEY, LATENT_KEY, Provenance, Run, Settings
+from isovi.spots import HELDOUT, SPLIT_KEY, TRAIN, VALIDATION, Spots
+from isovi.tl.evaluate import some
+
+VALIDATION_SHARE = 0.1  # of the spots that are not held out
+MIN_TRAIN = 10  # training spots
+MIN_SPOTS = 5  # training spots in which a gene must be seen
+GENE_SPOTS = 50_000  # training spots on which genes are chosen, at most
+CHUNK_ENTRIES = 20_000_000  # entries of a dense chunk of genes
+
+
+def fit(
+    adata: AnnData,
+    *,
+    holdout: float | str = 0.1,
+    spatial_key: str = "spatial",
+    section_key: str | None = None,
+    batch_key: str | None = None,
+    label_key: str | None = None,
+    layer: str | None = None,
+    backbone: str = "scvi",
+    distortion: Distortion | None = Constraint(),  # noqa: B008  # frozen, and the documented default
+    pairs: PairKind = AllPairs(),  # noqa: B008  # likewise
+    n_top_genes: int = 2000,
+    n_latent: int = 10,
+    max_epochs: int | None = None,
+    seed: int = 0,
+    devices: int = 1,
+    nodes: int = 1,
+    progress: Progress | bool = True,
+) -> Run:
+    """Fit a distance-preserving model, and measure on held-out spots how good it is.
+
+    Spots are split into training, validation and held-out; genes are chosen on training spots; the model is
+    trained and stopped early on validation spots; domains are found; metrics are computed on each part. The
+    command ``isovi fit`` reads a file, calls this, and writes the run.
+
+    Parameters
+    ----------
+    adata
+        Raw counts and positions. It is not changed: the run has data of its own, which shares the counts.
+    holdout
+        Share of spots to hold out, between 0 and 0.9, or ``"section:NAME"`` for a whole section. Held-out
+        spots take no part in training, in stopping it, or in the choice of genes.
+    spatial_key
+        Key in ``obsm`` of the positions, shape ``(n_obs, 2)`` or ``(n_obs, 3)``.
+    section_key, batch_key, label_key
+        Columns of ``obs`` with the tissue section, the batch, and labels to compare domains with.
+    layer
+        Layer of the raw counts; ``X`` by default.
+    backbone
+        ``"scvi"`` for :class:`~isovi.IsoSCVI`, ``"vae"`` for :class:`~isovi.IsoVAE`.
+    distortion
+        :class:`~isovi.Constraint` or :class:`~isovi.Penalty`; ``None`` for the backbone itself.
+    pairs
+        Pairs whose distances count; see :mod:`isovi.graph`.
+    n_top_genes
+        Number of highly variable genes; 0 for all.
+    n_latent
+        Number of latent dimensions.
+    max_epochs
+        Largest number of epochs; by default scvi-tools' heuristic.
+    seed
+        Random seed of split, training and metrics. Global random states are left as they were.
+    devices, nodes
+        Devices (GPUs, or processes without any) of each machine, and machines, that train together.
+    progress
+        Whether to show progress, or what receives it; see :class:`isovi.progress.Progress`.
+
+    Returns
+    -------
+    The run: ``run.adata`` with ``obsm["X_isovi"]``, ``obs["isovi_domain"]``, ``obs["isovi_split"]`` and
+    ``var["isovi_gene"]``; ``run.model``; ``run.metrics``; ``run.write(folder)``.
+
+    Raises
+    ------
+    InputError
+        If the data or a parameter cannot be used; before any training.
+
+    Examples
+    --------
+    >>> import isovi
+    >>> from isovi.simulate import simulate
+    >>> adata = simulate("layers", n_obs=100, n_genes=30, seed=0)
+    >>> run = isovi.fit(adata, holdout=0.25, max_epochs=2, progress=False)
+    >>> run.adata.obsm["X_isovi"].shape
+    (100, 10)
+    """
+    settings = Settings(
+        holdout=holdout, spatial_key=spatial_key, section_key=section_key, batch_key=batch_key,
+        label_key=label_key, layer=layer, backbone=backbone, distortion=distortion, pairs=pairs,
+        n_top_genes=n_top_genes, n_latent=n_latent, max_epochs=max_epochs, seed=seed, devices=devices,
+        nodes=nodes,
+    )  # fmt: skip
+    call = ", ".join(["adata", *(f"{name}={value!r}" for name, value in settings.changed().items())])
+    provenance = Provenance(sha256=content_hash(adata, settings), call=f"isovi.fit({call})")
+    run = run_pipeline(adata, settings, progress_of(progress), provenance)
+    if run is None:  # a process that only trains along has done its work
+        sys.exit(0)
+    return run
+
+
+def run_pipeline(
+    adata: AnnData,
+    settings: Settings,
+    progress: Progress,
+    provenance: Provenance,
+    *,
+    checkpoint: EpochCheckpoint | None = None,
+    scratch: Path | None = None,
+) -> Run | None:
+    """Fit with these settings; the steps of :func:`fit`.
+
+    Parameters
+    ----------
+    adata
+        Data in memory, or opened from a packed store. It is not changed.
+    settings, progress
+        What to do, and where it is reported.
+    provenance
+        Of the data; time and memory are added.
+    checkpoint
+        Keeps the training, and goes on from a file that exists.
+    scratch
+        Folder for temporary files of packed data.
+
+    Returns
+    -------
+    The run; ``None`` in processes other than the first.
+    """
+    started = time.perf_counter()
+    check_data(adata, settings)
+    spots = split(adata, settings)
+    genes = choose_genes(adata, spots, settings)
+    report_split(spots, genes, progress)
+    folder = tempfile.TemporaryDirectory(dir=scratch, prefix=".isovi-") if pack.is_on_disk(adata.X) else None
+    used = pack.take_genes(adata, genes, Path(folder.name) / "genes.zarr" if folder else Path())
+    model = train(used, spots, settings, progress, checkpoint)
+    if not is_first_process():
+        return None
+    latent = model.get_latent_representation(used)
+    annotated = annotate(adata, latent, genes, spots, settings)
+    metrics = describe(model, spots, settings) | evaluate(model, used, latent, spots, settings)
+    metrics |= domain_metrics(annotated, settings)
+    seconds = round(time.perf_counter() - started, 2)
+    run = Run.of(
+        annotated,
+        model,
+        settings=settings,
+        metrics=metrics,
+        provenance=replace(provenance, seconds=seconds, peak_memory_mb=peak_memory()),
+        history=pd.concat([t for t in model.history_.values() if t.index.name == "epoch"], axis=1),
+        training={"summary": getattr(model, "training_summary_", "")},
+        scratch=folder,
+    )
+    metrics["certificate"] = certified(run)
+    report_metrics(run, progress)
+    return run
+
+
+# ---------------------------------------------------------------------------- data
+
+
+def check_data(adata: AnnData, settings: Settings) -> None:
+    """Check all that is used of the data, once.
+
+    Raises
+    ------
+    InputError
+        For the first thing that cannot be used.
+    """
+    check.dataset(
+        adata,
+        **settings.keys,
+        batch_key=settings.batch_key,
+        label_key=settings.label_key,
+        layer=settings.layer,
+        allow_empty_genes=True,  # genes that training spots lack are dropped
+    )
+
+
+def content_hash(adata: AnnData, settings: Settings) -> str:
+    """SHA-256 of what a fit reads of an AnnData: names, counts, positions and the columns of ``obs``."""
+    keys = (settings.section_key, settings.batch_key, settings.label_key)
+    columns = [key for key in keys if key is not None and key in adata.obs]
+    counts = adata.X if settings.layer is None else adata.layers.get(settings.layer)
+    found = hashlib.sha256(f"{adata.shape}".encode())
+    for part in (adata.obs_names, adata.var_names, *(adata.obs[key].astype(str) for key in columns)):
+        found.update(pd.util.hash_array(np.asarray(part, dtype=object)).tobytes())
+    if settings.spatial_key in adata.obsm:
+        found.update(np.ascontiguousarray(adata.obsm[settings.spatial_key]).tobytes())
+    for block in () if counts is None else check.blocks(counts):
+        rows = sparse.csr_matrix(block.values)
+        for part in (rows.indptr, rows.indices, rows.data):
+            found.update(np.ascontiguousarray(part).tobytes())
+    return found.hexdigest()
+
+
+def split(adata: AnnData, settings: Settings) -> Spots:
+    """Where the spots are, and which are held out.
+
+    The split is drawn in the order of the input, so that packed data, which has another, is split alike. Of
+    the spots that are not held out a tenth are for validation, which stops the training.
+
+    Raises
+    ------
+    InputError
+        If there is no such section, too few spots are left to train on, or a batch is held out whole.
+    """
+    spots = check.spots(adata, **settings.keys)
+    n_obs, rng, order = adata.n_obs, np.random.default_rng(settings.seed), np.argsort(pack.input_order(adata))
+    drawn = order[rng.permutation(n_obs)]
+    if isinstance(settings.holdout, str):
+        heldout = section_mask(spots, settings)
+        rest = drawn[~heldout[drawn]]
+    else:
+        n_heldout = round(settings.holdout * n_obs)
+        heldout, rest = drawn[:n_heldout], drawn[n_heldout:]
+    parts = np.full(n_obs, TRAIN, dtype="<U10")
+    parts[heldout] = HELDOUT
+    parts[rest[: round(VALIDATION_SHARE * len(rest))]] = VALIDATION
+    spots = replace(spots, split=parts)
+    require_training(adata, spots, settings)
+    return spots
+
+
+def section_mask(spots: Spots, settings: Settings) -> np.ndarray:
+    """Mask of the spots of the section that is held out."""
+    name = str(settings.holdout).partition(":")[2]
+    if settings.section_key is None or name not in spots.sections:
+        known = ", ".join(spots.sections) if settings.section_key else "unknown, as section_key is not given"
+        raise InputError(
+            f'holdout="section:{name}" was given.',
+            f"The sections are {known}.",
+            "Name one of the sections, and the column of obs that has them as section_key.",
+        )
+    mask = spots.section == spots.sections.index(name)
+    if mask.all():
+        raise InputError(
+            f'holdout="section:{name}" holds out every spot.',
+            "At least one section must remain to train on.",
+            "Hold out a share of spots instead, such as holdout=0.25.",
+        )
+    return mask
+
+
+def require_training(adata: AnnData, spots: Spots, settings: Settings) -> None:
+    """Refuse a split that leaves too little to train on, or a held-out batch that training never sees."""
+    train = spots.split == TRAIN
+    if train.sum() < MIN_TRAIN:
+        raise InputError(
+            f"{train.sum()} of {len(spots)} spots are left for training.",
+            f"At least {MIN_TRAIN} are needed.",
+            "Hold out fewer spots.",
+        )
+    if settings.batch_key is None:
+        return
+    batches = adata.obs[settings.batch_key].astype(str).to_numpy()
+    unseen = sorted(set(batches) - set(batches[train]))
+    if unseen:
+        raise InputError(
+            f"No training spot is of batch {', '.join(unseen)} in obs[{settings.batch_key!r}].",
+            "The decoder cannot predict a batch that it never saw.",
+            "Hold out a share of spots instead, or leave batch_key out.",
+        )
+
+
+# ---------------------------------------------------------------------------- genes
+
+
+def choose_genes(adata: AnnData, spots: Spots, settings: Settings) -> np.ndarray:
+    """Highly variable genes of the training spots, of 50,000 of them if there are more.
+
+    Genes seen in fewer than five of these spots are dropped; of the rest those with the largest variance of
+    Pearson residuals are kept (Lause, Berens & Kobak 2021, through scanpy).
+
+    Returns
+    -------
+    Mask over ``adata.var``, shape ``(gene,)``.
+
+    Raises
+    ------
+    InputError
+        If no gene is seen often enough, or a spot has no count in the genes chosen.
+    """
+    matrix = adata.X if settings.layer is None else adata.layers[settings.layer]
+    counts = gene_counts(adata, matrix, spots, settings.seed)
+    seen = np.asarray((counts > 0).sum(axis=0)).ravel() >= MIN_SPOTS
+    if not seen.any():
+        raise InputError(
+            f"No gene is seen in {MIN_SPOTS} of the {len(spots.rows(TRAIN))} training spots.",
+            "The model needs genes that occur.",
+            "Check that the counts are in the right layer, or hold out fewer spots.",
+        )
+    genes = seen
+    if 0 < settings.n_top_genes < seen.sum():
+        genes = seen.copy()
+        genes[seen] = most_variable(counts[:, np.flatnonzero(seen)], settings.n_top_genes)
+    empty = count_empty(matrix, genes)
+    if empty:
+        raise InputError(
+            f"{empty} spots have no count in the {int(genes.sum())} genes chosen.",
+            "Every spot needs a count.",
+            "Raise n_top_genes, or leave out spots of few counts: min_counts=50.",
+        )
+    return genes
+
+
+def gene_counts(adata: AnnData, matrix: Any, spots: Spots, seed: int) -> sparse.csr_matrix:
+    """Counts of the training spots that genes are chosen on, in the order of the input."""
+    order = pack.input_order(adata)
+    ranks = some(np.sort(order[spots.rows(TRAIN)]), GENE_SPOTS, seed)
+    rows = np.argsort(order)[ranks]
+    ascending = np.argsort(rows)
+    return pack.take_rows(matrix, rows[ascending])[np.argsort(ascending)]
+
+
+def most_variable(counts: sparse.csr_matrix, n_top_genes: int) -> np.ndarray:
+    """Mask of the genes with the largest variance of Pearson residuals."""
+    filled = AnnData(sparse.csr_matrix(counts))
+    filled = filled[np.asarray(filled.X.sum(axis=1)).ravel() > 0].copy()
+    sc.experimental.pp.highly_variable_genes(
+        filled,
+        flavor="pearson_residuals",
+        n_top_genes=n_top_genes,
+        chunksize=max(CHUNK_ENTRIES // filled.n_obs, 1),
+        check_values=False,
+    )
+    return filled.var["highly_variable"].to_numpy()
+
+
+def count_empty(counts: Any, genes: np.ndarray) -> int:
+    """Number of spots without any count in the given genes; counts on disk are read block by block."""
+    totals = np.zeros(counts.shape[0])
+    for block in check.blocks(counts):
+        kept = np.flatnonzero(genes[block.columns])
+        totals[block.rows] += np.asarray(block.values[:, kept].sum(axis=1)).ravel()
+    return int((totals == 0).sum())
+
+
+def report_split(spots: Spots, genes: np.ndarray, progress: Progress) -> None:
+    """Say how spots were split, and on how many of them genes were chosen."""
+    parts = ", ".join(f"{len(spots.rows(part))} {part}" for part in (TRAIN, VALIDATION, HELDOUT))
+    n_train = len(spots.rows(TRAIN))
+    on = f"{GENE_SPOTS} of the" if n_train > GENE_SPOTS else "the"
+    progress.say(f"Split into {parts} spots; {int(genes.sum())} genes chosen on {on} training spots")
+
+
+# ---------------------------------------------------------------------------- training
+
+
+class _Epochs(Callback):
+    """Passes epochs on to a progress."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def on_train_epoch_end(self, trainer: Any, *_: Any) -> None:
+        """Pass on what was logged last."""
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.progress.epoch(trainer.current_epoch + 1, trainer.max_epochs, metrics)
+
+    def on_train_end(self, *_: Any) -> None:
+        """Training has ended."""
+        self.progress.close()
+
+    def on_exception(self, *_: Any) -> None:
+        """Training was interrupted."""
+        self.progress.close()
+
+
+def train(
+    used: AnnData,
+    spots: Spots,
+    settings: Settings,
+    progress: Progress,
+    checkpoint: EpochCheckpoint | None = None,
+) -> Any:
+    """Set up the model with all spots, and train it on those that are not held out.
+
+    The held-out spots are the test set of scvi-tools: they are in no minibatch, and the pair graph does not
+    look at their positions.
+    """
+    if not is_first_process():
+        progress = Silent()
+    parts = [spots.rows(part) for part in (TRAIN, VALIDATION, HELDOUT)]
+    backbone, callbacks = BACKBONES[settings.backbone], [_Epochs(progress)]
+    several = {"devices": settings.devices, "num_nodes": settings.nodes}
+    resume = checkpoint is not None and checkpoint.path.exists()
+    with isolated_random_state(settings.seed):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", IsoviWarning)  # said when the data was checked
+            backbone.setup_anndata(used, layer=settings.layer, batch_key=settings.batch_key, **settings.keys)
+        model = backbone(
+            used, distortion=settings.distortion, pairs=settings.pairs, n_latent=settings.n_latent
+        )
+        model.train(
+            settings.max_epochs,
+            early_stopping=len(parts[1]) > 0,
+            datasplitter_kwargs={"external_indexing": parts},
+            enable_progress_bar=False,
+            callbacks=callbacks if checkpoint is None else [*callbacks, checkpoint],
+            ckpt_path=checkpoint.path if checkpoint is not None and resume else None,
+            **(several if settings.devices * settings.nodes > 1 else {}),
+        )
+    progress.say(getattr(model, "training_summary_", "Trained."))
+    return model
+
+
+@contextmanager
+def isolated_random_state(seed: int) -> Iterator[None]:
+    """Seed the generators that scvi-tools and torch draw from, and put their states back afterwards."""
+    python, mersenne = random.getstate(), np.random.get_state()  # noqa: NPY002  # other libraries' state
+    devices = range(torch.cuda.device_count())
+    with torch.random.fork_rng(devices=devices):
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002  # likewise
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(mersenne)  # noqa: NPY002  # likewise
+
+
+# ---------------------------------------------------------------------------- results
+
+
+def annotate(
+    adata: AnnData, latent: np.ndarray, genes: np.ndarray, spots: Spots, settings: Settings
+) -> AnnData:
+    """The data with latent representation, split, genes and domains; counts are shared with the input."""
+    annotated = shallow_copy(adata)
+    annotated.obsm[LATENT_KEY] = latent
+    annotated.obs[SPLIT_KEY] = pd.Categorical(spots.split.astype(object))
+    annotated.var[GENE_KEY] = genes
+    tl.domains(
+        annotated,
+        use_rep=LATENT_KEY,
+        **settings.keys,
+        n_domains=n_labels(annotated, settings.label_key),
+        key_added=DOMAIN_KEY,
+        seed=settings.seed,
+    )
+    return annotated
+
+
+def shallow_copy(adata: AnnData) -> AnnData:
+    """The same data under tables of its own; matrices are shared."""
+    parts = {name: dict(getattr(adata, name)) for name in ("obsm", "varm", "layers", "obsp", "varp", "uns")}
+    parts["layers"].pop(None, None)  # anndata 0.13 lists X among the layers
+    return AnnData(X=adata.X, obs=adata.obs.copy(), var=adata.var.copy(), raw=adata.raw, **parts)
+
+
+def n_labels(adata: AnnData, label_key: str | None) -> int | None:
+    """Number of labels, if there are any."""
+    if label_key is None:
+        return None
+    labels = adata.obs[label_key]
+    return int(labels[tl.is_labelled(labels)].astype(str).nunique()) or None
+
+
+def describe(model: Any, spots: Spots, settings: Settings) -> dict[str, Any]:
+    """Numbers of spots, genes and epochs, and λ."""
+    parts = {f"n_{part}": len(spots.rows(part)) for part in (TRAIN, VALIDATION, HELDOUT)}
+    return {
+        "n_obs": len(spots),
+        **parts,
+        "n_genes": model.summary_stats.n_vars,
+        "epochs": len(model.history_["elbo_train"]),
+        "distance_scale": None if settings.distortion is None else model.distance_scale,
+    }
+
+
+def evaluate(
+    model: Any, used: AnnData, latent: np.ndarray, spots: Spots, settings: Settings
+) -> dict[str, dict[str, float]]:
+    """Metrics on training, held-out and all spots."""
+    geometry = tl.evaluate_geometry(latent, spots, seed=settings.seed)
+    likelihood = tl.evaluate_fit(model, used, spots, layer=settings.layer, seed=settings.seed)
+    return {name: {**likelihood[name], **geometry[name]} for name in geometry}
+
+
+def domain_metrics(adata: AnnData, settings: Settings) -> dict[str, Any]:
+    """Number of domains, and their agreement with labels where there are any."""
+    found: dict[str, Any] = {"n_domains": int(adata.obs[DOMAIN_KEY].nunique())}
+    if settings.label_key is not None:
+        found |= tl.clustering_agreement(adata.obs[DOMAIN_KEY], adata.obs[settings.label_key])
+    return found
+
+
+def certified(run: Run) -> dict[str, Any]:
+    """What is certified for random pairs of spots: ``epsilon``, ``L``, ``delta``, ``n_pairs``; or nothing."""
+    found = run.certificate() if HELDOUT in run.parts() else None
+    if found is None or found.point is None:
+        return {}
+    return asdict(found.point)
+
+
+def report_metrics(run: Run, progress: Progress) -> None:
+    """Say the most telling metrics, on held-out spots where there are such."""
+    found, where = run.heldout, "Held-out" if HELDOUT in run.metrics else "All"
+    line = (
+        f"{where} spots: Spearman correlation of distances {found['spearman_distance']:.3f}, "
+        f"reconstruction {found['reconstruction']:.2f} nats"
+    )
+    if "coordinate_error" in found:
+        line += f", coordinate error {found['coordinate_error']:.2f} spacings"
+    progress.say(f"{line}; {run.metrics['n_domains']} domains")
+    certificate = run.metrics["certificate"]
+    if not certificate:
+        return
+    line = (
+        f"Held-out geometry: relative distortion {found['relative_distortion']:.3f}; "
+        f"L({CERTIFIED_EPSILON:g}) = {found['distortion_constant']:.2f}; certified with "
+        f"{1 - certificate['delta']:.0%} confidence: L({certificate['epsilon']:g}) <= {certificate['L']:.2f}"
+    )
+    if certificate["epsilon"] > CERTIFIED_EPSILON:
+        line += f" ({CERTIFIED_EPSILON:g} takes {cells_needed(CERTIFIED_EPSILON)} held-out spots)"
+    progress.say(line)
+
+
+def peak_memory() -> float | None:
+    """Largest resident memory of this process in megabytes, where the system has it."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)

@@ -1,0 +1,89 @@
+"""Progress of long work, by one small protocol: what the command line, notebooks and scripts show of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+logger = logging.getLogger("isovi")
+
+_LINES = 10  # lines in all, where there is no terminal
+_SHOWN = {"ELBO loss": "elbo_train", "distortion": "relative_distortion_train"}
+
+
+class Progress:
+    """Receives what long work reports; this one logs the sentences, at level INFO of the logger ``isovi``."""
+
+    def say(self, text: str) -> None:
+        """Take a sentence on what was done."""
+        logger.info(text)
+
+    def epoch(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
+        """Take note of an epoch of training.
+
+        Parameters
+        ----------
+        done, total
+            Epochs trained, and epochs at most.
+        metrics
+            What the trainer logged last, by the names of ``history_``.
+        """
+
+    def close(self) -> None:
+        """Training has ended, or failed."""
+
+
+class Silent(Progress):
+    """Shows nothing: for processes but the first, and for trials of a search."""
+
+    def say(self, text: str) -> None:
+        """Ignore it."""
+
+
+class ConsoleProgress(Progress):
+    """A progress bar with the time left on a terminal or in a notebook, a few lines elsewhere.
+
+    Parameters
+    ----------
+    console
+        Console of rich to print to; standard error by default.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self.bar: Bar | None = None
+
+    def say(self, text: str) -> None:
+        """Print one line as it is: names and paths may hold what rich takes for markup."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def epoch(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
+        """Move the bar, or print a line every tenth of the epochs."""
+        shown = ", ".join(f"{name} {metrics[key]:.4g}" for name, key in _SHOWN.items() if key in metrics)
+        if not (self.console.is_terminal or self.console.is_jupyter):
+            if done % max(total // _LINES, 1) == 0:
+                self.say(f"  epoch {done}/{total}  {shown}")
+            return
+        if self.bar is None:
+            columns = (TextColumn("Training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self.bar = Bar(*columns, TextColumn("{task.description}"), console=self.console, transient=True)
+            self.bar.start()
+            self.task = self.bar.add_task("", total=total)
+        self.bar.update(self.task, completed=done, description=shown)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+
+def progress_of(given: Progress | bool) -> Progress:
+    """A progress as :func:`isovi.fit` takes it: ``True`` shows it, ``False`` only logs."""
+    if isinstance(given, Progress):
+        return given
+    return ConsoleProgress() if given else Progress()

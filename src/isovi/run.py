@@ -1,0 +1,465 @@
+"""A run: the result of a fit, in memory and as a folder on disk."""
+
+from __future__ import annotations
+
+import ast
+import json
+import platform
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from isovi import tl
+from isovi._records import as_data, from_data
+from isovi._repr import Rows, Told
+from isovi.data import check, io, pack
+from isovi.errors import InputError
+from isovi.geometry.certificate import CERTIFIED_EPSILON, least_epsilon
+from isovi.geometry.pairs import sample_pairs
+from isovi.graph import KINDS, AllPairs, PairKind
+from isovi.model.model import IsoSCVI, IsoVAE
+from isovi.model.objective import Constraint, Distortion, Penalty
+from isovi.spots import HELDOUT, TRAIN, Spots
+from isovi.tl.certificate import Certificate
+
+SCHEMA = 1  # version of run.json
+LEGACY = "0.1.0"  # id of the runs of that version, which had none
+LATENT_KEY = "X_isovi"  # in obsm
+DOMAIN_KEY = "isovi_domain"  # in obs
+GENE_KEY = "isovi_gene"  # in var: genes of the model
+RUN_KEY = "isovi"  # in uns: id and settings of the run
+BACKBONES: dict[str, Any] = {"scvi": IsoSCVI, "vae": IsoVAE}
+SHEPARD_PAIRS = 50_000  # pairs of a Shepard plot
+PACKAGES = (
+    *("isovi", "scvi-tools", "torch", "lightning", "anndata"),
+    *("scanpy", "numpy", "scipy", "scikit-learn"),
+)
+_LEAST = {"n_latent": 1, "max_epochs": 1, "seed": 0, "devices": 1, "nodes": 1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of a fit: passed to :func:`isovi.fit` on the same data, they repeat it.
+
+    Parameters
+    ----------
+    holdout
+        Share of spots to hold out, between 0 and 0.9, or ``"section:NAME"`` for a whole section.
+    spatial_key, section_key, batch_key, label_key, layer
+        Where positions (``obsm``), sections, batches and labels (``obs``) and counts (``layers``) are.
+    backbone
+        ``"scvi"`` (counts) or ``"vae"`` (Gaussian on log-normalised counts).
+    distortion
+        A constraint or penalty on distances; ``Penalty(0)`` is the same network and training without the
+        term, ``None`` the backbone itself.
+    pairs
+        Pairs whose distances count.
+    n_top_genes
+        Number of highly variable genes, chosen on training spots; 0 for all.
+    n_latent
+        Number of latent dimensions.
+    max_epochs
+        Largest number of epochs; scvi-tools' heuristic by default.
+    seed
+        Random seed of split, training and metrics.
+    devices, nodes
+        Devices (GPUs, or processes without any) of each machine, and machines, that train together.
+
+    Raises
+    ------
+    InputError
+        If a number is out of range or the backbone is not known.
+    """
+
+    holdout: float | str = 0.1
+    spatial_key: str = "spatial"
+    section_key: str | None = None
+    batch_key: str | None = None
+    label_key: str | None = None
+    layer: str | None = None
+    backbone: str = "scvi"
+    distortion: Distortion | None = field(default_factory=Constraint)
+    pairs: PairKind = field(default_factory=AllPairs)
+    n_top_genes: int = 2000
+    n_latent: int = 10
+    max_epochs: int | None = None
+    seed: int = 0
+    devices: int = 1
+    nodes: int = 1
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                rule = f"It must be at least {least}."
+                raise InputError(f"{name}={value} was given.", rule, "Give another number.")
+        if self.backbone not in BACKBONES:
+            rule = f"The backbones are {', '.join(BACKBONES)}."
+            raise InputError(f"backbone={self.backbone!r} was given.", rule, "Name one of them.")
+        if not (isinstance(self.holdout, str) and self.holdout.startswith("section:")):
+            object.__setattr__(self, "holdout", _share(self.holdout))
+
+    @property
+    def keys(self) -> dict[str, Any]:
+        """``spatial_key`` and ``section_key``, as the functions of :mod:`isovi.tl` take them."""
+        return {"spatial_key": self.spatial_key, "section_key": self.section_key}
+
+    @property
+    def target(self) -> float | None:
+        """Tolerated relative distortion, if there is a constraint."""
+        return self.distortion.target if isinstance(self.distortion, Constraint) else None
+
+    def changed(self) -> dict[str, Any]:
+        """The settings that differ from their defaults."""
+        default = type(self)()
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {name: value for name, value in values.items() if value != getattr(default, name)}
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        data = as_data(self)
+        del data["kind"]
+        return data
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Settings:
+        """The settings that :meth:`as_data` was called of."""
+        return from_data({"kind": "Settings", **data}, [cls, Constraint, Penalty, *KINDS])
+
+
+def _share(holdout: Any) -> float:
+    try:
+        share = float(holdout)
+    except (TypeError, ValueError):
+        share = -1.0
+    if not 0 <= share <= 0.9:
+        raise InputError(
+            f"holdout={holdout} was given.",
+            "It is a share of spots between 0 and 0.9, or section:NAME.",
+            "Give for example holdout=0.25.",
+        )
+    return share
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where a run comes from.
+
+    Attributes
+    ----------
+    sha256
+        Hash of the content of the input.
+    source
+        What was read, by name (``path`` and options of reading); empty for an AnnData in memory.
+    call
+        How the fit was called: a line of Python or a command.
+    seconds, peak_memory_mb
+        Time that it took, and largest memory of the process where it is known.
+    versions, platform
+        Of Python and packages, and of the machine.
+    """
+
+    sha256: str
+    source: Mapping[str, Any] = field(default_factory=dict)
+    call: str = ""
+    seconds: float = float("nan")
+    peak_memory_mb: float | None = None
+    versions: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "python": platform.python_version(),
+            **{name: version(name) for name in PACKAGES},
+        }
+    )
+    platform: str = field(default_factory=platform.platform)
+
+
+@dataclass(eq=False, repr=False)
+class Run(Told):
+    """Result of a fit.
+
+    Made by :func:`isovi.fit`, written by :meth:`write`, read by :meth:`read`. Data and model of a run that
+    was read are loaded when they are first used.
+
+    Attributes
+    ----------
+    settings
+        What was asked for.
+    metrics
+        Metrics on training (``"train"``), held-out (``"heldout"``) and all spots (``"all"``), each by the
+        names of :data:`isovi.tl.METRICS`, and what is known of the whole: ``n_obs``, ``n_train``,
+        ``n_validation``, ``n_heldout``, ``n_genes``, ``epochs``, ``distance_scale``, ``n_domains``,
+        ``certificate``, and ``ari`` and ``nmi`` where there are labels.
+    provenance
+        Input, versions and call.
+    history
+        A row for each epoch of the training.
+    training
+        How training ended: ``summary`` in words, and what it is made of.
+    id
+        Shared by the run, its data (``uns["isovi"]["id"]``) and its model (``run_id_``).
+    folder
+        Where it was read from or written to.
+    """
+
+    settings: Settings
+    metrics: dict[str, Any]
+    provenance: Provenance
+    history: pd.DataFrame
+    training: dict[str, Any]
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    folder: Path | None = None
+    scratch: Any = None  # temporary files of packed data, which live as long as the run
+
+    @classmethod
+    def of(cls, adata: AnnData, model: Any, **parts: Any) -> Run:
+        """A run whose data and model are in memory."""
+        run = cls(**parts)
+        run.adata, run.model = adata, model
+        model.run_id_ = run.id
+        settings = _without_none(run.settings.as_data())
+        adata.uns[RUN_KEY] = {"id": run.id, "schema": SCHEMA, "settings": settings}
+        return run
+
+    @cached_property
+    def adata(self) -> AnnData:
+        """The data, with ``obsm["X_isovi"]``, domains, split, and genes of the model."""
+        adata = io.read(self._file("adata.h5ad"))
+        found = adata.uns.get(RUN_KEY, {}).get("id", self.id)  # 0.1.0 had none
+        if LATENT_KEY not in adata.obsm or str(found) != self.id:
+            raise InputError(
+                f'"{self._file("adata.h5ad")}" is not the data of this run.',
+                "Data, model and metrics of a run belong together.",
+                "Put the file back that the fit wrote, or fit again.",
+            )
+        return adata
+
+    @cached_property
+    def model(self) -> Any:
+        """The trained model, set up with the genes and all spots of the data."""
+        if self.adata.X is None:
+            raise InputError(
+                f'The run in "{self.folder}" is of packed data, whose counts are not in its adata.h5ad.',
+                "The model needs them.",
+                "Load the model with the packed store: IsoSCVI.load(folder, adata).",
+            )
+        data = self.model_data()
+        if self.id == LEGACY:  # set up without the held-out spots
+            data = data[self.split != HELDOUT].copy()
+        return BACKBONES[self.settings.backbone].load(str(self._file("model")), adata=data)
+
+    def model_data(self) -> AnnData:
+        """A copy of the data with the genes of the model."""
+        return self.adata[:, self.adata.var[GENE_KEY].to_numpy(dtype=bool)].copy()
+
+    @cached_property
+    def spots(self) -> Spots:
+        """Where the spots are, and how they were split."""
+        return check.spots(self.adata, self.settings.spatial_key, self.settings.section_key)
+
+    @property
+    def split(self) -> np.ndarray:
+        """``"train"``, ``"validation"`` or ``"heldout"`` for each spot."""
+        return self.spots.split
+
+    @property
+    def heldout(self) -> dict[str, float]:
+        """Metrics on held-out spots, on all if none were held out."""
+        return self.metrics.get(HELDOUT) or self.metrics["all"]
+
+    def parts(self) -> dict[str, np.ndarray]:
+        """Rows of the held-out and of the training spots, as far as they form pairs."""
+        rows = {part: self.spots.rows(part) for part in (HELDOUT, TRAIN)}
+        sections = self.spots.section
+        return {part: found for part, found in rows.items() if len(found) > len(np.unique(sections[found]))}
+
+    def certificate(self, *, matched: bool = False) -> Certificate:
+        """What is certified of distances on held-out spots, for ε = 0.1 or the least ε that they allow.
+
+        Parameters
+        ----------
+        matched
+            As for :func:`isovi.tl.certificate`.
+
+        Raises
+        ------
+        InputError
+            If no pair of spots was held out.
+        """
+        asked: dict[str, Any] = {"matched": matched, "seed": self.settings.seed, **self.settings.keys}
+        curve = tl.certificate(self.adata, epsilon=None, **asked)
+        epsilon = max(CERTIFIED_EPSILON, least_epsilon(curve.n_pairs))
+        return curve if epsilon >= 1 else tl.certificate(self.adata, epsilon=epsilon, **asked)
+
+    def shepard(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """d_Z and λ d_S of sampled pairs of training and of held-out spots, by the name of the part."""
+        scale, names = self.spot_scale(), {TRAIN: "training", HELDOUT: "held out"}
+        in_latent, in_tissue = {}, {}
+        for part, rows in self.spots.subsets().items():
+            if part in names:
+                spots, own = self.spots.take(rows), np.random.default_rng(0)
+                source, target = sample_pairs(spots.section, SHEPARD_PAIRS, own)
+                apart = tl.pair_distances(spots.coordinates, source, target)
+                in_latent[names[part]] = tl.pair_distances(self.adata.obsm[LATENT_KEY][rows], source, target)
+                in_tissue[names[part]] = scale[rows][source] * apart
+        return in_latent, in_tissue
+
+    def spot_scale(self) -> np.ndarray:
+        """λ of each spot's section; the mean of the others for a section that was not trained on."""
+        scale = self.metrics["distance_scale"]
+        if not isinstance(scale, dict):
+            return np.full(len(self.spots), np.nan if scale is None else float(scale))
+        known = {name: float(value) for name, value in scale.items() if value is not None and value == value}
+        mean = float(np.mean(list(known.values())))
+        return np.array([known.get(name, mean) for name in self.spots.sections])[self.spots.section]
+
+    def summary(self) -> Rows:
+        """What is shown of it, by name."""
+        where = "held-out" if HELDOUT in self.metrics else "all"
+        shown = {f"{where} {m.label}": self.heldout[n] for n, m in tl.METRICS.items() if n in self.heldout}
+        data = f"{self.metrics['n_obs']} spots, {self.metrics['n_genes']} genes"
+        folder = {} if self.folder is None else {"folder": str(self.folder)}
+        return {"data": data, "settings": self.settings.changed() or "defaults", **shown, **folder}
+
+    # ------------------------------------------------------------------ on disk
+
+    def write(self, folder: str | Path, *, force: bool = False) -> None:
+        """Write the run to a folder, whole or not at all.
+
+        Parameters
+        ----------
+        folder
+            Gets ``adata.h5ad``, ``model/``, ``metrics.json``, ``run.json`` and ``history.csv``.
+        force
+            Replace an earlier run in it.
+
+        Raises
+        ------
+        OutputError
+            If the folder cannot be written.
+        """
+        with io.output_directory(folder, force) as temporary:
+            self.write_into(temporary)
+        self.folder = Path(folder)
+
+    def write_into(self, folder: Path) -> None:
+        """Write the files of the run into a folder that exists."""
+        self.model.save(str(folder / "model"), save_anndata=False)
+        self.history.to_csv(folder / "history.csv")
+        whole = not pack.is_on_disk(self.adata.X)
+        io.write_atomic(self.adata if whole else pack.in_input_order(self.adata), folder / "adata.h5ad")
+        io.write_json(folder / "metrics.json", self.metrics)
+        record = {
+            "schema": SCHEMA,
+            "id": self.id,
+            "settings": self.settings.as_data(),
+            "provenance": as_data(self.provenance),
+            "training": self.training,
+        }
+        io.write_json(folder / io.RUN_FILE, record)
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Run:
+        """Read a run that :meth:`write` or ``isovi fit`` wrote; 0.1.0's as well.
+
+        Raises
+        ------
+        InputError
+            If the folder holds no run that can be read.
+        """
+        folder = Path(folder)
+        record, metrics = (_json(folder / name, folder) for name in (io.RUN_FILE, "metrics.json"))
+        if "schema" not in record and "arguments" in record:
+            record, metrics = _from_0_1(record, metrics)
+        if record.get("schema") != SCHEMA:
+            raise InputError(
+                f"The run in {folder} has schema {record.get('schema')}.",
+                f"This version of isoVI reads schema {SCHEMA}, and the runs of 0.1.0.",
+                "Read it with the version of isoVI that wrote it, or fit again.",
+            )
+        provenance = {key: value for key, value in record["provenance"].items() if key != "kind"}
+        file = folder / "history.csv"
+        return cls(
+            settings=Settings.from_data(record["settings"]),
+            metrics=metrics,
+            provenance=Provenance(**provenance),
+            history=pd.read_csv(file, index_col=0) if file.is_file() else pd.DataFrame(),
+            training=record["training"],
+            id=record["id"],
+            folder=folder,
+        )
+
+    def _file(self, name: str) -> Path:
+        if self.folder is None or not (self.folder / name).exists():
+            raise _no_run(self.folder, name)
+        return self.folder / name
+
+
+def _json(file: Path, folder: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise _no_run(folder, file.name)
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f'"{file}" is damaged ({error}).', "It holds JSON.", "Fit again.") from error
+    if not isinstance(found, dict):
+        raise InputError(f'"{file}" is damaged.', "It holds an object of JSON.", "Fit again.")
+    return found
+
+
+def _no_run(folder: Path | None, missing: str) -> InputError:
+    return InputError(
+        f"{folder} holds no {missing}.", "It must be a folder written by isovi fit.", "Name such a folder."
+    )
+
+
+def _without_none(data: Any) -> Any:
+    """The same without what is ``None``, which AnnData files of some versions cannot hold."""
+    if not isinstance(data, dict):
+        return data
+    return {name: _without_none(value) for name, value in data.items() if value is not None}
+
+
+# ---------------------------------------------------------------------------- runs of 0.1.0
+
+
+def _from_0_1(record: dict[str, Any], metrics: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """``run.json`` and ``metrics.json`` as this version writes them.
+
+    0.1.0 kept distortion and pairs as text. Its command line set nothing but the target or weight, which the
+    text has; whatever else Python's caller may have set is the default now.
+    """
+    old = record["arguments"]
+    taken = {one.name for one in fields(Settings)} - {"distortion", "pairs"}
+    settings = {name: value for name, value in old.items() if name in taken}
+    word, _, number = str(old["distortion"]).partition(" ")
+    distortion = {"constraint": Constraint, "penalty": Penalty, "none": Penalty}[word](float(number or 0))
+    pairs = _pairs_0_1(ast.parse(old["pairs"], mode="eval").body)
+    data = {
+        "schema": SCHEMA,
+        "id": LEGACY,
+        "settings": {**settings, "distortion": as_data(distortion), "pairs": pairs},
+        "provenance": {
+            "sha256": record["input_sha256"],
+            "source": {"path": old["input"]},
+            "call": record["command"],
+            **{name: record[name] for name in ("seconds", "peak_memory_mb", "versions", "platform")},
+        },
+        "training": {"summary": record["summary"]},
+    }
+    kept = {name: value for name, value in metrics.items() if name not in ("distortion", "backbone", "seed")}
+    return data, kept | {"certificate": kept.pop("guarantee", {})}
+
+
+def _pairs_0_1(node: Any) -> Any:
+    """Plain data of a kind of pairs from its repr, such as ``Neighbors(k=6)``."""
+    if not isinstance(node, ast.Call):
+        return ast.literal_eval(node)
+    return {"kind": node.func.id} | {one.arg: _pairs_0_1(one.value) for one in node.keywords}  # type: ignore[attr-defined]

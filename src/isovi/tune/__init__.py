@@ -1,0 +1,1 @@
+"""Settings searched on validation spots, reported on held-out spots."""

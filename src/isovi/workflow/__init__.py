@@ -1,1 +1,0 @@
-"""From a file to a finished run: prepare, fit, evaluate, write."""
