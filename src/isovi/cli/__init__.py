@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from isovi.cli import bench, files, fit, place, runs
+from isovi.cli import files, fit, place, runs
 
 app = typer.Typer(
     help="Distance-preserving generative models of spatial transcriptomics.",
@@ -25,7 +25,6 @@ for verb in (
     fit.tune,
 ):
     app.command()(verb)
-app.add_typer(bench.app, name="bench")
 
 
 def main() -> None:
