@@ -32,8 +32,8 @@ lint: $(STAMP)-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP)-run
-	$(BIN)/python benchmarks/run.py
+bench: $(STAMP)-bench
+	$(BIN)/python bench/scripts/run.py
 
 # Tutorials are run; one thread, as for the tests.
 docs: $(STAMP)-doc
@@ -56,6 +56,10 @@ $(STAMP)-run: pyproject.toml constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt --editable .
 	@touch $@
 
-$(STAMP)-%: $(STAMP)-run
+$(STAMP)-bench: $(STAMP)-run bench/pyproject.toml
+	$(PIP) install --quiet --constraint constraints.txt --editable ./bench
+	@touch $@
+
+$(STAMP)-%: $(STAMP)-bench
 	$(PIP) install --quiet --constraint constraints.txt --group $*
 	@touch $@

@@ -302,6 +302,17 @@ def test_compare_refuses_other_folders(tmp_path: Path) -> None:
     assert_one_paragraph(isovi("compare", tmp_path), "holds no metrics.json")
 
 
+# ---------------------------------------------------------------------------- what has moved
+
+
+@pytest.mark.parametrize("rest", ["", "run grid.yaml --out results --workers 2", "--help", "quick --help"])
+def test_the_benchmark_says_where_it_went(rest: str) -> None:
+    result = isovi("bench", *rest.split())
+    assert result.exit_code == 2 and result.stdout == ""
+    assert result.stderr == "isovi bench is now isovi-bench: pip install isovi-bench\n"
+    assert "bench" not in isovi("--help").stdout
+
+
 # ---------------------------------------------------------------------------- separate processes
 
 

@@ -26,7 +26,7 @@ def project(repository: Path) -> dict:
 
 
 def files_of(repository: Path) -> list[Path]:
-    folders = ["src", "tests", "docs", "benchmarks", "changelog.d", ".ci", ".github"]
+    folders = ["src", "tests", "bench", "docs", "changelog.d", ".ci", ".github"]
     inside = [path for folder in folders for path in (repository / folder).rglob("*")]
     built = {"_build", "__pycache__", "results"}
     return [
@@ -37,7 +37,8 @@ def files_of(repository: Path) -> list[Path]:
 
 
 def test_version_is_the_same_everywhere(repository: Path) -> None:
-    assert version("isovi") == isovi.__version__, "installed from an older version: run make clean"
+    for name in ("isovi", "isovi-bench"):
+        assert version(name) == isovi.__version__, "installed from an older version: run make clean"
     assert f"\nversion: {isovi.__version__}\n" in (repository / "CITATION.cff").read_text()
 
 

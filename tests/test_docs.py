@@ -15,6 +15,7 @@ import typer
 
 import isovi
 from isovi import cli
+from isovi_bench import cli as bench
 
 TUTORIALS = ("first_fit", "geometry", "placing_cells", "several_sections")
 FENCE = re.compile(r"^```+\{?([\w-]*)[^\n]*\n(.*?)^```+$", re.MULTILINE | re.DOTALL)
@@ -98,21 +99,26 @@ def test_names_in_python_blocks_exist(texts: dict[str, str]) -> None:
 # ---------------------------------------------------------------------------- commands
 
 
+APPS = {"isovi": cli.app, "isovi-bench": bench.app}
+
+
 def commands(text: str) -> Iterator[list[str]]:
-    """Calls of isovi in the console blocks, word by word."""
+    """Calls of isovi and isovi-bench in the console blocks, word by word."""
     for block in fences(text, "console", "bash", ""):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line.removeprefix("$ "), comments=True)
-            if words and words[0] == "isovi":
-                yield words[1:]
+            if words and words[0] in APPS:
+                yield words
 
 
 def find(words: list[str]) -> tuple[click.Command, list[str]]:
     """The verb that is called, and the words that follow it."""
-    command: click.Command = typer.main.get_command(cli.app)
+    command: click.Command = typer.main.get_command(APPS[words[0]])
+    words = words[1:]
     while hasattr(command, "commands"):
         assert words and words[0] in command.commands, words
         command, words = command.commands[words[0]], words[1:]
+        assert not command.hidden, command.name
     return command, words
 
 

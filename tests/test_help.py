@@ -11,6 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from isovi import cli
+from isovi_bench import cli as bench
 
 WIDTH = 100
 FIRST = re.compile(r"│ [* ]? *-")  # an option's line begins with its name
@@ -37,8 +38,10 @@ def groups(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple
             yield from groups(inner, (*path, name))
 
 
-MAIN = typer.main.get_command(cli.app)
-VERBS = dict(verbs(MAIN))
+APPS = {"isovi": cli.app, "isovi-bench": bench.app}
+MAINS = {name: typer.main.get_command(app) for name, app in APPS.items()}
+VERBS = {path: command for name, main in MAINS.items() for path, command in verbs(main, (name,))}
+GROUPS = [path for name, main in MAINS.items() for path in groups(main, (name,))]
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +51,7 @@ def _terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def help_of(path: tuple[str, ...]) -> str:
-    result = CliRunner().invoke(cli.app, [*path, "--help"])
+    result = CliRunner().invoke(APPS[path[0]], [*path[1:], "--help"])
     assert result.exit_code == 0
     return result.stdout
 
@@ -67,7 +70,7 @@ def options(command: click.Command) -> list[click.Parameter]:
 def test_each_verb_says_what_it_does_and_gives_an_example(path: tuple[str, ...]) -> None:
     shown = " ".join(help_of(path).split())
     assert (VERBS[path].help or "").strip()
-    assert f"Example: isovi {' '.join(path)} " in shown
+    assert f"Example: {' '.join(path)} " in shown
 
 
 @pytest.mark.parametrize("path", VERBS, ids=" ".join)
@@ -92,7 +95,7 @@ def test_each_default_is_shown(path: tuple[str, ...]) -> None:
         assert "[default: " in line, line
 
 
-@pytest.mark.parametrize("path", list(groups(MAIN)), ids=lambda path: " ".join(path) or "isovi")
+@pytest.mark.parametrize("path", GROUPS, ids=" ".join)
 def test_each_verb_has_a_line_of_its_own_in_the_list(path: tuple[str, ...]) -> None:
     lines = panel(help_of(path), "Commands")
     known = {name[len(path)] for name in VERBS if name[: len(path)] == path}
@@ -100,4 +103,4 @@ def test_each_verb_has_a_line_of_its_own_in_the_list(path: tuple[str, ...]) -> N
 
 
 def test_the_walk_finds_the_verbs() -> None:
-    assert {("fit",), ("simulate",)} <= set(VERBS)
+    assert {("isovi", "fit"), ("isovi", "simulate"), ("isovi-bench", "run")} <= set(VERBS)

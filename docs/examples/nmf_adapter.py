@@ -1,4 +1,4 @@
-"""Non-negative matrix factorisation of log-normalised counts, as a method of `isovi bench`."""
+"""Non-negative matrix factorisation of log-normalised counts, as a method of `isovi-bench`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import scanpy as sc
 from anndata import AnnData
 from sklearn.decomposition import NMF
 
-from isovi.bench.task import Fitted, Task, method
+from isovi_bench.task import Fitted, Task, method
 
 
 @method("nmf", reference="Lee & Seung 1999")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typer
+from rich.console import Console
 
 from isovi.cli import files, fit, place, runs
 
@@ -25,6 +26,18 @@ for verb in (
     fit.tune,
 ):
     app.command()(verb)
+
+
+@app.command(
+    hidden=True,  # until 0.2
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def bench() -> None:
+    """Say where the command went."""
+    moved = "isovi bench is now isovi-bench: pip install isovi-bench"
+    Console(stderr=True).print(moved, highlight=False, soft_wrap=True)
+    raise typer.Exit(2)
 
 
 def main() -> None:

@@ -1,0 +1,5 @@
+"""Methods x data sets x seeds: jobs, results, tables and figures of a comparison."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"

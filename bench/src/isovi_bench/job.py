@@ -1,0 +1,100 @@
+"""One cell of a grid: a method on a data set with a split and a seed, and what it is known by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from isovi_bench.datasets import DataSet
+
+RESULTS_VERSION = 1
+"""Raised when a method, a measure or the preparation of data changes what comes out: results from before are
+then computed anew."""
+
+ALL = "all"  # the split that holds nothing out
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to know to fit a method and measure it.
+
+    Attributes
+    ----------
+    dataset
+        Placed: its paths are absolute.
+    digest
+        Of the data's content.
+    n_obs
+        Number of spots.
+    method, variant
+        As the harness and as the grid name the method.
+    settings
+        Of the method, as JSON with sorted keys.
+    seed
+        Of split, method and measures.
+    split
+        ``"all"``, a share such as ``"0.25"``, ``"section:NAME"`` or ``"donor:NAME"``.
+    shuffled
+        Whether the method gets the positions of its spots in another order.
+    n_top_genes, max_epochs
+        As in the grid.
+    metrics
+        Those asked for; all if empty.
+    adapters
+        Files or modules that make further methods known.
+    adapter_digest
+        Of the file that the method comes from, if it is one of these.
+    """
+
+    dataset: DataSet
+    digest: str
+    n_obs: int
+    method: str
+    variant: str
+    settings: str
+    seed: int
+    split: str
+    shuffled: bool
+    n_top_genes: int = 2000
+    max_epochs: int | None = None
+    metrics: tuple[str, ...] = ()
+    adapters: tuple[str, ...] = ()
+    adapter_digest: str = ""
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of all that decides the result: not of names in the grid, nor of where files lie."""
+        known_by = {
+            "version": RESULTS_VERSION,
+            "data": self.digest,
+            "keys": self.dataset.keys,
+            "method": self.method,
+            "settings": self.settings,
+            "seed": self.seed,
+            "split": self.split,
+            "shuffled": self.shuffled,
+            "n_top_genes": self.n_top_genes,
+            "max_epochs": self.max_epochs,
+            "metrics": sorted(self.metrics),
+            "adapter": self.adapter_digest,
+        }
+        return hashlib.sha256(json.dumps(known_by, sort_keys=True).encode()).hexdigest()[:20]
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Settings as keywords."""
+        return json.loads(self.settings)
+
+    @property
+    def label(self) -> str:
+        """How the job is told of in one line."""
+        control = ", shuffled" if self.shuffled else ""
+        return f"{self.variant} on {self.dataset.name}, split {self.split}, seed {self.seed}{control}"
+
+
+def canonical(settings: dict[str, Any]) -> str:
+    """Settings as JSON that is the same whatever their order."""
+    return json.dumps(settings, sort_keys=True)

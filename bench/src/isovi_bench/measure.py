@@ -1,0 +1,306 @@
+"""Figures of what a method found, on each set of spots, the same for all methods."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
+
+import igraph
+import numpy as np
+from anndata import AnnData
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+from sklearn.metrics.cluster import contingency_matrix
+from sklearn.neighbors import NearestNeighbors
+
+from isovi import tl
+from isovi.errors import InputError, IsoviWarning
+from isovi.spots import HELDOUT, TRAIN
+from isovi.tl.domains import cluster, standardize
+from isovi.tl.evaluate import Fit, Geometry, Placement, evaluate_fit, evaluate_geometry
+from isovi.tl.metrics import is_labelled
+from isovi_bench.prepare import SECTION_KEY, Prepared
+from isovi_bench.task import Fitted
+
+Figures = dict[str, dict[str, float]]
+
+CLUSTERINGS = ("leiden", "mixture")
+AGREEMENTS = ("nmi", "ari", "purity")
+GROUPS: dict[str, tuple[str, ...]] = {
+    "geometry": (*(field.name for field in fields(Geometry)), "coordinate_error"),
+    "fit": tuple(field.name for field in fields(Fit)),
+    "certificate": ("certified_constant",),
+    "labels": tuple(f"{agreement}_{by}" for by in CLUSTERINGS for agreement in AGREEMENTS),
+    "mixing": ("ilisi", "kbet"),
+}
+METRICS = tuple(name for names in GROUPS.values() for name in names)
+"""Names of all figures of a set of spots."""
+
+NEIGHBORS = 15  # of the graph that Leiden divides
+HALVINGS = 20  # of the interval in which its resolution is searched
+RESOLUTIONS = (1e-3, 10.0)
+LISI_NEIGHBORS = 90  # three times the perplexity, as scib-metrics has it
+
+
+def measure(fitted: Fitted, prepared: Prepared, *, seed: int = 0, metrics: tuple[str, ...] = ()) -> Figures:
+    """Figures of a latent, and of its model if it has one.
+
+    Parameters
+    ----------
+    fitted
+        What the method found.
+    prepared
+        What it was given, and the truth.
+    seed
+        Of the pairs, samples and clusterings.
+    metrics
+        Names among :data:`METRICS`; all that can be had if empty.
+
+    Returns
+    -------
+    For each set of spots (``train``, ``heldout``, ``all``) whose latent is known the figures by name.
+
+    Raises
+    ------
+    InputError
+        If the latent has another shape, or is not finite on training spots.
+    """
+    latent = _latent(fitted, prepared)
+    whole = known_sets(latent, prepared.placement)
+    wanted = metrics or METRICS
+    found: Figures = {name: {} for name in whole}
+    for group, figures in _groups(fitted, latent, prepared, seed).items():
+        if set(GROUPS[group]) & set(wanted):
+            for name, values in figures().items():
+                found.get(name, {}).update({key: value for key, value in values.items() if key in wanted})
+    return found
+
+
+def _groups(
+    fitted: Fitted, latent: np.ndarray, prepared: Prepared, seed: int
+) -> dict[str, Callable[[], Figures]]:
+    placement, labels = prepared.placement, prepared.labels
+    subsets = known_sets(latent, placement)
+    section = prepared.task.spots.obs[SECTION_KEY].to_numpy()
+    of_geometry = (
+        partial(control, latent, prepared) if prepared.shuffled else partial(geometry, latent, placement)
+    )
+    groups: dict[str, Callable[[], Figures]] = {
+        "geometry": partial(of_geometry, seed),
+        "certificate": partial(certificate, latent, placement, seed),
+    }
+    if fitted.model is not None:
+        groups["fit"] = partial(evaluate_fit, fitted.model, prepared.task.spots, placement, seed=seed)
+    if labels is not None:
+        groups["labels"] = partial(
+            _on_each, subsets, lambda spots: agreement(latent[spots], labels[spots], seed)
+        )
+    if len(np.unique(section)) > 1:
+        groups["mixing"] = partial(_on_each, subsets, lambda spots: mixing(latent[spots], section[spots]))
+    return groups
+
+
+def _on_each(subsets: dict[str, np.ndarray], figures: Callable[[np.ndarray], dict[str, float]]) -> Figures:
+    return {name: figures(spots) for name, spots in subsets.items()}
+
+
+def _latent(fitted: Fitted, prepared: Prepared) -> np.ndarray:
+    latent = np.asarray(fitted.latent, dtype=np.float64)
+    n_obs = prepared.task.spots.n_obs
+    if latent.ndim != 2 or len(latent) != n_obs:
+        raise InputError(
+            f"The method returned a latent of shape {latent.shape}.",
+            f"It has one row for each of the {n_obs} spots.",
+            "Return NaN for spots that it cannot place.",
+        )
+    lost = ~np.isfinite(latent[prepared.placement.split == TRAIN]).all(axis=1)
+    if lost.any():
+        raise InputError(
+            f"The latent of {int(lost.sum())} of {len(lost)} training spots is not finite.",
+            "A method places every spot that it was trained on.",
+            "Train for fewer epochs or at a lower rate if it diverged.",
+        )
+    return latent
+
+
+def known_sets(latent: np.ndarray, placement: Placement) -> dict[str, np.ndarray]:
+    """Indices of the spots of each set that is wholly finite in the latent.
+
+    Parameters
+    ----------
+    latent
+        Shape ``(cell, latent)``.
+    placement
+        Where the spots are.
+    """
+    finite = np.isfinite(latent).all(axis=1)
+    return {name: spots for name, spots in placement.subsets().items() if finite[spots].all()}
+
+
+def geometry(latent: np.ndarray, placement: Placement, seed: int) -> Figures:
+    """Geometry on the sets that are wholly known; see :func:`isovi.tl.evaluate.evaluate_geometry`."""
+    finite = np.isfinite(latent).all(axis=1)
+    known = Placement(placement.coordinates[finite], placement.section[finite], placement.split[finite])
+    found = evaluate_geometry(latent[finite], known, seed=seed)
+    return {name: found[name] for name in known_sets(latent, placement)}
+
+
+def control(latent: np.ndarray, prepared: Prepared, seed: int) -> Figures:
+    """Geometry of a shuffled control: on training spots against the positions that the method was given.
+
+    What a method reaches there it has memorised. Held-out spots keep their true positions.
+
+    Parameters
+    ----------
+    latent
+        Shape ``(cell, latent)``.
+    prepared
+        With positions dealt anew in its task.
+    seed
+        Of the pairs.
+    """
+    found = geometry(latent, prepared.placement, seed)
+    memorised = geometry(latent, prepared.as_given(), seed)[TRAIN]
+    return {TRAIN: memorised, **({HELDOUT: found[HELDOUT]} if HELDOUT in found else {})}
+
+
+def certificate(latent: np.ndarray, placement: Placement, seed: int) -> Figures:
+    """L(0.1) certified for random pairs of held-out spots; nothing where these are too few."""
+    if HELDOUT not in known_sets(latent, placement):
+        return {}
+    adata = AnnData(obsm={"X_isovi": latent, "spatial": placement.coordinates})
+    adata.obs[SECTION_KEY] = placement.section
+    cells = np.flatnonzero(placement.split == HELDOUT)
+    try:
+        point = tl.certificate(adata, section_key=SECTION_KEY, cells=cells, matched=False, seed=seed).point
+    except InputError:
+        return {}
+    return {} if point is None else {HELDOUT: {"certified_constant": point.L}}
+
+
+# ---------------------------------------------------------------------------- labels
+
+
+def agreement(latent: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, float]:
+    """Agreement of two clusterings with labels, over the labelled spots; as many clusters as labels.
+
+    Parameters
+    ----------
+    latent
+        Shape ``(cell, latent)``, finite.
+    labels
+        Shape ``(cell,)``; unlabelled spots are clustered with the others.
+    seed
+        Of the clusterings.
+
+    Returns
+    -------
+    ``nmi_``, ``ari_`` and ``purity_`` by ``leiden`` and by ``mixture``; empty if fewer than two labels.
+    """
+    known = is_labelled(labels)
+    reference = labels[known].astype(str)
+    n_labels = len(set(reference))
+    if n_labels < 2:
+        return {}
+    clusters = {
+        "leiden": leiden(latent, n_labels, seed),
+        "mixture": mixture(latent, n_labels, seed),
+    }
+    return {
+        f"{name}_{by}": float(score(reference, found[known]))
+        for by, found in clusters.items()
+        for name, score in zip(
+            AGREEMENTS, (normalized_mutual_info_score, adjusted_rand_score, purity), strict=True
+        )
+    }
+
+
+def purity(labels: np.ndarray, clusters: np.ndarray) -> float:
+    """Share of the spots that have the most frequent label of their cluster."""
+    return float(contingency_matrix(labels, clusters).max(axis=0).sum() / len(labels))
+
+
+def mixture(latent: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+    """Clusters of a Gaussian mixture with one shared covariance, shape ``(cell,)``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", IsoviWarning)  # fewer clusters show in the figures
+        return cluster(standardize(latent), n_clusters, seed)
+
+
+def leiden(latent: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+    """Leiden clusters of the graph of the 15 nearest neighbours in the latent.
+
+    The resolution is halved towards the number of clusters; the last that came nearest is taken.
+
+    Parameters
+    ----------
+    latent
+        Shape ``(cell, latent)``, finite.
+    n_clusters
+        How many are sought.
+    seed
+        Of the heuristic.
+
+    Returns
+    -------
+    Cluster of each spot, shape ``(cell,)``.
+    """
+    graph = _neighbor_graph(latent)
+    low, high = RESOLUTIONS
+    best = np.zeros(len(latent), dtype=np.int64)
+    for _ in range(HALVINGS):
+        resolution = float(np.sqrt(low * high))
+        found = _communities(graph, resolution, seed)
+        n_found = found.max() + 1
+        if abs(n_found - n_clusters) <= abs(best.max() + 1 - n_clusters):
+            best = found
+        if n_found == n_clusters:
+            break
+        low, high = (resolution, high) if n_found < n_clusters else (low, resolution)
+    return best
+
+
+def _neighbor_graph(latent: np.ndarray) -> igraph.Graph:
+    k = min(NEIGHBORS, len(latent) - 1)
+    near = NearestNeighbors(n_neighbors=k).fit(latent).kneighbors_graph().tocoo()
+    graph = igraph.Graph(n=len(latent), edges=np.stack([near.row, near.col], axis=1))
+    return graph.simplify()
+
+
+def _communities(graph: igraph.Graph, resolution: float, seed: int) -> np.ndarray:
+    igraph.set_random_number_generator(random.Random(seed))
+    try:
+        found = graph.community_leiden("modularity", resolution=resolution, n_iterations=2)
+    finally:
+        igraph.set_random_number_generator(random)  # igraph's own default
+    return np.array(found.membership)
+
+
+# ---------------------------------------------------------------------------- sections
+
+
+def mixing(latent: np.ndarray, section: np.ndarray) -> dict[str, float]:
+    """How well sections mix in the latent: iLISI and the acceptance of kBET (scib-metrics), 1 is best.
+
+    Parameters
+    ----------
+    latent
+        Shape ``(cell, latent)``, finite.
+    section
+        Shape ``(cell,)``.
+
+    Returns
+    -------
+    ``ilisi`` and ``kbet``; empty if the spots are of one section, or too few.
+    """
+    names, codes = np.unique(section, return_inverse=True)
+    if len(names) < 2 or len(latent) <= LISI_NEIGHBORS:
+        return {}
+    from scib_metrics import ilisi_knn, kbet  # jax takes seconds to import
+    from scib_metrics.nearest_neighbors import NeighborsResults
+
+    distances, indices = NearestNeighbors(n_neighbors=LISI_NEIGHBORS).fit(latent).kneighbors(latent)
+    near = NeighborsResults(indices, distances)
+    return {"ilisi": float(ilisi_knn(near, codes)), "kbet": float(kbet(near, codes)[0])}

@@ -1,0 +1,193 @@
+"""Peers as methods of the harness: each is run as a process in its own environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from isovi.errors import InputError, IsoviError
+from isovi_bench.peers.environments import (
+    PEERS,
+    Peer,
+    data,
+    environment,
+    installed,
+    last_line,
+    named,
+    python,
+)
+from isovi_bench.task import Fitted, Task, method
+
+TIME_LIMIT = 3600.0  # seconds
+RUNNER = data("scripts", "run.py")
+GAP = 1000.0  # spacings between sections: no peer's graph reaches from one to the next
+
+
+class PeerError(IsoviError, RuntimeError):
+    """A peer's process failed or took too long; the message ends with the last line of its standard error."""
+
+
+def embed(task: Task, name: str, *, time_limit: float = TIME_LIMIT, **settings: Any) -> Fitted:
+    """Run a peer on the spots that are not held out.
+
+    Parameters
+    ----------
+    task
+        What is to be embedded.
+    name
+        Of the peer.
+    time_limit
+        Seconds after which the process is ended.
+    **settings
+        Go to the peer's script.
+
+    Returns
+    -------
+    The latent, with rows of NaN for held-out spots: these peers have none for spots they did not train on.
+
+    Raises
+    ------
+    InputError
+        If there is no such peer, or its environment is not complete.
+    PeerError
+        If its process fails, takes too long, or returns something else than one finite row per spot.
+    """
+    peer = named(name)
+    _check(peer)
+    asked = {"seed": task.seed, "n_domains": task.n_domains, "max_epochs": task.max_epochs, **settings}
+    with tempfile.TemporaryDirectory(prefix=f"isovi-{name}-") as folder:
+        given, found = Path(folder) / "in.h5ad", Path(folder) / "out.npz"
+        _seen(task.seen, asked).write_h5ad(given)
+        run(peer, [str(python(peer)), "-P", *map(str, (RUNNER, script(peer), given, found))], time_limit)
+        with np.load(found) as arrays:
+            return _placed(arrays["latent"], task, name)
+
+
+def _placed(seen: np.ndarray, task: Task, name: str) -> Fitted:
+    """What a peer returned, in the rows of the spots that it saw."""
+    if seen.ndim != 2 or len(seen) != len(task.rows) or not np.isfinite(seen).all():
+        raise PeerError(
+            f"{name} returned an array of shape {seen.shape}.",
+            f"One row of finite numbers for each of the {len(task.rows)} spots is needed.",
+            "Leave this peer out of this data set.",
+        )
+    latent = np.full((task.spots.n_obs, seen.shape[1]), np.nan)
+    latent[task.rows] = seen
+    return Fitted(latent)
+
+
+def script(peer: Peer) -> Path:
+    """What a peer's environment runs."""
+    return data("scripts", f"{peer.name}.py")
+
+
+def _check(peer: Peer) -> None:
+    """Raises ``InputError`` unless a peer can be run."""
+    if peer.unavailable:
+        raise InputError(
+            f"The peer {peer.name!r} was asked for.",
+            f"It cannot be installed: {peer.unavailable}.",
+            "Leave it out.",
+        )
+    if not installed(peer):
+        raise InputError(
+            f"The peer {peer.name!r} was asked for.",
+            "It runs in an environment of its own, which is not there or has the pins of another release.",
+            f"Make it with isovi-bench peers --install {peer.name}.",
+        )
+
+
+def _seen(seen: AnnData, asked: dict[str, Any]) -> AnnData:
+    """What a peer is told: counts, positions and sections of spots that are not held out."""
+    names = [str(row) for row in range(seen.n_obs)]
+    section = seen.obs["section"].astype(str).to_numpy()
+    return AnnData(
+        seen.X,
+        obs=pd.DataFrame({"section": section}, index=names),
+        var=pd.DataFrame(index=list(map(str, seen.var_names))),
+        obsm={"spatial": _apart(np.asarray(seen.obsm["spatial"], dtype=np.float64), section)},
+        uns={"task": json.dumps(asked)},
+    )
+
+
+def _apart(positions: np.ndarray, section: np.ndarray) -> np.ndarray:
+    """Positions with the sections side by side, for peers that know one section only."""
+    moved = positions - positions.min(axis=0)
+    _, codes = np.unique(section, return_inverse=True)
+    moved[:, 0] += codes * (np.ptp(positions[:, 0]) + GAP)
+    return moved
+
+
+def run(peer: Peer, command: list[str], time_limit: float) -> None:
+    """Run a peer's process to its end.
+
+    Raises
+    ------
+    PeerError
+        If it fails or takes longer than ``time_limit`` seconds.
+    """
+    started = time.monotonic()
+    with tempfile.TemporaryFile("w+", errors="replace") as stderr:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            env=environment(),
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(time_limit)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            _end(process)
+        seconds = time.monotonic() - started
+        stderr.seek(0)
+        said = last_line(stderr.read())
+    if code is None:
+        raise PeerError(
+            f"{peer.name} was ended after {time_limit:g} seconds.",
+            "That is its time limit.",
+            f"Give it more with the setting time_limit. Its last words: {said}",
+        )
+    if code:
+        raise PeerError(
+            f"{peer.name} ended with code {code} after {seconds:.0f} seconds.",
+            "Its process has to end with code 0.",
+            f"Its last words: {said}",
+        )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process and those that it started."""
+    if process.poll() is None:
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+        process.wait()
+
+
+def register(peer: Peer) -> None:
+    """Make a peer known as a method."""
+
+    @method(
+        peer.name, sees_positions=True, encodes=False, smooths=bool(peer.smooths), reference=peer.reference
+    )
+    def fit(task: Task, **settings: Any) -> Fitted:
+        return embed(task, peer.name, **settings)
+
+
+for _peer in PEERS.values():
+    register(_peer)

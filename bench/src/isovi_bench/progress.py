@@ -1,0 +1,93 @@
+"""Which jobs are done, which failed and why, and which are still to come."""
+
+from __future__ import annotations
+
+import re
+
+import pandas as pd
+
+from isovi_bench.rendering import Table
+from isovi_bench.results import DONE, FAILED, label, ordered
+
+_LONGEST = 200  # characters of a reason
+_FOLDERS = re.compile(r"(?<![\w.])/(?:[^\s/'\":]+/)+")  # of the machine that the job ran on
+
+
+def jobs(frame: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
+    """One row per planned job, with its label, status ("done", "failed" or "to come") and message."""
+    ended = frame.drop_duplicates("job")[["job", "status", "message"]]
+    together = plan.merge(ended, on="job", how="left").fillna({"status": "to come", "message": ""})
+    names = zip(together["variant"], together["shuffled"], strict=True)
+    return together.assign(label=[label(*pair) for pair in names])
+
+
+def count(states: pd.DataFrame) -> dict[str, int]:
+    """Number of jobs: all, done, failed, to come."""
+    found = states["status"].value_counts()
+    return {"all": len(states)} | {state: int(found.get(state, 0)) for state in (DONE, FAILED, "to come")}
+
+
+def table(states: pd.DataFrame) -> Table:
+    """Jobs and seeds of each method."""
+    parts = dict(tuple(states.groupby("label")))
+    rows = [_row(name, parts[name]) for name in ordered(set(parts))]
+    return Table("jobs", "Jobs and seeds of each method", pd.DataFrame(rows), pd.DataFrame(rows))
+
+
+def _row(name: str, part: pd.DataFrame) -> dict[str, str]:
+    numbers = count(part)
+    return {
+        "method": name,
+        "data sets": str(part.loc[part["status"] == DONE, "dataset"].nunique()),
+        "seeds": seeds(part),
+        **{state: str(numbers[state]) for state in (DONE, FAILED, "to come")},
+    }
+
+
+def seeds(part: pd.DataFrame) -> str:
+    """Seeds of a method that are done on each of its data sets: "5", or "3 of 5", or "2-4 of 5"."""
+    done = part[part["status"] == DONE].groupby(["dataset", "split"])["seed"].nunique()
+    asked = part.groupby(["dataset", "split"])["seed"].nunique()
+    done = done.reindex(asked.index, fill_value=0)
+    low, high, most = int(done.min()), int(done.max()), int(asked.max())
+    if low == high == most:
+        return str(most)
+    return f"{low} of {most}" if low == high else f"{low}-{high} of {most}"
+
+
+def unfinished(states: pd.DataFrame) -> list[str]:
+    """Sentences on the methods that lack jobs, those that lack the same in one."""
+    parts = dict(tuple(states.groupby("label")))
+    alike: dict[str, list[str]] = {}
+    for name in ordered(set(parts)):
+        if (parts[name]["status"] != DONE).any():
+            alike.setdefault(_lack(parts[name]), []).append(name)
+    return [f"{'; '.join(names)}: {'each ' * (len(names) > 1)}{lack}." for lack, names in alike.items()]
+
+
+def _lack(part: pd.DataFrame) -> str:
+    numbers = count(part)
+    lacks = [f"{numbers[state]} {state}" for state in (FAILED, "to come") if numbers[state]]
+    done = f"{numbers[DONE]} of {numbers['all']} jobs done ({seeds(part)} seeds a data set)"
+    return f"{done}, {', '.join(lacks)}"
+
+
+def failures(states: pd.DataFrame) -> Table | None:
+    """Failed jobs by method and reason; ``None`` if there are none."""
+    failed = states[states["status"] == FAILED].copy()
+    if failed.empty:
+        return None
+    failed["reason"] = failed["message"].map(reason)
+    rows = [_failure(name, why, part) for (name, why), part in failed.groupby(["label", "reason"])]
+    return Table("failures", "Jobs that failed, and why", pd.DataFrame(rows), failed)
+
+
+def _failure(name: str, why: str, part: pd.DataFrame) -> dict[str, str]:
+    where = ", ".join(sorted(set(part["dataset"])))
+    return {"method": name, "data sets": where, "jobs": str(len(part)), "reason": why}
+
+
+def reason(message: str) -> str:
+    """A message without the folders of the machine, in one line."""
+    line = " ".join(_FOLDERS.sub("", message).split())
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."

@@ -1,0 +1,76 @@
+"""Jobs: what is done, failed and to come, and why."""
+
+from __future__ import annotations
+
+import pytest
+
+from isovi_bench import results
+from isovi_bench.progress import count, failures, jobs, reason, seeds, table, unfinished
+
+
+@pytest.fixture
+def states(made, make):
+    """As planned, with two more seeds of PCA that have not run."""
+    plan = results.jobs_in(made)
+    more = results.jobs_in(make(methods=("pca",), seeds=(2, 3)))
+    return jobs(made, results.pd.concat([plan, more], ignore_index=True))
+
+
+def test_every_planned_job_has_a_state(states, made):
+    assert count(states) == {
+        "all": made["job"].nunique() + 6,
+        "done": made["job"].nunique() - 1,
+        "failed": 1,
+        "to come": 6,
+    }
+
+
+def test_seeds_so_far(states):
+    of = {name: seeds(states[states["label"] == name]) for name in ("pca", "vae", "graphpca")}
+    assert of == {"pca": "2 of 4", "vae": "2", "graphpca": "1-2 of 2"}
+    rows = table(states).shown.set_index("method")
+    assert rows.loc["pca"].to_dict() == {
+        "data sets": "3",
+        "seeds": "2 of 4",
+        "done": "6",
+        "failed": "0",
+        "to come": "6",
+    }
+
+
+def test_sentences_name_what_lacks(states):
+    assert unfinished(states) == [
+        "pca: 6 of 12 jobs done (2 of 4 seeds a data set), 6 to come.",
+        "graphpca: 5 of 6 jobs done (1-2 of 2 seeds a data set), 1 failed.",
+    ]
+
+
+def test_methods_that_lack_the_same_share_a_sentence(states):
+    states.loc[states["label"].isin(["vae", "scvi"]) & (states["seed"] == 1), "status"] = "to come"
+    assert unfinished(states)[1] == "vae; scvi: each 3 of 6 jobs done (1 of 2 seeds a data set), 3 to come."
+
+
+def test_failures_tell_why_but_not_where_the_machine_keeps_its_files(states):
+    rows = failures(states)
+    assert rows is not None
+    assert rows.shown.to_dict("records") == [
+        {
+            "method": "graphpca",
+            "data sets": "starmap",
+            "jobs": "1",
+            "reason": "RuntimeError: a.h5ad | no 50 % of genes",
+        }
+    ]
+    assert failures(states[states["status"] == "done"]) is None
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("no file '/a/b/c.h5ad' or\n  so", "no file 'c.h5ad' or so"),
+        ("1/2 and/or 3", "1/2 and/or 3"),
+        ("x" * 300, "x" * 197 + "..."),
+    ],
+)
+def test_reason(message, shown):
+    assert reason(message) == shown

@@ -1,1 +1,0 @@
-"""Methods x data sets x seeds: jobs, results, tables and figures of a comparison."""
