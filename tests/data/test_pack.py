@@ -169,6 +169,16 @@ def test_a_lost_file_is_found_when_a_store_is_opened(adata: AnnData, tmp_path: P
         pack.open_packed(tmp_path / "store.zarr")
 
 
+@pytest.mark.usefixtures("small_pieces")
+def test_a_shard_that_is_all_of_the_first_gene_is_stored(adata: AnnData, tmp_path: Path) -> None:
+    """zarr leaves out chunks of zeros, and such a store would be taken for a damaged one."""
+    counts = np.zeros(adata.shape, dtype=np.float32)
+    counts[:, 0] = 1
+    adata.X = sparse.csr_matrix(counts)
+    store, _ = packed(adata, tmp_path)
+    assert np.array_equal(store.X[:].toarray(), counts)
+
+
 @pytest.mark.parametrize("max_rows", [4, 1000])
 @pytest.mark.parametrize("gap", [1, 3, 100])
 def test_rows_are_read_as_asked(

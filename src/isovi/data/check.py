@@ -408,7 +408,7 @@ class Block:
     rows, columns
         Which of the whole matrix.
     values
-        In memory, sparse or dense as they are stored.
+        In memory, sparse or dense as they are stored; a sparse one has a single entry for each place.
     """
 
     rows: slice
@@ -447,14 +447,29 @@ def _matrix(adata: AnnData, layer: str | None) -> tuple[Any, str]:
 
 
 def blocks(matrix: Any) -> Iterator[Block]:
-    """Cut a matrix, in memory or on disk, along the axis in which it is stored."""
+    """Cut a matrix, in memory or on disk, along the axis in which it is stored.
+
+    Entries that a sparse matrix has at one place are added up, as scipy reads them.
+    """
     n_obs, n_vars = matrix.shape
     by_column = getattr(matrix, "format", None) == "csc"
     for start, stop in pairwise(_edges(matrix, n_vars if by_column else n_obs)):
         part = slice(start, stop)
         rows, columns = (slice(0, n_obs), part) if by_column else (part, slice(0, n_vars))
         values = matrix[:, columns] if by_column else matrix[rows]
-        yield Block(rows, columns, values if sparse.issparse(values) else np.asarray(values))
+        yield Block(rows, columns, added_up(values) if sparse.issparse(values) else np.asarray(values))
+
+
+def added_up(matrix: Any) -> Any:
+    """CSR or CSC with one entry for each place, in order: the matrix itself if it is so, else a copy.
+
+    CSR and CSC may hold several entries at one place. They mean their sum, in scipy as everywhere in isoVI.
+    """
+    if matrix.has_canonical_format:
+        return matrix
+    matrix = matrix.copy()
+    matrix.sum_duplicates()
+    return matrix
 
 
 def _edges(matrix: Any, length: int) -> list[int]:
@@ -472,7 +487,7 @@ def _edges(matrix: Any, length: int) -> list[int]:
 
 
 def n_stored(matrix: Any) -> int:
-    """Number of values that a matrix, in memory or on disk, stores."""
+    """Number of entries that a matrix, in memory or on disk, stores; one place may have several."""
     if sparse.issparse(matrix):
         return int(matrix.nnz)
     group = getattr(matrix, "group", None)  # of sparse data on disk

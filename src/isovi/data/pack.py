@@ -247,7 +247,10 @@ class StoredRows:
         self.n_vars, self.gap = matrix.shape[1], gap
 
     def take(self, rows: CellIndexArray) -> sparse.csr_matrix:
-        """The given rows, ascending and without repeats, shape ``(len(rows), gene)``."""
+        """The given rows, ascending and without repeats, shape ``(len(rows), gene)``.
+
+        Entries at one place are added up, as by :func:`isovi.data.check.blocks`.
+        """
         lengths = np.diff(self.pointers)[rows]
         pointers = np.concatenate([[0], np.cumsum(lengths)])
         data = np.empty(pointers[-1], dtype=self.data.dtype)
@@ -259,7 +262,9 @@ class StoredRows:
                 where, wanted = self._extent(run)
                 here = slice(done, done := done + int(wanted.sum()))
                 data[here], indices[here] = self.data[where][wanted], self.indices[where][wanted]
-        return sparse.csr_matrix((data, indices, pointers), shape=(len(rows), self.n_vars))
+        found = sparse.csr_matrix((data, indices, pointers), shape=(len(rows), self.n_vars))
+        found.sum_duplicates()
+        return found
 
     def _extent(self, run: np.ndarray) -> tuple[slice, np.ndarray]:
         """Where the values of a run of rows lie, and which of them are wanted."""
@@ -271,10 +276,13 @@ class StoredRows:
 
 
 def take_rows(matrix: Any, rows: CellIndexArray) -> sparse.csr_matrix:
-    """Rows of a matrix in memory or on disk as CSR, shape ``(len(rows), gene)``; ascending rows."""
+    """Rows of a matrix in memory or on disk as CSR, shape ``(len(rows), gene)``.
+
+    ``rows`` ascend without repeats. Entries at one place are added up.
+    """
     if is_on_disk(matrix):
         return StoredRows(matrix).take(rows)
-    return sparse.csr_matrix(matrix[rows])
+    return check.added_up(sparse.csr_matrix(matrix[rows]))
 
 
 # ---------------------------------------------------------------------------- writing
@@ -414,7 +422,7 @@ class _Buckets:
 def _entries(
     block: check.Block, place: np.ndarray, column: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """New row, new column and value of the entries of a block that are kept."""
+    """New row, new column and value of what is kept of a block: at most one value for each place."""
     found = sparse.coo_matrix(block.values)
     new_row, new_column = place[found.row + block.rows.start], column[found.col + block.columns.start]
     kept = (new_row >= 0) & (new_column >= 0) & (found.data != 0)
@@ -427,7 +435,15 @@ class _Tape:
     def __init__(self, group: zarr.Group, name: str, length: int, dtype: np.dtype) -> None:
         chunk = min(CHUNK_ENTRIES, max(length, 1))
         shard = chunk * min(SHARD_ENTRIES // CHUNK_ENTRIES, max(-(-length // chunk), 1))
-        self.array = group.create_array(name, shape=(length,), dtype=dtype, chunks=(chunk,), shards=(shard,))
+        # Also where all values of a shard are zero (column 0): a shard that is not there is taken for damage.
+        self.array = group.create_array(
+            name,
+            shape=(length,),
+            dtype=dtype,
+            chunks=(chunk,),
+            shards=(shard,),
+            config={"write_empty_chunks": True},
+        )
         self.shard, self.written = shard, 0
         self.waiting = np.empty(0, dtype=dtype)
 
