@@ -360,6 +360,38 @@ def test_a_failed_write_keeps_the_old_file_and_says_why(adata: AnnData, tmp_path
     assert tree(tmp_path) == before
 
 
+def fail_while_replacing(path: Path, error: Exception) -> None:
+    with io.replacing(path) as temporary:
+        temporary.write_text("half")
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [TypeError("a bug"), ValueError("a bug"), KeyError("a bug"), InputError("That.", "Rule.", "Remedy.")],
+)
+def test_what_is_no_error_of_writing_is_raised_as_it_is(tmp_path: Path, error: Exception) -> None:
+    (tmp_path / "x.txt").write_text("old")
+    with pytest.raises(type(error)) as caught:
+        fail_while_replacing(tmp_path / "x.txt", error)
+    assert caught.value is error and error.__cause__ is None
+    assert tree(tmp_path) == {"x.txt": b"old"}
+
+
+def test_a_full_disk_is_said_in_plain_words(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot be written: No space left"):
+        fail_while_replacing(tmp_path / "x.txt", OSError(28, "No space left on device"))
+    with pytest.raises(OutputError, match="the first reason"):
+        fail_while_replacing(tmp_path / "x.txt", OutputError("the first reason.", "Rule.", "Remedy."))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_column_of_mixed_types_is_named(adata: AnnData, tmp_path: Path) -> None:
+    adata.obs["mixed"] = [1, b"a"] * 20
+    with pytest.raises(OutputError, match=r"mixed.*Convert or remove that value"):
+        io.write_atomic(adata, tmp_path / "x.h5ad")
+
+
 def test_interrupting_a_write_leaves_nothing(
     adata: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

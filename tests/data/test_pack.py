@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -125,6 +126,19 @@ def test_a_failure_leaves_nothing_behind(
     adata.write_h5ad(tmp_path / "input.h5ad")
     monkeypatch.setattr(pack._Tape, "close", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(OutputError, match="No space left"):
+        pack.pack(tmp_path / "input.h5ad", tmp_path / "store.zarr")
+    assert [path.name for path in tmp_path.iterdir()] == ["input.h5ad"]
+
+
+def test_damage_that_is_found_while_packing_is_the_inputs(adata: AnnData, tmp_path: Path) -> None:
+    adata.X = sparse.csr_matrix(np.random.default_rng(0).integers(1, 9, adata.shape).astype(np.float32))
+    adata.write_h5ad(tmp_path / "input.h5ad", compression="gzip")
+    with h5py.File(tmp_path / "input.h5ad") as file:
+        chunk = file["X/data"].id.get_chunk_info(0)
+    with (tmp_path / "input.h5ad").open("r+b") as file:
+        file.seek(chunk.byte_offset)
+        file.write(b"\0" * chunk.size)
+    with pytest.raises(InputError, match=r'input\.h5ad" could not be read: it is damaged'):
         pack.pack(tmp_path / "input.h5ad", tmp_path / "store.zarr")
     assert [path.name for path in tmp_path.iterdir()] == ["input.h5ad"]
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from isovi._shapes import CellIndexArray, CoordinateArray
+from isovi.data.readers.source import readable
 from isovi.errors import InputError, IsoviWarning
 
 MIN_SECTION_SPOTS = 3
@@ -450,14 +452,30 @@ def blocks(matrix: Any) -> Iterator[Block]:
     """Cut a matrix, in memory or on disk, along the axis in which it is stored.
 
     Entries that a sparse matrix has at one place are added up, as scipy reads them.
+
+    Raises
+    ------
+    InputError
+        If the file of a matrix on disk is damaged.
     """
     n_obs, n_vars = matrix.shape
     by_column = getattr(matrix, "format", None) == "csc"
     for start, stop in pairwise(_edges(matrix, n_vars if by_column else n_obs)):
         part = slice(start, stop)
         rows, columns = (slice(0, n_obs), part) if by_column else (part, slice(0, n_vars))
-        values = matrix[:, columns] if by_column else matrix[rows]
+        values = _read(matrix, (rows, columns) if by_column else rows)
         yield Block(rows, columns, added_up(values) if sparse.issparse(values) else np.asarray(values))
+
+
+def _read(matrix: Any, part: Any) -> Any:
+    """A part of a matrix, in memory or from its file."""
+    stored = getattr(matrix, "group", matrix)  # of sparse data on disk
+    file = getattr(getattr(stored, "file", None), "filename", None)  # HDF5
+    file = getattr(stored, "store_path", None) if file is None else file  # zarr
+    if file is None:
+        return matrix[part]
+    with readable(Path(str(file).removeprefix("file://")), "AnnData"):
+        return matrix[part]
 
 
 def added_up(matrix: Any) -> Any:

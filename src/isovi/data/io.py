@@ -20,10 +20,11 @@ from anndata import AnnData
 
 from isovi.data.readers.find import find, is_store
 from isovi.data.readers.source import Source
-from isovi.errors import OutputError
+from isovi.errors import IsoviError, OutputError
 
 __all__ = ["Source"]  # what is only passed on
 
+_ANNDATA_NOTE = "Error raised while writing key"
 RUN_FILE = "run.json"  # marks a directory as the result of a run
 
 
@@ -274,7 +275,21 @@ def _plain(value: Any) -> Any:
 
 @contextmanager
 def replacing(final: Path, *, store: bool = False) -> Iterator[Path]:
-    """A temporary name beside ``final``; what the block writes there, a file or a store, takes its place."""
+    """A temporary name beside ``final``; what the block writes there, a file or a store, takes its place.
+
+    Parameters
+    ----------
+    final
+        Where the result belongs.
+    store
+        Whether it is a zarr store rather than a file.
+
+    Raises
+    ------
+    OutputError
+        If something else is in the way; if the operating system refuses to write (:class:`OSError`), or
+        anndata a value that its format cannot hold. Any other exception of the block is raised as it is.
+    """
     if os.path.exists(final) and not (is_store(final) if store else final.is_file()):
         kind = "a zarr store" if store else "a file"
         raise OutputError(f'"{final}" exists but is not {kind}.', "It is kept.", "Choose another name.")
@@ -284,7 +299,7 @@ def replacing(final: Path, *, store: bool = False) -> Iterator[Path]:
         yield temporary
     except BaseException as error:
         _remove(temporary)
-        if isinstance(error, Exception):
+        if _is_about_writing(error):
             raise _cannot_write(final, error) from error
         raise
     _move(temporary, final)
@@ -337,7 +352,14 @@ def _stranded(temporary: Path, final: Path, error: Exception) -> OutputError:
     )
 
 
-def _cannot_write(final: Path, error: Exception) -> OutputError:
+def _is_about_writing(error: BaseException) -> bool:
+    """Whether the system or anndata, which adds a note to what its writers raise, refused to write."""
+    if isinstance(error, OSError):
+        return not isinstance(error, IsoviError)
+    return any(note.startswith(_ANNDATA_NOTE) for note in getattr(error, "__notes__", []))
+
+
+def _cannot_write(final: Path, error: BaseException) -> OutputError:
     if isinstance(error, OSError):
         rule, remedy = "Its folder must be writable and have room.", "Choose another place, or free space."
         return OutputError(f'"{final}" cannot be written: {error.strerror or error}.', rule, remedy)
