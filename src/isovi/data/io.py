@@ -7,6 +7,8 @@ import hashlib
 import json
 import math
 import os
+import platform
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +26,7 @@ from isovi.errors import IsoviError, OutputError
 
 __all__ = ["Source"]  # what is only passed on
 
+_OWNED = re.compile(r"(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-(?P<started>\d+)-[0-9a-f]{8}\.tmp")
 _ANNDATA_NOTE = "Error raised while writing key"
 RUN_FILE = "run.json"  # marks a directory as the result of a run
 
@@ -136,9 +139,9 @@ def _file_digest(path: Path) -> Any:
 def output_directory(path: str | os.PathLike[str], force: bool = False) -> Iterator[Path]:
     """Write a directory that appears whole, or not at all.
 
-    The block writes into a temporary directory beside ``path``, which takes its name when the block
-    ends. If the block raises (also by Ctrl-C) the temporary directory is removed and what was at
-    ``path`` stays. Missing parents are created.
+    The block writes into a temporary directory beside ``path``, which takes its name when the block ends.
+    Until then its name says which process is writing; see :func:`remove_leftovers`. If the block raises (also
+    by Ctrl-C) the temporary directory is removed and what was at ``path`` stays. Missing parents are created.
 
     Parameters
     ----------
@@ -177,10 +180,16 @@ def output_directory(path: str | os.PathLike[str], force: bool = False) -> Itera
 
 
 def remove_leftovers(path: str | os.PathLike[str]) -> None:
-    """Remove the temporary directories that killed runs left beside ``path``."""
+    """Remove what killed processes were writing to ``path``: their temporary directories and files beside it.
+
+    Only those are removed whose process is known to have ended. Those of a living process, of another
+    machine or container, or of a process that cannot be looked up (on Windows) are kept.
+    """
     final = Path(path).expanduser().resolve()
-    for temporary in final.parent.glob(_sibling_name(glob.escape(final.name), "?" * 8)):
-        shutil.rmtree(temporary, ignore_errors=True)
+    for temporary in final.parent.glob(f".{glob.escape(final.name)}.*.tmp"):
+        owner = _OWNED.fullmatch(temporary.name.removeprefix(f".{final.name}."))
+        if owner and _has_ended(owner["machine"], int(owner["process"]), int(owner["started"])):
+            _remove(temporary)
 
 
 def write_atomic(adata: AnnData, path: str | os.PathLike[str], *, force: bool = True) -> None:
@@ -369,11 +378,39 @@ def _cannot_write(final: Path, error: BaseException) -> OutputError:
 
 
 def _sibling(path: Path) -> Path:
-    return path.with_name(_sibling_name(path.name, uuid.uuid4().hex[:8]))
+    """A temporary name beside ``path`` that says which process it belongs to."""
+    owner = f"{_machine()}-{os.getpid()}-{_started(os.getpid()) or 0}"
+    return path.with_name(f".{path.name}.{owner}-{uuid.uuid4().hex[:8]}.tmp")
 
 
-def _sibling_name(name: str, unique: str) -> str:
-    return f".{name}.{unique}.tmp"
+def _machine() -> str:
+    """Where process numbers mean the same: a machine, or a container with processes of its own."""
+    namespace = Path("/proc/self/ns/pid")
+    processes = os.readlink(namespace) if namespace.is_symlink() else ""
+    return hashlib.sha256(f"{platform.node()} {processes}".encode()).hexdigest()[:8]
+
+
+def _started(process: int) -> int | None:
+    """When a process started, in clock ticks since boot; ``None`` if it has ended, or there is no /proc."""
+    try:
+        text = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return None
+    state, *numbers = text[text.rindex(")") + 1 :].split()  # its name may hold anything
+    return None if state in "XZ" else int(numbers[18])
+
+
+def _has_ended(machine: str, process: int, started: int) -> bool:
+    """Whether a process has certainly ended; its number may be another's by now."""
+    if os.name != "posix" or machine != _machine():
+        return False
+    try:
+        os.kill(process, 0)  # only asks whether it is there
+    except ProcessLookupError:
+        return True
+    except OSError:  # there, and another user's
+        return False
+    return started != 0 and _started(process) != started
 
 
 def _remove(path: Path) -> None:
