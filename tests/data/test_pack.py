@@ -104,6 +104,27 @@ def test_results_go_back_to_the_order_of_the_input(rich: AnnData, tmp_path: Path
     assert pack.PACK_KEY not in back.uns
 
 
+@pytest.mark.parametrize("min_counts", [0, 8])
+@pytest.mark.filterwarnings("ignore:.*are left out:isovi.IsoviWarning")
+def test_what_is_drawn_for_the_input_reaches_the_same_cells_of_a_store(
+    adata: AnnData, tmp_path: Path, min_counts: int
+) -> None:
+    store, said = packed(adata, tmp_path, section_key="slice", min_counts=min_counts)
+    kept = adata[np.asarray(adata.X.sum(axis=1)).ravel() >= min_counts]
+    assert said.n_obs == kept.n_obs and (min_counts == 0) == (kept.n_obs == adata.n_obs)
+    drawn = pd.Series(np.random.default_rng(0).permutation(kept.n_obs), index=kept.obs_names)
+    order = pack.input_order(store)
+    assert sorted(order) == list(range(kept.n_obs))
+    np.testing.assert_array_equal(drawn.to_numpy()[order], drawn[store.obs_names])
+    some = pack.take_cells(store, np.arange(1, kept.n_obs, 3))
+    names = kept.obs_names[kept.obs_names.isin(some.obs_names)]
+    assert names[pack.input_order(some)].tolist() == some.obs_names.tolist()
+
+
+def test_data_that_was_not_packed_is_in_the_order_of_the_input(adata: AnnData) -> None:
+    np.testing.assert_array_equal(pack.input_order(adata), np.arange(adata.n_obs))
+
+
 def test_packing_a_store_again_gives_its_order(adata: AnnData, tmp_path: Path) -> None:
     packed(adata, tmp_path)
     pack.pack(tmp_path / "store.zarr", tmp_path / "again.zarr")

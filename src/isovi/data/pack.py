@@ -221,9 +221,27 @@ def take_cells(adata: AnnData, rows: CellIndexArray) -> AnnData:
     )
 
 
+def input_order(adata: AnnData) -> CellIndexArray:
+    """Rank of each cell in the order of the input, a permutation of shape ``(cell,)``.
+
+    What is drawn for the cells in the order of the input is brought to the order of a packed store by it:
+    ``split[input_order(adata)]``. Data that was not packed is in the order of the input already.
+
+    Parameters
+    ----------
+    adata
+        Data of any kind, also some of the cells of a packed store.
+    """
+    if ROW_COLUMN not in adata.obs:
+        return np.arange(adata.n_obs)
+    ranks = np.empty(adata.n_obs, dtype=np.int64)
+    ranks[np.argsort(adata.obs[ROW_COLUMN].to_numpy(), kind="stable")] = np.arange(adata.n_obs)
+    return ranks
+
+
 def in_input_order(adata: AnnData) -> AnnData:
     """Annotation of packed cells in the order of the input, without counts and layers."""
-    order = np.argsort(adata.obs[ROW_COLUMN].to_numpy())
+    order = np.argsort(input_order(adata))
     annotation = _annotation(adata, order, np.arange(adata.n_vars), {})
     del annotation.obs[ROW_COLUMN], annotation.uns[PACK_KEY]
     return annotation
