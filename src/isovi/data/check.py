@@ -23,6 +23,29 @@ MIN_SECTION_SPOTS = 3
 _BLOCK_VALUES = 2**22  # values looked at together: about 32 MB of float64
 
 
+@dataclass(frozen=True, eq=False)
+class Checked:
+    """What :func:`dataset` checked, true of the data until somebody changes it.
+
+    Attributes
+    ----------
+    positions
+        In the units of the input, float64 of shape ``(cell, axis)``; a copy.
+    section
+        Section of each cell, indices into ``section_names``, shape ``(cell,)``.
+    section_names
+        Names of the sections; ``["all"]`` without a section key.
+    counts
+        The matrix of raw counts as it is stored, shape ``(cell, gene)``; not a copy. Every cell has at least
+        one count: this need not hold in a choice of genes.
+    """
+
+    positions: CoordinateArray
+    section: CellIndexArray
+    section_names: list[str]
+    counts: Any
+
+
 def dataset(
     adata: AnnData,
     *,
@@ -32,7 +55,7 @@ def dataset(
     label_key: str | None = None,
     layer: str | None = None,
     allow_empty_genes: bool = False,
-) -> None:
+) -> Checked:
     """Check everything that a fit needs of its input; cheap checks come first.
 
     Parameters
@@ -50,6 +73,10 @@ def dataset(
     allow_empty_genes
         Whether genes without any count are accepted (a caller that filters genes itself).
 
+    Returns
+    -------
+    What was read for it, so that nobody has to check the same data again.
+
     Raises
     ------
     InputError
@@ -63,12 +90,14 @@ def dataset(
     size(adata)
     names(adata)
     codes, section_names = sections(adata, section_key)
-    section_coordinates(coordinates(adata, spatial_key), codes, section_names)
+    positions = coordinates(adata, spatial_key)
+    section_coordinates(positions, codes, section_names)
     if batch_key is not None:
         categories(adata, batch_key, role="batch")
     if label_key is not None:
         categories(adata, label_key, role="label", allow_missing=True)
-    counts(adata, layer, allow_empty_genes=allow_empty_genes)
+    matrix = counts(adata, layer, allow_empty_genes=allow_empty_genes)
+    return Checked(positions, codes, section_names, matrix)
 
 
 def size(adata: AnnData) -> None:

@@ -21,10 +21,10 @@ import anndata
 from anndata import AnnData
 
 from isovi.data.readers.find import find, is_store
-from isovi.data.readers.source import Source
+from isovi.data.readers.source import Source, sha256
 from isovi.errors import IsoviError, OutputError
 
-__all__ = ["Source"]  # what is only passed on
+__all__ = ["Source", "find", "sha256"]  # what is only passed on
 
 _OWNED = re.compile(r"(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-(?P<started>\d+)-[0-9a-f]{8}\.tmp")
 _ANNDATA_NOTE = "Error raised while writing key"
@@ -85,7 +85,7 @@ def stored(source: Source | str | os.PathLike[str]) -> Iterator[AnnData]:
 
 
 def digest(source: Source | str | os.PathLike[str]) -> str:
-    """SHA-256 of what is read of the input.
+    """SHA-256 of what is read of the input; to read it too, keep what :func:`find` returns.
 
     Parameters
     ----------
@@ -94,42 +94,9 @@ def digest(source: Source | str | os.PathLike[str]) -> str:
 
     Returns
     -------
-    Of one file or store its own digest, as :func:`sha256` has it; else that of the names and digests of all.
+    That of :attr:`isovi.data.readers.source.Reader.digest`.
     """
-    files = find(source).files
-    if len(files) == 1:
-        return sha256(files[0])
-    whole = hashlib.sha256()
-    for file in files:
-        whole.update(file.name.encode() + b"\0" + bytes.fromhex(sha256(file)))
-    return whole.hexdigest()
-
-
-def sha256(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file, or of a directory's files in the order of their relative names.
-
-    Parameters
-    ----------
-    path
-        A file, or a directory such as a zarr store: then names and contents count, dates do not.
-
-    Returns
-    -------
-    The digest in hexadecimal.
-    """
-    path = Path(path).expanduser()
-    if not path.is_dir():
-        return _file_digest(path).hexdigest()
-    whole = hashlib.sha256()
-    files = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
-    for name in sorted(files):
-        whole.update(name.encode() + b"\0" + _file_digest(files[name]).digest())
-    return whole.hexdigest()
-
-
-def _file_digest(path: Path) -> Any:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256")
+    return find(source).digest
 
 
 # ---------------------------------------------------------------------------- writing
