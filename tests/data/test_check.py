@@ -53,6 +53,15 @@ def set_positions(adata: AnnData, values: object) -> None:
 # ------------------------------------------------------------------- what is good passes
 
 
+@pytest.mark.parametrize("layer", [None, "counts"])
+def test_what_was_checked_is_returned(adata: AnnData, layer: str | None) -> None:
+    found = check.dataset(adata, section_key="slice", layer=layer)
+    np.testing.assert_array_equal(found.positions, adata.obsm["spatial"])
+    assert not np.shares_memory(found.positions, adata.obsm["spatial"])
+    assert [found.section_names[code] for code in found.section] == adata.obs["slice"].tolist()
+    assert found.counts is (adata.X if layer is None else adata.layers[layer])
+
+
 @pytest.mark.parametrize("stored", FORMATS)
 def test_good_data_passes_in_every_format_and_stays_as_it_is(adata: AnnData, stored: str) -> None:
     adata.X = FORMATS[stored](adata.X)

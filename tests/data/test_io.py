@@ -3,7 +3,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import anndata
@@ -311,6 +314,81 @@ def test_a_link_to_a_directory_stays_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "real" / "figures" / "a.txt").read_text() == "new"
 
 
+# ------------------------------------------------------------------- leftovers
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="starts are read from /proc")
+WRITE_FOR_EVER = """
+import sys, time
+from pathlib import Path
+from isovi.data import io
+
+with io.output_directory(Path(sys.argv[1])) as folder, io.replacing(Path(sys.argv[1] + ".txt")) as file:
+    (folder / "half.txt").write_text("half")
+    file.write_text("half")
+    print("writing", flush=True)
+    time.sleep(600)
+"""
+
+
+@contextmanager
+def another_process_writes(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process in the middle of writing a directory and a file."""
+    command = [sys.executable, "-c", WRITE_FOR_EVER, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "writing\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@needs_proc
+def test_what_a_living_process_writes_is_kept_and_what_a_killed_one_left_is_removed(tmp_path: Path) -> None:
+    out = tmp_path / "out [1]"
+    with another_process_writes(out) as process:
+        before = tree(tmp_path)
+        assert len(before) == 2
+        for path in (out, Path(f"{out}.txt")):
+            io.remove_leftovers(path)
+        assert tree(tmp_path) == before
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # ended, but still in the table
+        io.remove_leftovers(out)
+        assert [Path(name).name for name in tree(tmp_path)] == [Path(name).name for name in before][-1:]
+    io.remove_leftovers(f"{out}.txt")
+    assert tree(tmp_path) == {}
+
+
+@needs_proc
+def test_a_number_that_another_process_has_by_now_does_not_keep_a_leftover(tmp_path: Path) -> None:
+    machine = io._machine()
+    started = io._started(os.getpid())
+    assert started
+    (tmp_path / f".out.{machine}-{os.getpid()}-{started}-0123abcd.tmp").mkdir()
+    (tmp_path / f".out.{machine}-{os.getpid()}-{started - 1}-0123abcd.tmp").mkdir()
+    io.remove_leftovers(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == [
+        f".out.{machine}-{os.getpid()}-{started}-0123abcd.tmp"
+    ]
+
+
+def test_leftovers_whose_process_is_not_known_are_kept(tmp_path: Path) -> None:
+    with another_process_writes(tmp_path / "elsewhere") as process:
+        pass
+    names = {
+        f".out.deadbeef-{process.pid}-1-0123abcd.tmp",  # another machine
+        ".out.0123abcd.tmp",  # of 0.1.0
+        f".outer.{io._machine()}-{process.pid}-1-0123abcd.tmp",  # another result
+        f".out.{io._machine()}-{process.pid}-1-0123abcd.txt",
+    }
+    for name in names:
+        (tmp_path / name).mkdir()
+    (tmp_path / f".out.{io._machine()}-{process.pid}-1-0123abcd.tmp").mkdir()
+    io.remove_leftovers(tmp_path / "out")
+    kept = {path.name for path in tmp_path.iterdir() if not path.name.startswith(".elsewhere")}
+    assert kept == names
+
+
 # ------------------------------------------------------------------- write_atomic
 
 
@@ -358,6 +436,38 @@ def test_a_failed_write_keeps_the_old_file_and_says_why(adata: AnnData, tmp_path
     assert "thing" in caught.value.received
     assert "remove that value" in caught.value.remedy
     assert tree(tmp_path) == before
+
+
+def fail_while_replacing(path: Path, error: Exception) -> None:
+    with io.replacing(path) as temporary:
+        temporary.write_text("half")
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [TypeError("a bug"), ValueError("a bug"), KeyError("a bug"), InputError("That.", "Rule.", "Remedy.")],
+)
+def test_what_is_no_error_of_writing_is_raised_as_it_is(tmp_path: Path, error: Exception) -> None:
+    (tmp_path / "x.txt").write_text("old")
+    with pytest.raises(type(error)) as caught:
+        fail_while_replacing(tmp_path / "x.txt", error)
+    assert caught.value is error and error.__cause__ is None
+    assert tree(tmp_path) == {"x.txt": b"old"}
+
+
+def test_a_full_disk_is_said_in_plain_words(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot be written: No space left"):
+        fail_while_replacing(tmp_path / "x.txt", OSError(28, "No space left on device"))
+    with pytest.raises(OutputError, match="the first reason"):
+        fail_while_replacing(tmp_path / "x.txt", OutputError("the first reason.", "Rule.", "Remedy."))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_column_of_mixed_types_is_named(adata: AnnData, tmp_path: Path) -> None:
+    adata.obs["mixed"] = [1, b"a"] * 20
+    with pytest.raises(OutputError, match=r"mixed.*Convert or remove that value"):
+        io.write_atomic(adata, tmp_path / "x.h5ad")
 
 
 def test_interrupting_a_write_leaves_nothing(

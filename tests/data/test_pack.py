@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -103,6 +104,27 @@ def test_results_go_back_to_the_order_of_the_input(rich: AnnData, tmp_path: Path
     assert pack.PACK_KEY not in back.uns
 
 
+@pytest.mark.parametrize("min_counts", [0, 8])
+@pytest.mark.filterwarnings("ignore:.*are left out:isovi.IsoviWarning")
+def test_what_is_drawn_for_the_input_reaches_the_same_cells_of_a_store(
+    adata: AnnData, tmp_path: Path, min_counts: int
+) -> None:
+    store, said = packed(adata, tmp_path, section_key="slice", min_counts=min_counts)
+    kept = adata[np.asarray(adata.X.sum(axis=1)).ravel() >= min_counts]
+    assert said.n_obs == kept.n_obs and (min_counts == 0) == (kept.n_obs == adata.n_obs)
+    drawn = pd.Series(np.random.default_rng(0).permutation(kept.n_obs), index=kept.obs_names)
+    order = pack.input_order(store)
+    assert sorted(order) == list(range(kept.n_obs))
+    np.testing.assert_array_equal(drawn.to_numpy()[order], drawn[store.obs_names])
+    some = pack.take_cells(store, np.arange(1, kept.n_obs, 3))
+    names = kept.obs_names[kept.obs_names.isin(some.obs_names)]
+    assert names[pack.input_order(some)].tolist() == some.obs_names.tolist()
+
+
+def test_data_that_was_not_packed_is_in_the_order_of_the_input(adata: AnnData) -> None:
+    np.testing.assert_array_equal(pack.input_order(adata), np.arange(adata.n_obs))
+
+
 def test_packing_a_store_again_gives_its_order(adata: AnnData, tmp_path: Path) -> None:
     packed(adata, tmp_path)
     pack.pack(tmp_path / "store.zarr", tmp_path / "again.zarr")
@@ -125,6 +147,19 @@ def test_a_failure_leaves_nothing_behind(
     adata.write_h5ad(tmp_path / "input.h5ad")
     monkeypatch.setattr(pack._Tape, "close", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(OutputError, match="No space left"):
+        pack.pack(tmp_path / "input.h5ad", tmp_path / "store.zarr")
+    assert [path.name for path in tmp_path.iterdir()] == ["input.h5ad"]
+
+
+def test_damage_that_is_found_while_packing_is_the_inputs(adata: AnnData, tmp_path: Path) -> None:
+    adata.X = sparse.csr_matrix(np.random.default_rng(0).integers(1, 9, adata.shape).astype(np.float32))
+    adata.write_h5ad(tmp_path / "input.h5ad", compression="gzip")
+    with h5py.File(tmp_path / "input.h5ad") as file:
+        chunk = file["X/data"].id.get_chunk_info(0)
+    with (tmp_path / "input.h5ad").open("r+b") as file:
+        file.seek(chunk.byte_offset)
+        file.write(b"\0" * chunk.size)
+    with pytest.raises(InputError, match=r'input\.h5ad" could not be read: it is damaged'):
         pack.pack(tmp_path / "input.h5ad", tmp_path / "store.zarr")
     assert [path.name for path in tmp_path.iterdir()] == ["input.h5ad"]
 
@@ -167,6 +202,16 @@ def test_a_lost_file_is_found_when_a_store_is_opened(adata: AnnData, tmp_path: P
     next((tmp_path / "store.zarr" / "X" / "data" / "c").iterdir()).unlink()
     with pytest.raises(InputError, match="lacks some of its chunks"):
         pack.open_packed(tmp_path / "store.zarr")
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_a_shard_that_is_all_of_the_first_gene_is_stored(adata: AnnData, tmp_path: Path) -> None:
+    """zarr leaves out chunks of zeros, and such a store would be taken for a damaged one."""
+    counts = np.zeros(adata.shape, dtype=np.float32)
+    counts[:, 0] = 1
+    adata.X = sparse.csr_matrix(counts)
+    store, _ = packed(adata, tmp_path)
+    assert np.array_equal(store.X[:].toarray(), counts)
 
 
 @pytest.mark.parametrize("max_rows", [4, 1000])

@@ -82,6 +82,24 @@ def test_without_distortion_the_latent_is_exactly_the_backbones(
     assert np.array_equal(ours, plain)
 
 
+def test_counts_that_were_checked_are_not_looked_at_again(make_tissue: Callable, quickly: Callable) -> None:
+    """Nothing but the check is given up: the latent, and what is saved of the setup, are the same."""
+    latents, registries = [], []
+    for check_counts in (True, False):
+        scvi.settings.seed = 0
+        adata = make_tissue()
+        IsoSCVI.setup_anndata(adata, section_key="section", check_counts=check_counts)
+        model = quickly(IsoSCVI(adata, **SMALL))
+        latents.append(model.get_latent_representation())
+        registries.append(model.registry["setup_args"])
+    assert np.array_equal(*latents)
+    assert registries[0] == registries[1] and "check_counts" not in registries[0]
+    adata.X = adata.X * 0.5
+    with pytest.raises(InputError, match="whole numbers"):
+        IsoSCVI.setup_anndata(adata)
+    IsoSCVI.setup_anndata(adata, check_counts=False)
+
+
 def test_without_distortion_there_is_no_scale(tissue: AnnData, quickly: Callable) -> None:
     IsoSCVI.setup_anndata(tissue)
     model = quickly(IsoSCVI(tissue, **SMALL, distortion=None))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,35 @@ from anndata import AnnData
 from scipy import sparse
 
 from isovi._shapes import CellIndexArray, CoordinateArray
+from isovi.data.readers.source import readable
 from isovi.errors import InputError, IsoviWarning
 from isovi.spots import SPLIT_KEY, Spots
 
 MIN_SECTION_SPOTS = 3
 _BLOCK_VALUES = 2**22  # values looked at together: about 32 MB of float64
+
+
+@dataclass(frozen=True, eq=False)
+class Checked:
+    """What :func:`dataset` checked, true of the data until somebody changes it.
+
+    Attributes
+    ----------
+    positions
+        In the units of the input, float64 of shape ``(cell, axis)``; a copy.
+    section
+        Section of each cell, indices into ``section_names``, shape ``(cell,)``.
+    section_names
+        Names of the sections; ``["all"]`` without a section key.
+    counts
+        The matrix of raw counts as it is stored, shape ``(cell, gene)``; not a copy. Every cell has at least
+        one count: this need not hold in a choice of genes.
+    """
+
+    positions: CoordinateArray
+    section: CellIndexArray
+    section_names: list[str]
+    counts: Any
 
 
 def dataset(
@@ -31,7 +56,7 @@ def dataset(
     label_key: str | None = None,
     layer: str | None = None,
     allow_empty_genes: bool = False,
-) -> None:
+) -> Checked:
     """Check everything that a fit needs of its input; cheap checks come first.
 
     Parameters
@@ -49,6 +74,10 @@ def dataset(
     allow_empty_genes
         Whether genes without any count are accepted (a caller that filters genes itself).
 
+    Returns
+    -------
+    What was read for it, so that nobody has to check the same data again.
+
     Raises
     ------
     InputError
@@ -62,12 +91,14 @@ def dataset(
     size(adata)
     names(adata)
     codes, section_names = sections(adata, section_key)
-    section_coordinates(coordinates(adata, spatial_key), codes, section_names)
+    positions = coordinates(adata, spatial_key)
+    section_coordinates(positions, codes, section_names)
     if batch_key is not None:
         categories(adata, batch_key, role="batch")
     if label_key is not None:
         categories(adata, label_key, role="label", allow_missing=True)
-    counts(adata, layer, allow_empty_genes=allow_empty_genes)
+    matrix = counts(adata, layer, allow_empty_genes=allow_empty_genes)
+    return Checked(positions, codes, section_names, matrix)
 
 
 def size(adata: AnnData) -> None:
@@ -445,7 +476,7 @@ class Block:
     rows, columns
         Which of the whole matrix.
     values
-        In memory, sparse or dense as they are stored.
+        In memory, sparse or dense as they are stored; a sparse one has a single entry for each place.
     """
 
     rows: slice
@@ -484,14 +515,45 @@ def _matrix(adata: AnnData, layer: str | None) -> tuple[Any, str]:
 
 
 def blocks(matrix: Any) -> Iterator[Block]:
-    """Cut a matrix, in memory or on disk, along the axis in which it is stored."""
+    """Cut a matrix, in memory or on disk, along the axis in which it is stored.
+
+    Entries that a sparse matrix has at one place are added up, as scipy reads them.
+
+    Raises
+    ------
+    InputError
+        If the file of a matrix on disk is damaged.
+    """
     n_obs, n_vars = matrix.shape
     by_column = getattr(matrix, "format", None) == "csc"
     for start, stop in pairwise(_edges(matrix, n_vars if by_column else n_obs)):
         part = slice(start, stop)
         rows, columns = (slice(0, n_obs), part) if by_column else (part, slice(0, n_vars))
-        values = matrix[:, columns] if by_column else matrix[rows]
-        yield Block(rows, columns, values if sparse.issparse(values) else np.asarray(values))
+        values = _read(matrix, (rows, columns) if by_column else rows)
+        yield Block(rows, columns, added_up(values) if sparse.issparse(values) else np.asarray(values))
+
+
+def _read(matrix: Any, part: Any) -> Any:
+    """A part of a matrix, in memory or from its file."""
+    stored = getattr(matrix, "group", matrix)  # of sparse data on disk
+    file = getattr(getattr(stored, "file", None), "filename", None)  # HDF5
+    file = getattr(stored, "store_path", None) if file is None else file  # zarr
+    if file is None:
+        return matrix[part]
+    with readable(Path(str(file).removeprefix("file://")), "AnnData"):
+        return matrix[part]
+
+
+def added_up(matrix: Any) -> Any:
+    """CSR or CSC with one entry for each place, in order: the matrix itself if it is so, else a copy.
+
+    CSR and CSC may hold several entries at one place. They mean their sum, in scipy as everywhere in isoVI.
+    """
+    if matrix.has_canonical_format:
+        return matrix
+    matrix = matrix.copy()
+    matrix.sum_duplicates()
+    return matrix
 
 
 def _edges(matrix: Any, length: int) -> list[int]:
@@ -509,7 +571,7 @@ def _edges(matrix: Any, length: int) -> list[int]:
 
 
 def n_stored(matrix: Any) -> int:
-    """Number of values that a matrix, in memory or on disk, stores."""
+    """Number of entries that a matrix, in memory or on disk, stores; one place may have several."""
     if sparse.issparse(matrix):
         return int(matrix.nnz)
     group = getattr(matrix, "group", None)  # of sparse data on disk

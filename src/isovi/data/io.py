@@ -7,6 +7,8 @@ import hashlib
 import json
 import math
 import os
+import platform
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,11 +21,13 @@ import anndata
 from anndata import AnnData
 
 from isovi.data.readers.find import find, is_store
-from isovi.data.readers.source import Source
-from isovi.errors import OutputError
+from isovi.data.readers.source import Source, sha256
+from isovi.errors import IsoviError, OutputError
 
-__all__ = ["Source"]  # what is only passed on
+__all__ = ["Source", "find", "sha256"]  # what is only passed on
 
+_OWNED = re.compile(r"(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-(?P<started>\d+)-[0-9a-f]{8}\.tmp")
+_ANNDATA_NOTE = "Error raised while writing key"
 RUN_FILE = "run.json"  # marks a directory as the result of a run
 
 
@@ -81,7 +85,7 @@ def stored(source: Source | str | os.PathLike[str]) -> Iterator[AnnData]:
 
 
 def digest(source: Source | str | os.PathLike[str]) -> str:
-    """SHA-256 of what is read of the input.
+    """SHA-256 of what is read of the input; to read it too, keep what :func:`find` returns.
 
     Parameters
     ----------
@@ -90,42 +94,9 @@ def digest(source: Source | str | os.PathLike[str]) -> str:
 
     Returns
     -------
-    Of one file or store its own digest, as :func:`sha256` has it; else that of the names and digests of all.
+    That of :attr:`isovi.data.readers.source.Reader.digest`.
     """
-    files = find(source).files
-    if len(files) == 1:
-        return sha256(files[0])
-    whole = hashlib.sha256()
-    for file in files:
-        whole.update(file.name.encode() + b"\0" + bytes.fromhex(sha256(file)))
-    return whole.hexdigest()
-
-
-def sha256(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file, or of a directory's files in the order of their relative names.
-
-    Parameters
-    ----------
-    path
-        A file, or a directory such as a zarr store: then names and contents count, dates do not.
-
-    Returns
-    -------
-    The digest in hexadecimal.
-    """
-    path = Path(path).expanduser()
-    if not path.is_dir():
-        return _file_digest(path).hexdigest()
-    whole = hashlib.sha256()
-    files = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
-    for name in sorted(files):
-        whole.update(name.encode() + b"\0" + _file_digest(files[name]).digest())
-    return whole.hexdigest()
-
-
-def _file_digest(path: Path) -> Any:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256")
+    return find(source).digest
 
 
 # ---------------------------------------------------------------------------- writing
@@ -135,9 +106,9 @@ def _file_digest(path: Path) -> Any:
 def output_directory(path: str | os.PathLike[str], force: bool = False) -> Iterator[Path]:
     """Write a directory that appears whole, or not at all.
 
-    The block writes into a temporary directory beside ``path``, which takes its name when the block
-    ends. If the block raises (also by Ctrl-C) the temporary directory is removed and what was at
-    ``path`` stays. Missing parents are created.
+    The block writes into a temporary directory beside ``path``, which takes its name when the block ends.
+    Until then its name says which process is writing; see :func:`remove_leftovers`. If the block raises (also
+    by Ctrl-C) the temporary directory is removed and what was at ``path`` stays. Missing parents are created.
 
     Parameters
     ----------
@@ -176,10 +147,16 @@ def output_directory(path: str | os.PathLike[str], force: bool = False) -> Itera
 
 
 def remove_leftovers(path: str | os.PathLike[str]) -> None:
-    """Remove the temporary directories that killed runs left beside ``path``."""
+    """Remove what killed processes were writing to ``path``: their temporary directories and files beside it.
+
+    Only those are removed whose process is known to have ended. Those of a living process, of another
+    machine or container, or of a process that cannot be looked up (on Windows) are kept.
+    """
     final = Path(path).expanduser().resolve()
-    for temporary in final.parent.glob(_sibling_name(glob.escape(final.name), "?" * 8)):
-        shutil.rmtree(temporary, ignore_errors=True)
+    for temporary in final.parent.glob(f".{glob.escape(final.name)}.*.tmp"):
+        owner = _OWNED.fullmatch(temporary.name.removeprefix(f".{final.name}."))
+        if owner and _has_ended(owner["machine"], int(owner["process"]), int(owner["started"])):
+            _remove(temporary)
 
 
 def write_atomic(adata: AnnData, path: str | os.PathLike[str], *, force: bool = True) -> None:
@@ -274,7 +251,21 @@ def _plain(value: Any) -> Any:
 
 @contextmanager
 def replacing(final: Path, *, store: bool = False) -> Iterator[Path]:
-    """A temporary name beside ``final``; what the block writes there, a file or a store, takes its place."""
+    """A temporary name beside ``final``; what the block writes there, a file or a store, takes its place.
+
+    Parameters
+    ----------
+    final
+        Where the result belongs.
+    store
+        Whether it is a zarr store rather than a file.
+
+    Raises
+    ------
+    OutputError
+        If something else is in the way; if the operating system refuses to write (:class:`OSError`), or
+        anndata a value that its format cannot hold. Any other exception of the block is raised as it is.
+    """
     if os.path.exists(final) and not (is_store(final) if store else final.is_file()):
         kind = "a zarr store" if store else "a file"
         raise OutputError(f'"{final}" exists but is not {kind}.', "It is kept.", "Choose another name.")
@@ -284,7 +275,7 @@ def replacing(final: Path, *, store: bool = False) -> Iterator[Path]:
         yield temporary
     except BaseException as error:
         _remove(temporary)
-        if isinstance(error, Exception):
+        if _is_about_writing(error):
             raise _cannot_write(final, error) from error
         raise
     _move(temporary, final)
@@ -337,7 +328,14 @@ def _stranded(temporary: Path, final: Path, error: Exception) -> OutputError:
     )
 
 
-def _cannot_write(final: Path, error: Exception) -> OutputError:
+def _is_about_writing(error: BaseException) -> bool:
+    """Whether the system or anndata, which adds a note to what its writers raise, refused to write."""
+    if isinstance(error, OSError):
+        return not isinstance(error, IsoviError)
+    return any(note.startswith(_ANNDATA_NOTE) for note in getattr(error, "__notes__", []))
+
+
+def _cannot_write(final: Path, error: BaseException) -> OutputError:
     if isinstance(error, OSError):
         rule, remedy = "Its folder must be writable and have room.", "Choose another place, or free space."
         return OutputError(f'"{final}" cannot be written: {error.strerror or error}.', rule, remedy)
@@ -347,11 +345,39 @@ def _cannot_write(final: Path, error: Exception) -> OutputError:
 
 
 def _sibling(path: Path) -> Path:
-    return path.with_name(_sibling_name(path.name, uuid.uuid4().hex[:8]))
+    """A temporary name beside ``path`` that says which process it belongs to."""
+    owner = f"{_machine()}-{os.getpid()}-{_started(os.getpid()) or 0}"
+    return path.with_name(f".{path.name}.{owner}-{uuid.uuid4().hex[:8]}.tmp")
 
 
-def _sibling_name(name: str, unique: str) -> str:
-    return f".{name}.{unique}.tmp"
+def _machine() -> str:
+    """Where process numbers mean the same: a machine, or a container with processes of its own."""
+    namespace = Path("/proc/self/ns/pid")
+    processes = os.readlink(namespace) if namespace.is_symlink() else ""
+    return hashlib.sha256(f"{platform.node()} {processes}".encode()).hexdigest()[:8]
+
+
+def _started(process: int) -> int | None:
+    """When a process started, in clock ticks since boot; ``None`` if it has ended, or there is no /proc."""
+    try:
+        text = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return None
+    state, *numbers = text[text.rindex(")") + 1 :].split()  # its name may hold anything
+    return None if state in "XZ" else int(numbers[18])
+
+
+def _has_ended(machine: str, process: int, started: int) -> bool:
+    """Whether a process has certainly ended; its number may be another's by now."""
+    if os.name != "posix" or machine != _machine():
+        return False
+    try:
+        os.kill(process, 0)  # only asks whether it is there
+    except ProcessLookupError:
+        return True
+    except OSError:  # there, and another user's
+        return False
+    return started != 0 and _started(process) != started
 
 
 def _remove(path: Path) -> None:

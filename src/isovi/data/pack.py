@@ -222,15 +222,26 @@ def take_cells(adata: AnnData, rows: CellIndexArray) -> AnnData:
 
 
 def input_order(adata: AnnData) -> CellIndexArray:
-    """Rank of each cell in the order of the input, shape ``(cell,)``; their row if the data is not packed."""
-    if PACK_KEY not in adata.uns:
+    """Rank of each cell in the order of the input, a permutation of shape ``(cell,)``.
+
+    What is drawn for the cells in the order of the input is brought to the order of a packed store by it:
+    ``split[input_order(adata)]``. Data that was not packed is in the order of the input already.
+
+    Parameters
+    ----------
+    adata
+        Data of any kind, also some of the cells of a packed store.
+    """
+    if ROW_COLUMN not in adata.obs:
         return np.arange(adata.n_obs)
-    return np.argsort(np.argsort(adata.obs[ROW_COLUMN].to_numpy()))
+    ranks = np.empty(adata.n_obs, dtype=np.int64)
+    ranks[np.argsort(adata.obs[ROW_COLUMN].to_numpy(), kind="stable")] = np.arange(adata.n_obs)
+    return ranks
 
 
 def in_input_order(adata: AnnData) -> AnnData:
     """Annotation of packed cells in the order of the input, without counts and layers."""
-    order = np.argsort(adata.obs[ROW_COLUMN].to_numpy())
+    order = np.argsort(input_order(adata))
     annotation = _annotation(adata, order, np.arange(adata.n_vars), {})
     del annotation.obs[ROW_COLUMN], annotation.uns[PACK_KEY]
     return annotation
@@ -254,7 +265,10 @@ class StoredRows:
         self.n_vars, self.gap = matrix.shape[1], gap
 
     def take(self, rows: CellIndexArray) -> sparse.csr_matrix:
-        """The given rows, ascending and without repeats, shape ``(len(rows), gene)``."""
+        """The given rows, ascending and without repeats, shape ``(len(rows), gene)``.
+
+        Entries at one place are added up, as by :func:`isovi.data.check.blocks`.
+        """
         lengths = np.diff(self.pointers)[rows]
         pointers = np.concatenate([[0], np.cumsum(lengths)])
         data = np.empty(pointers[-1], dtype=self.data.dtype)
@@ -266,7 +280,9 @@ class StoredRows:
                 where, wanted = self._extent(run)
                 here = slice(done, done := done + int(wanted.sum()))
                 data[here], indices[here] = self.data[where][wanted], self.indices[where][wanted]
-        return sparse.csr_matrix((data, indices, pointers), shape=(len(rows), self.n_vars))
+        found = sparse.csr_matrix((data, indices, pointers), shape=(len(rows), self.n_vars))
+        found.sum_duplicates()
+        return found
 
     def _extent(self, run: np.ndarray) -> tuple[slice, np.ndarray]:
         """Where the values of a run of rows lie, and which of them are wanted."""
@@ -278,10 +294,13 @@ class StoredRows:
 
 
 def take_rows(matrix: Any, rows: CellIndexArray) -> sparse.csr_matrix:
-    """Rows of a matrix in memory or on disk as CSR, shape ``(len(rows), gene)``; ascending rows."""
+    """Rows of a matrix in memory or on disk as CSR, shape ``(len(rows), gene)``.
+
+    ``rows`` ascend without repeats. Entries at one place are added up.
+    """
     if is_on_disk(matrix):
         return StoredRows(matrix).take(rows)
-    return sparse.csr_matrix(matrix[rows])
+    return check.added_up(sparse.csr_matrix(matrix[rows]))
 
 
 # ---------------------------------------------------------------------------- writing
@@ -421,7 +440,7 @@ class _Buckets:
 def _entries(
     block: check.Block, place: np.ndarray, column: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """New row, new column and value of the entries of a block that are kept."""
+    """New row, new column and value of what is kept of a block: at most one value for each place."""
     found = sparse.coo_matrix(block.values)
     new_row, new_column = place[found.row + block.rows.start], column[found.col + block.columns.start]
     kept = (new_row >= 0) & (new_column >= 0) & (found.data != 0)
@@ -434,7 +453,15 @@ class _Tape:
     def __init__(self, group: zarr.Group, name: str, length: int, dtype: np.dtype) -> None:
         chunk = min(CHUNK_ENTRIES, max(length, 1))
         shard = chunk * min(SHARD_ENTRIES // CHUNK_ENTRIES, max(-(-length // chunk), 1))
-        self.array = group.create_array(name, shape=(length,), dtype=dtype, chunks=(chunk,), shards=(shard,))
+        # Also where all values of a shard are zero (column 0): a shard that is not there is taken for damage.
+        self.array = group.create_array(
+            name,
+            shape=(length,),
+            dtype=dtype,
+            chunks=(chunk,),
+            shards=(shard,),
+            config={"write_empty_chunks": True},
+        )
         self.shard, self.written = shard, 0
         self.waiting = np.empty(0, dtype=dtype)
 

@@ -83,12 +83,14 @@ def forget(model: Any, adata: AnnData) -> None:
 
 
 def _columns(counts: Any, have: pd.Index, want: pd.Index) -> sparse.csr_matrix:
-    """Columns in the wanted order, empty where there are none."""
+    """Columns in the wanted order, empty where there are none; the product adds up entries at one place."""
     where = have.get_indexer(want)
     found = np.flatnonzero(where >= 0)
     ones = np.ones(len(found), dtype=np.float32)
     selector = sparse.csr_matrix((ones, (where[found], found)), shape=(len(have), len(want)))
-    return sparse.csr_matrix(sparse.csr_matrix(counts, dtype=np.float32) @ selector)
+    matched = sparse.csr_matrix(sparse.csr_matrix(counts, dtype=np.float32) @ selector)
+    matched.sort_indices()  # canonical, so that loaders need not look for repeated entries
+    return matched
 
 
 def _obs(adata: AnnData, reference: AnnData, setup: dict[str, Any]) -> pd.DataFrame:

@@ -107,6 +107,7 @@ class DistancePreservingMixin(Told):
         *args: Any,
         spatial_key: str = "spatial",
         section_key: str | None = None,
+        check_counts: bool = True,
         **kwargs: Any,
     ) -> None:
         """Register the data, with positions and sections besides what the backbone reads.
@@ -120,6 +121,9 @@ class DistancePreservingMixin(Told):
             same for all cells of a section.
         section_key
             Key in ``adata.obs`` of the tissue section; pairs are formed within sections only.
+        check_counts
+            Look at every count first. Set it to ``False`` only for data that was checked before: anything but
+            finite whole numbers, at least one of them positive in each cell, then spoils the fit unseen.
         **kwargs
             All that the backbone's ``setup_anndata`` takes.
 
@@ -128,7 +132,7 @@ class DistancePreservingMixin(Told):
         InputError
             If positions, sections or counts are missing or cannot be used.
         """
-        if cls.reads_counts and MINIFIED not in adata.uns:
+        if check_counts and cls.reads_counts and MINIFIED not in adata.uns:
             check.counts(adata, args[0] if args else kwargs.get("layer"), allow_empty_genes=True)
         source = kwargs.get("source_registry")
         if cls.reads_counts and source is not None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from anndata import AnnData
 
@@ -56,3 +58,23 @@ def test_a_damaged_matrix_is_told_in_plain_words(tmp_path: Path) -> None:
     (tmp_path / "counts.h5").write_text("text")
     with pytest.raises(InputError, match=r"not an HDF5 file.*It must be a 10x matrix"):
         io.read(tmp_path / "counts.h5")
+
+
+def test_a_reader_hashes_its_files_once(
+    adata: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    positions = pd.DataFrame({"cell": adata.obs_names, "x": range(adata.n_obs), "y": 0.5})
+    positions.to_csv(tmp_path / "xy.csv", index=False)
+    adata.write_h5ad(tmp_path / "x.h5ad")
+    opened: list[str] = []
+    digest_of = hashlib.file_digest
+    monkeypatch.setattr(
+        hashlib, "file_digest", lambda file, *args: (opened.append(file.name), digest_of(file, *args))[1]
+    )
+    reader = io.find(Source(tmp_path / "x.h5ad", coordinates=tmp_path / "xy.csv"))
+    digest = reader.digest
+    assert reader.read().n_obs == adata.n_obs and reader.digest == digest
+    assert opened == [str(tmp_path / "x.h5ad"), str(tmp_path / "xy.csv")]
+    (tmp_path / "xy.csv").write_text((tmp_path / "xy.csv").read_text().replace("0.5", "0.75"))
+    again = Source(tmp_path / "x.h5ad", coordinates=tmp_path / "xy.csv")
+    assert io.digest(again) == io.find(again).digest != digest

@@ -18,6 +18,7 @@ from isovi.data.readers.positions import Joined
 from isovi.data.readers.source import readable
 
 _IN_MEMORY = ("obs", "var", "obsm", "varm", "obsp", "varp", "uns")  # however the counts are read
+_SPARSE = (sparse.csr_matrix, sparse.csc_matrix, sparse.csr_array, sparse.csc_array)
 _REMEDY = "Copy or download it again, or write it anew with adata.write_h5ad(...)."
 
 
@@ -60,13 +61,13 @@ class AnnDataFile(Joined):
 
 
 def read_anndata(path: Path, *, zarr: bool) -> AnnData:
-    """An AnnData file in memory, with narrow indices, after a look for damage."""
+    """An AnnData file in memory, its counts in canonical form, checked for damage."""
     with readable(path, "AnnData", _REMEDY):
         if zarr:
             require_chunks(path)
         adata = anndata.io.read_zarr(path) if zarr else anndata.io.read_h5ad(path)
         _require_whole(adata)
-        narrow_indices(adata)
+        canonical_counts(adata)
     return adata
 
 
@@ -122,18 +123,21 @@ def _require_whole(adata: AnnData) -> None:
     """Check that sparse matrices are consistent: their indices may point anywhere in a damaged file."""
     raw = [] if adata.raw is None else [adata.raw.X]
     for matrix in [adata.X, *raw, *adata.layers.values(), *adata.obsm.values(), *adata.obsp.values()]:
-        if isinstance(matrix, sparse.csr_matrix | sparse.csc_matrix | sparse.csr_array | sparse.csc_array):
+        if isinstance(matrix, _SPARSE):
             if not len(matrix.data) == len(matrix.indices) == matrix.indptr[-1]:
                 raise ValueError("a sparse matrix has parts of different lengths")
             matrix.check_format(full_check=True)
 
 
-def narrow_indices(adata: AnnData) -> None:
-    """Give count matrices 32-bit indices where they fit: half the memory.
+def canonical_counts(adata: AnnData) -> None:
+    """Bring count matrices that were just read to canonical form, in place.
 
-    Files may mix widths, and then scipy converts all indices of one array for every minibatch.
+    Entries at one place are added up and sorted. CSR gets 32-bit indices where they fit: half the memory, and
+    scipy would convert all indices for every minibatch of a file that mixes widths.
     """
     for matrix in [adata.X, *adata.layers.values()]:
+        if isinstance(matrix, _SPARSE):
+            matrix.sum_duplicates()
         if isinstance(matrix, sparse.csr_matrix | sparse.csr_array) and matrix.nnz < np.iinfo(np.int32).max:
             matrix.indptr = matrix.indptr.astype(np.int32, copy=False)
             matrix.indices = matrix.indices.astype(np.int32, copy=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 from anndata import AnnData
 from scipy import sparse
 
-from isovi.data.readers.annotated import narrow_indices
+from isovi.data.readers.annotated import canonical_counts
 from isovi.data.readers.filtering import drop_cells
 from isovi.data.readers.positions import Joined
 from isovi.data.readers.source import readable
@@ -56,7 +56,7 @@ def read_matrix(path: Path) -> AnnData:
 
     Returns
     -------
-    Counts as CSR with narrow indices, gene symbols as names and Ensembl ids in ``var["gene_ids"]``.
+    Counts as CSR in canonical form, gene symbols as names and Ensembl ids in ``var["gene_ids"]``.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def read_matrix(path: Path) -> AnnData:
         warnings.filterwarnings("ignore", message=".*names are not unique.*")
         adata = sc.read_10x_mtx(path, make_unique=False) if path.is_dir() else sc.read_10x_h5(path)
         adata.X = sparse.csr_matrix(adata.X)
-        narrow_indices(adata)
+        canonical_counts(adata)
     make_unique(adata)
     return adata
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from anndata import AnnData
 
@@ -81,6 +83,19 @@ class Reader(ABC):
         """What was chosen where there was a choice."""
         return {}
 
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the files, computed once: as they were when it was first needed.
+
+        Of one file or store its own digest, see :func:`sha256`; else that of the names and digests of all.
+        """
+        if len(self.files) == 1:
+            return sha256(self.files[0])
+        whole = hashlib.sha256()
+        for file in self.files:
+            whole.update(file.name.encode() + b"\0" + bytes.fromhex(sha256(file)))
+        return whole.hexdigest()
+
     @abstractmethod
     def read(self) -> AnnData:
         """Counts and annotation in memory, positions in ``obsm["spatial"]`` where there are any."""
@@ -94,6 +109,33 @@ class Reader(ABC):
         """Write to ``uns`` where the data comes from."""
         adata.uns[INPUT_KEY] = {"kind": self.kind, "unit": self.unit, **self.about}
         return adata
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file, or of a directory's files in the order of their relative names.
+
+    Parameters
+    ----------
+    path
+        A file, or a directory such as a zarr store: then names and contents count, dates do not.
+
+    Returns
+    -------
+    The digest in hexadecimal.
+    """
+    path = Path(path).expanduser()
+    if not path.is_dir():
+        return _file_digest(path).hexdigest()
+    whole = hashlib.sha256()
+    files = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
+    for name in sorted(files):
+        whole.update(name.encode() + b"\0" + _file_digest(files[name]).digest())
+    return whole.hexdigest()
+
+
+def _file_digest(path: Path) -> Any:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256")
 
 
 @contextmanager

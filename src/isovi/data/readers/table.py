@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from isovi.data.readers.annotated import narrow_indices
+from isovi.data.readers.annotated import canonical_counts
 from isovi.data.readers.filtering import drop_cells
 from isovi.data.readers.matrix import make_unique
 from isovi.data.readers.positions import Joined, PositionTable
@@ -62,7 +62,7 @@ def read_counts(path: Path, positions: PositionTable | None = None) -> AnnData:
     """
     columns = columns_of(path)
     adata = _read_long(path, columns) if is_long(columns) else _read_dense(path, columns, positions)
-    narrow_indices(adata)
+    canonical_counts(adata)
     make_unique(adata)
     return adata
 
