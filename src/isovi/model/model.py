@@ -129,7 +129,8 @@ class DistancePreservingMixin(Told):
         fields = spatial_fields(spatial_key, section_key, source)
         super().setup_anndata(adata, *args, **kwargs)
         manager = cls._get_most_recent_anndata_manager(adata, required=True)
-        manager.register_new_fields(fields)
+        known = manager.data_registry  # some backbones number the cells themselves
+        manager.register_new_fields([field for field in fields if field.registry_key not in known])
         manager.update_setup_method_args({"spatial_key": spatial_key, "section_key": section_key})
 
     @classmethod
