@@ -21,7 +21,6 @@ COORDINATES = "isovi_coordinates"
 SECTION = "isovi_section"
 CELL = REGISTRY_KEYS.INDICES_KEY  # of all numbers in obs, scvi-tools loads these alone as int64, so exactly
 CELL_COLUMN = "_isovi_cell"
-MINIFIED = "_scvi_adata_minify_type"  # scvi-tools' mark in uns of data whose counts were dropped
 
 
 class CoordinatesField(ObsmField):
