@@ -12,6 +12,8 @@ import pytest
 import scvi
 import torch
 from anndata import AnnData
+from scvi import REGISTRY_KEYS
+from scvi.data.fields import NumericalObsField
 from scvi.model import AUTOZI, PEAKVI, SCANVI, TOTALVI, LinearSCVI
 
 from isovi import Constraint, InputError, IsoSCVI, Neighbors, Penalty, preserve_distances
@@ -126,3 +128,23 @@ def test_the_best_epoch_is_kept_where_the_backbone_stops_early_by_default(
     assert (BestEpoch in kinds) == stops
     assert BestEpoch in [type(callback) for callback in model._callbacks({"early_stopping": True})]
     assert BestEpoch not in [type(callback) for callback in model._callbacks({"early_stopping": False})]
+
+
+class NumbersItsCells(LinearSCVI):
+    """A backbone that registers the rows of the cells itself, as MULTIVI and MRVI do."""
+
+    @classmethod
+    def setup_anndata(cls, adata: AnnData, **kwargs: Any) -> None:
+        super().setup_anndata(adata, **kwargs)
+        adata.obs["_indices"] = np.arange(adata.n_obs)
+        manager = cls._get_most_recent_anndata_manager(adata, required=True)
+        manager.register_new_fields([NumericalObsField(REGISTRY_KEYS.INDICES_KEY, "_indices")])
+
+
+def test_a_backbone_that_numbers_its_cells_keeps_its_own_field(tissue: AnnData, quickly: Callable) -> None:
+    cls = preserve_distances(NumbersItsCells)
+    cls.setup_anndata(tissue)
+    model = quickly(cls(tissue, n_latent=4, pairs=Neighbors(4)))
+    assert model.adata_manager.data_registry[REGISTRY_KEYS.INDICES_KEY].attr_key == "_indices"
+    assert "_isovi_cell" not in tissue.obs
+    assert np.isfinite(model.history_["relative_distortion_train"].to_numpy(float)).all()

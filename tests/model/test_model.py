@@ -12,6 +12,7 @@ import pytest
 import scvi
 import torch
 from anndata import AnnData
+from scipy import sparse
 from scipy.spatial.distance import cdist
 from scvi.model import SCVI
 
@@ -326,6 +327,16 @@ def test_training_can_go_on(fitted: IsoSCVI, quickly: Callable, tmp_path: Path) 
     assert model.training_summary_.startswith("Trained 2 epochs; the state of epoch ")
 
 
+def test_epochs_are_counted_where_every_step_is_logged(tissue: AnnData, quickly: Callable) -> None:
+    IsoSCVI.setup_anndata(tissue)
+    model = IsoSCVI(tissue, **SMALL)
+    for n_trained in (3, 2):
+        quickly(model, max_epochs=n_trained, plan_kwargs={"on_step": True, "on_epoch": True})
+        assert model.training_summary_.startswith(f"Trained {n_trained} epochs;")
+    assert len(model.history_["elbo_train_epoch"]) == 5
+    assert "train_loss_step" in model.history_
+
+
 # ------------------------------------------------------------------ what the backbone does
 
 
@@ -550,3 +561,38 @@ def test_a_query_without_the_models_genes_is_refused(fitted: IsoSCVI, make_tissu
     query.var_names = [f"other{i}" for i in range(query.n_vars)]
     with pytest.raises(InputError, match="other0"):
         IsoSCVI.load_query_data(query, fitted)
+
+
+# ------------------------------------------------------------------ counts, or other values
+
+
+@pytest.fixture
+def log_normalised(tissue: AnnData) -> AnnData:
+    tissue.layers["counts"] = tissue.X.copy()
+    tissue.X = sparse.csr_matrix(np.log1p(1e4 * tissue.X.toarray() / tissue.X.sum(axis=1)))
+    return tissue
+
+
+@pytest.mark.parametrize("cls", MODELS)
+@pytest.mark.parametrize("distortion", [None, Constraint(0.3)])
+def test_values_that_are_no_counts_are_refused_before_training(
+    log_normalised: AnnData, cls: type, distortion: Any
+) -> None:
+    cls.setup_anndata(log_normalised)
+    with pytest.raises(InputError, match="counts"):
+        cls(log_normalised, **SMALL, distortion=distortion)
+    cls.setup_anndata(log_normalised, layer="counts")
+    cls(log_normalised, **SMALL, distortion=distortion)
+
+
+def test_a_gaussian_likelihood_takes_values_that_are_no_counts(
+    log_normalised: AnnData, quickly: Callable
+) -> None:
+    IsoSCVI.setup_anndata(log_normalised, section_key="section")
+    model = quickly(IsoSCVI(log_normalised, **SMALL, gene_likelihood="normal"))
+    assert model.module.thinning is None, "there are no counts to thin"
+    assert np.isfinite(model.history_["relative_distortion_train"].to_numpy(float)).all()
+    assert np.isfinite(model.get_latent_representation()).all()
+    assert np.isfinite(model.get_normalized_expression().to_numpy()).all()
+    with pytest.raises(InputError, match="thinning"):
+        model.train(1, thinning=(0.3, 1.0))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data.fields import CategoricalObsField, NumericalObsField, ObsmField
 
@@ -18,9 +19,8 @@ from isovi.spots import Spots
 
 COORDINATES = "isovi_coordinates"
 SECTION = "isovi_section"
-CELL = "isovi_cell"
+CELL = REGISTRY_KEYS.INDICES_KEY  # of all numbers in obs, scvi-tools loads these alone as int64, so exactly
 CELL_COLUMN = "_isovi_cell"
-MINIFIED = "_scvi_adata_minify_type"  # scvi-tools' mark in uns of data whose counts were dropped
 
 
 class CoordinatesField(ObsmField):

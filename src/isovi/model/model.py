@@ -6,8 +6,8 @@ import functools
 import inspect
 import logging
 import re
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +15,8 @@ import torch
 from anndata import AnnData
 from lightning.pytorch.callbacks import Callback
 from rich.text import Text
+from scvi import REGISTRY_KEYS
+from scvi.data import AnnDataManager
 from scvi.dataloaders import DataSplitter
 from scvi.model import SCVI
 
@@ -22,7 +24,6 @@ from isovi._repr import Rows, Told
 from isovi.data import check
 from isovi.data.fields import (
     COORDINATES,
-    MINIFIED,
     SECTION,
     pair_weights,
     registered_spots,
@@ -38,6 +39,7 @@ from isovi.errors import InputError
 from isovi.geometry.distortion import euclidean
 from isovi.geometry.pairs import PairSet, tissue_distance
 from isovi.graph import AllPairs, PairKind, PairWeights
+from isovi.model.datamodule import DatamoduleObjective, check_pairs
 from isovi.model.distributed import (
     Processes,
     is_distributed,
@@ -50,7 +52,7 @@ from isovi.model.gaussian import GaussianSCVI
 from isovi.model.module import check_thinning, distance_preserving
 from isovi.model.objective import Constraint, Distortion, Objective
 from isovi.model.speed import FusedAdam, logging_by_epoch
-from isovi.model.training import BestEpoch, CollapseWatch, DualAscent, PairBinding, summarise
+from isovi.model.training import BestEpoch, CollapseWatch, DualAscent, PairBinding, n_epochs, summarise
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +68,9 @@ class DistancePreservingMixin(Told):
     adata
         AnnData set up with :meth:`setup_anndata`.
     registry
-        As for the backbone, when loading without data.
+        As for the backbone: of a datamodule, or when loading without data. Without both ``adata`` and
+        ``registry``, where the backbone allows it, the network is made by :meth:`train`, which then needs a
+        ``datamodule``.
     distortion
         What is asked of latent distances: :class:`~isovi.Constraint` (default),
         :class:`~isovi.Penalty`, or ``None`` for the plain backbone.
@@ -74,9 +78,13 @@ class DistancePreservingMixin(Told):
         Pairs whose distances count; see :mod:`isovi.graph`.
     **kwargs
         All that the backbone takes.
+
+    Raises
+    ------
+    InputError
+        If counts are needed and the data holds other values.
     """
 
-    reads_counts: ClassVar[bool] = False
     network_defaults: ClassVar[dict[str, Any]] = {}
     training_defaults: ClassVar[dict[str, Any]] = {}
 
@@ -92,13 +100,35 @@ class DistancePreservingMixin(Told):
         _check_distortion(distortion)
         if distortion is not None:  # kept in init_params_, so that a saved model knows its network
             kwargs = {**self.network_defaults, **kwargs}
+        if adata is not None and self.reads_counts(**kwargs):
+            _require_counts(self._get_most_recent_anndata_manager(adata, required=True))
         backbone_init: Callable[..., None] = super().__init__
         takes_registry = "registry" in inspect.signature(backbone_init).parameters
-        backbone_init(adata, **kwargs, **({"registry": registry} if takes_registry else {}))
+        without_data = adata is None and registry is None
+        with under_name_of_backbone(self) if without_data else nullcontext():
+            backbone_init(adata, **kwargs, **({"registry": registry} if takes_registry else {}))
         self.distortion, self.pairs = distortion, pairs
-        if distortion is not None:
-            self.module.objective = Objective(distortion, self.summary_stats[f"n_{SECTION}"])
+        self._objective = self._new_objective()
+        if self.module is not None:  # else it is made in training
+            self.module.objective = self._objective
         self.init_params_ = self._get_init_params(locals())
+
+    @classmethod
+    def reads_counts(cls, **_: Any) -> bool:
+        """Whether a model made with these arguments needs raw counts, which are then checked."""
+        return False
+
+    def _new_objective(self) -> Objective | None:
+        if self.distortion is None:
+            return None
+        n_sections = getattr(self, "summary_stats", {}).get(f"n_{SECTION}")
+        if n_sections is None and self.distortion.per_section:
+            raise InputError(
+                f"{self.distortion!r} was given without the sections of the data.",
+                "One λ for each section needs their number, which setup_anndata registers.",
+                "Give the AnnData or its registry, or use per_section=False.",
+            )
+        return Objective(self.distortion, n_sections or 1)
 
     @classmethod
     def setup_anndata(
@@ -115,14 +145,14 @@ class DistancePreservingMixin(Told):
         Parameters
         ----------
         adata
-            Data with raw counts and positions.
+            Data with expression, raw counts unless the model's likelihood takes others, and positions.
         spatial_key
             Key in ``adata.obsm`` of the positions, shape ``(cell, 2)`` or ``(cell, 3)``, in any unit, the
             same for all cells of a section.
         section_key
             Key in ``adata.obs`` of the tissue section; pairs are formed within sections only.
         check_counts
-            Look at every count first. Set it to ``False`` only for data that was checked before: anything but
+            Look at every count when a model is made. Set it to ``False`` only for data that was checked before: anything but
             finite whole numbers, at least one of them positive in each cell, then spoils the fit unseen.
         **kwargs
             All that the backbone's ``setup_anndata`` takes.
@@ -130,19 +160,19 @@ class DistancePreservingMixin(Told):
         Raises
         ------
         InputError
-            If positions, sections or counts are missing or cannot be used.
+            If positions or sections are missing or cannot be used.
         """
-        if check_counts and cls.reads_counts and MINIFIED not in adata.uns:
-            check.counts(adata, args[0] if args else kwargs.get("layer"), allow_empty_genes=True)
         source = kwargs.get("source_registry")
-        if cls.reads_counts and source is not None:
+        if cls.reads_counts() and source is not None:
             known = source["field_registries"]["X"]["state_registry"]["column_names"]
             check.genes_in_common(adata.var_names, known)
         fields = spatial_fields(spatial_key, section_key, source)
         super().setup_anndata(adata, *args, **kwargs)
         manager = cls._get_most_recent_anndata_manager(adata, required=True)
-        manager.register_new_fields(fields)
+        known = manager.data_registry  # some backbones number the cells themselves
+        manager.register_new_fields([field for field in fields if field.registry_key not in known])
         manager.update_setup_method_args({"spatial_key": spatial_key, "section_key": section_key})
+        manager.counts_are_checked = not check_counts  # the model looks at them otherwise
 
     @classmethod
     def setup_spatialdata(
@@ -186,8 +216,7 @@ class DistancePreservingMixin(Told):
         Raises
         ------
         InputError
-            If there is no such table or coordinate system, ``obsm[spatial_key]`` holds other positions, or
-            counts cannot be used.
+            If there is no such table or coordinate system, or ``obsm[spatial_key]`` holds other positions.
 
         Warns
         -----
@@ -216,6 +245,8 @@ class DistancePreservingMixin(Told):
             counts as scVI does; ``None`` shows it all. ``"auto"`` is (0.3, 1) where that is possible.
         **kwargs
             All that the backbone's ``train`` takes. With early stopping the best epoch is restored.
+            With a ``datamodule`` distances are kept if its minibatches hold the fields that
+            :meth:`setup_anndata` registers; else the model is trained as its backbone, with a warning.
             Several ``devices`` or ``num_nodes`` train in as many processes; ``batch_size`` is then that
             of one process. An :class:`~isovi.EpochCheckpoint` among ``callbacks`` makes it possible to
             go on after an interruption.
@@ -224,32 +255,36 @@ class DistancePreservingMixin(Told):
         -----
         With ``distortion=None`` and no thinning this is the backbone's own training.
         """
-        self.module.thinning = self._thinning(thinning)
-        if (
-            self.distortion is None
-            and self.module.thinning is None
-            and not counts_on_disk(self.adata_manager)
-        ):
+        has_data = getattr(self, "adata", None) is not None  # else a datamodule brings it
+        objective = self._new_objective() if self.module is None else self.module.objective
+        if self.module is not None:
+            self.module.thinning = self._thinning(thinning)
+        plain = objective is None and (thinning is None or thinning == "auto")
+        if plain and not (has_data and counts_on_disk(self.adata_manager)):
             super().train(max_epochs, **kwargs)
             return
-        if kwargs.get("train_size") != 1:  # else there is no validation to stop by
+        if has_data and kwargs.get("train_size") != 1:  # else there may be no validation to stop by
             kwargs = {**self.training_defaults, **kwargs}
-        shared, callbacks = is_distributed(kwargs), self._callbacks(kwargs)
+        shared, callbacks = is_distributed(kwargs), self._callbacks(objective, kwargs)
+        if not has_data:
+            callbacks = [self._on_datamodule(objective, thinning), *callbacks]
         if shared:
             kwargs = stop_together(kwargs, any(isinstance(one, BestEpoch) for one in callbacks))
             log_in_memory(kwargs)
-            callbacks = [Processes(self.module.objective), *callbacks]
-        trained = len(self.history_["elbo_train"]) if self.is_trained_ else 0
+            callbacks = [Processes(objective), *callbacks]
+        trained = n_epochs(self.history_) if self.is_trained_ else 0
         try:
             self._speed_up()
-            self._bind_pairs(kwargs)
+            if has_data:
+                self._bind_pairs(kwargs)
             if shared:
                 self._share_minibatches(kwargs)
             with own_stopping() if shared else nullcontext():
                 super().train(
                     max_epochs, callbacks=[*(kwargs.pop("callbacks", None) or []), *callbacks], **kwargs
                 )
-            self._fit_scale()
+            if has_data:
+                self._fit_scale()
         finally:
             self._unbind_pairs()
         if self.history_:  # that of several processes is with the first
@@ -277,13 +312,24 @@ class DistancePreservingMixin(Told):
         scale = objective.scale.cpu().tolist()
         if not objective.distortion.per_section:
             return scale[0]
-        names = self.adata_manager.get_state_registry(SECTION).categorical_mapping
+        names = self._registered(SECTION)["categorical_mapping"]
         return dict(zip(map(str, names), scale, strict=True))
 
     @property
     def coordinate_units(self) -> dict[str, float]:
         """Length of one coordinate unit of each section, in the units of ``obsm[spatial_key]``."""
-        return units_of(self.adata_manager.get_state_registry(COORDINATES))
+        return units_of(self._registered(COORDINATES))
+
+    def _registered(self, key: str) -> dict[str, Any]:
+        """What ``setup_anndata`` registered of a field."""
+        fields = getattr(self, "registry_", {}).get("field_registries", {})
+        if key not in fields:
+            raise InputError(
+                "This model was made without AnnData and without its registry.",
+                "Sections and coordinate units are registered by setup_anndata.",
+                "Make the model of an AnnData, or pass registry= of one that was set up.",
+            )
+        return fields[key]["state_registry"]
 
     def _thinning(self, asked: tuple[float, float] | str | None) -> tuple[float, float] | None:
         if asked == "auto":
@@ -297,11 +343,23 @@ class DistancePreservingMixin(Told):
             )
         return given
 
-    def _callbacks(self, kwargs: dict[str, Any]) -> list[Callback]:
-        callbacks: list[Callback] = [FusedAdam()]
-        objective = self.module.objective
+    def _on_datamodule(
+        self, objective: Objective | None, thinning: tuple[float, float] | str | None
+    ) -> DatamoduleObjective:
+        """A callback for training without AnnData; thinning is automatic only along with distances."""
         if objective is not None:
-            callbacks += [PairBinding(self._bound_weights, objective)]
+            check_pairs(self.pairs)
+        if thinning != "auto":
+            check_thinning(thinning)
+        return DatamoduleObjective(
+            objective, self, lambda placed: self._thinning(thinning if placed or thinning != "auto" else None)
+        )
+
+    def _callbacks(self, objective: Objective | None, kwargs: dict[str, Any]) -> list[Callback]:
+        callbacks: list[Callback] = [FusedAdam()]
+        if objective is not None:
+            if getattr(self, "adata", None) is not None:
+                callbacks.append(PairBinding(self._bound_weights, objective))
             callbacks += [DualAscent(objective), CollapseWatch(objective)]
         if kwargs.get("early_stopping", self._stops_early_by_default()):
             monitor = kwargs.get("early_stopping_monitor", "elbo_validation")
@@ -365,14 +423,14 @@ class DistancePreservingMixin(Told):
                 "Train in one process, or hold the counts in memory.",
             )
         self._training_plan_cls = reporting_plan(self._training_plan_cls)
-        if issubclass(self._data_splitter_cls, DataSplitter):
+        if issubclass(self._data_splitter_cls, DataSplitter) and kwargs.get("datamodule") is None:
             kwargs["use_distributed_sampler"] = False  # ours is one: Lightning must not wrap it
             if not issubclass(self._data_splitter_cls, PatchSplitter):
                 self._data_splitter_cls = resident(ShardSplitter)
 
     def _unbind_pairs(self) -> None:
         """The weights belong to the training data; elsewhere all pairs count alike."""
-        objective = self.module.objective
+        objective = None if self.module is None else self.module.objective
         if objective is not None:
             objective.weights = objective.inclusion = objective.agree = None
         for changed in ("_data_splitter_cls", "_training_plan_cls"):
@@ -433,8 +491,10 @@ def preserve_distances(backbone: type) -> type:
 
 
 def _data_of(model: Any) -> Rows:
-    stats = model.summary_stats
-    sections, batches = stats[f"n_{SECTION}"], stats.get("n_batch", 1)
+    stats = getattr(model, "summary_stats", None)
+    if stats is None:
+        return {"data": "of a datamodule"}
+    sections, batches = stats.get(f"n_{SECTION}", 1), stats.get("n_batch", 1)
     return {
         "data": f"{stats.n_cells} cells x {stats.n_vars} features",
         "sections, batches": f"{sections}, {batches}",
@@ -460,6 +520,28 @@ def _training_of(model: Any) -> Rows:
     return {"trained": getattr(model, "training_summary_", "yes")}
 
 
+def _require_counts(manager: AnnDataManager) -> None:
+    """Check what was registered as counts, unless minified data has none."""
+    registry, checked = manager.data_registry, getattr(manager, "counts_are_checked", False)
+    if REGISTRY_KEYS.MINIFY_TYPE_KEY not in registry and not checked:
+        check.counts(manager.adata, registry[REGISTRY_KEYS.X_KEY].attr_key, allow_empty_genes=True)
+
+
+@contextmanager
+def under_name_of_backbone(model: Any) -> Iterator[None]:
+    """For the time of its construction the model has the class name of its backbone.
+
+    scvi-tools goes by that name to tell which models can be made without data.
+    """
+    own = type(model)
+    name = next(cls.__name__ for cls in own.__mro__ if cls.__module__.startswith("scvi."))
+    model.__class__ = type(name, (own,), {})
+    try:
+        yield
+    finally:
+        model.__class__ = own
+
+
 def _check_distortion(distortion: Any) -> None:
     if distortion is not None and not isinstance(distortion, Distortion):
         raise InputError(
@@ -475,7 +557,8 @@ class IsoSCVI(preserve_distances(SCVI)):  # a class made at run time
     Parameters
     ----------
     adata
-        AnnData set up with ``setup_anndata``: raw counts and positions.
+        AnnData set up with ``setup_anndata``: raw counts and positions. With ``gene_likelihood="normal"``
+        expression may be any numbers, for example log-normalised.
     distortion
         :class:`~isovi.Constraint` (default), :class:`~isovi.Penalty`, or ``None`` for plain scVI.
     pairs
@@ -495,9 +578,13 @@ class IsoSCVI(preserve_distances(SCVI)):  # a class made at run time
     (60, 4)
     """
 
-    reads_counts = True
     network_defaults: ClassVar[dict[str, Any]] = {"n_layers": 2, "dropout_rate": 0.2}
     training_defaults: ClassVar[dict[str, Any]] = {"early_stopping": True}
+
+    @classmethod
+    def reads_counts(cls, **kwargs: Any) -> bool:
+        """Whether a model made with these arguments needs raw counts; a Gaussian one takes any values."""
+        return kwargs.get("gene_likelihood") != "normal"
 
 
 class IsoVAE(preserve_distances(GaussianSCVI)):  # likewise
@@ -506,9 +593,13 @@ class IsoVAE(preserve_distances(GaussianSCVI)):  # likewise
     Takes raw counts and what :class:`IsoSCVI` takes, but for the likelihood.
     """
 
-    reads_counts = True
     network_defaults: ClassVar[dict[str, Any]] = {"n_layers": 2, "dropout_rate": 0.2}
     training_defaults: ClassVar[dict[str, Any]] = {"early_stopping": True}
+
+    @classmethod
+    def reads_counts(cls, **_: Any) -> bool:
+        """Raw counts are needed always: they are normalised as they are loaded."""
+        return True
 
     def summary(self) -> Rows:
         """What is shown of the model, by name; scVI's likelihood is not this one's."""

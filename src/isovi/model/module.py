@@ -15,6 +15,7 @@ from scvi.module.base import LossOutput
 from isovi.data.fields import CELL, COORDINATES, SECTION
 from isovi.errors import InputError
 from isovi.model import keys
+from isovi.model.gaussian import GaussianVAE
 from isovi.model.likelihood import sparse_likelihood
 from isovi.model.objective import DistortionTerm, Objective
 from isovi.model.thinning import thin
@@ -44,7 +45,9 @@ class DistancePreservingModule:
     @property
     def can_thin(self) -> bool:
         """Whether the encoder reads counts and the library size is observed, as in scVI."""
-        return isinstance(self, VAE) and bool(self.use_observed_lib_size)
+        if not isinstance(self, VAE) or not self.use_observed_lib_size:
+            return False
+        return self.gene_likelihood != "normal" or isinstance(self, GaussianVAE)  # which normalises counts
 
     def _thins(self) -> bool:
         return self.training and self.thinning is not None
@@ -69,7 +72,7 @@ class DistancePreservingModule:
     def _around_loss(
         self, output: LossOutput, tensors: dict[str, torch.Tensor], inferred: dict[str, Any], *_: Any
     ) -> LossOutput:
-        if self.objective is None:
+        if self.objective is None or COORDINATES not in tensors:  # a datamodule may bring none
             return output
         term = self._distortion(tensors, inferred, output.loss.detach())
         if term is None:

@@ -181,6 +181,11 @@ class CollapseWatch(Callback):
         return "Use a smaller weight, or a Constraint."
 
 
+def n_epochs(history: dict[str, pd.DataFrame]) -> int:
+    """Epochs of a history; their ELBO has another name if that of each step is logged as well."""
+    return len(history["elbo_train" if "elbo_train" in history else "elbo_train_epoch"])
+
+
 def summarise(
     callbacks: list[Callback],
     distortion: Distortion | None,
@@ -200,10 +205,10 @@ def summarise(
     trained
         How many of its epochs are of an earlier training.
     """
-    n_epochs = len(history["elbo_train"])
+    last = n_epochs(history)
     kept = next((c.epoch for c in callbacks if isinstance(c, BestEpoch) and c.epoch is not None), None)
-    best = n_epochs - 1 if kept is None else trained + kept
-    said = [f"Trained {n_epochs - trained} epochs; the state of epoch {best - trained + 1} is kept."]
+    best = last - 1 if kept is None else trained + kept
+    said = [f"Trained {last - trained} epochs; the state of epoch {best - trained + 1} is kept."]
     reached = {
         part: float(history[f"relative_distortion_{part}"].iloc[:, 0].get(best, math.nan))
         for part in ("train", "validation")
