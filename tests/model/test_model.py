@@ -245,6 +245,21 @@ def test_every_distance_and_scale_trains(
     assert model.distance_scale > 0
 
 
+def test_a_training_reads_no_number_off_the_graph(
+    tissue: AnnData, quickly: Callable, recwarn: pytest.WarningsRecorder
+) -> None:
+    """PyTorch warns where a tensor that requires a gradient is turned into a number."""
+    IsoSCVI.setup_anndata(tissue)
+    model = IsoSCVI(tissue, **SMALL)
+    before = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)  # else only the first test to meet it would see it
+    try:
+        quickly(model)
+    finally:
+        torch.set_warn_always(before)
+    assert [str(one.message) for one in recwarn if "requires_grad" in str(one.message)] == []
+
+
 def test_early_stopping_restores_the_best_epoch(tissue: AnnData, quickly: Callable) -> None:
     IsoSCVI.setup_anndata(tissue)
     model, states = IsoSCVI(tissue, **SMALL), []

@@ -232,7 +232,7 @@ class Objective(nn.Module):
         latent = all_distances(self._points(loc, sd, sample))[kept]
         scale = self._scale(latent, pairs, section)
         relative = relative_distortion(latent, pairs.length, pairs.weight, scale)
-        if not math.isfinite(float(relative)):  # no pairs, or all latents at one point before λ is known
+        if not math.isfinite(float(relative.detach())):  # no pairs, or a latent at one point and no λ yet
             return None
         if self.training:
             self._remember(relative.detach(), backbone_loss, self._spread(loc, sd))
