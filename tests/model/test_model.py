@@ -275,6 +275,24 @@ def test_early_stopping_restores_the_best_epoch(tissue: AnnData, quickly: Callab
     assert torch.equal(model.module.z_encoder.mean_encoder.weight, states[int(elbo.argmin())])
 
 
+@pytest.mark.parametrize("early_stopping", [True, False])
+def test_a_collapse_is_judged_in_the_epoch_that_is_kept(
+    tissue: AnnData, quickly: Callable, early_stopping: bool, recwarn: pytest.WarningsRecorder
+) -> None:
+    """The last epoch has lost its spread: a warning belongs to a model that stays there only."""
+    IsoSCVI.setup_anndata(tissue)
+    model = IsoSCVI(tissue, **SMALL)
+
+    class CollapseAtLast(scvi.train._callbacks.Callback):
+        def on_train_end(self, *_: Any) -> None:
+            model.module.objective.running[2] = 0.01
+
+    quickly(model, early_stopping=early_stopping, callbacks=[CollapseAtLast()])
+    collapses = [one for one in recwarn if issubclass(one.category, IsoviWarning)]
+    assert (model.module.objective.running_spread > 0.1) is early_stopping
+    assert len(collapses) == (not early_stopping)
+
+
 @pytest.mark.parametrize("callbacks", [None, []])
 def test_no_callbacks_may_be_given_as_scvi_tools_takes_them(
     tissue: AnnData, quickly: Callable, callbacks: Any

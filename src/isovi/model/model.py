@@ -222,11 +222,11 @@ class DistancePreservingMixin(Told):
             return
         if kwargs.get("train_size") != 1:  # else there is no validation to stop by
             kwargs = {**self.training_defaults, **kwargs}
-        shared, callbacks = is_distributed(kwargs), self._callbacks(kwargs)
+        shared = is_distributed(kwargs)
+        callbacks = self._callbacks(kwargs, shared)
         if shared:
             kwargs = stop_together(kwargs, any(isinstance(one, BestEpoch) for one in callbacks))
             log_in_memory(kwargs)
-            callbacks = [Processes(self.module.objective), *callbacks]
         trained = len(self.history_["elbo_train"]) if self.is_trained_ else 0
         try:
             self._speed_up()
@@ -285,14 +285,21 @@ class DistancePreservingMixin(Told):
             )
         return given
 
-    def _callbacks(self, kwargs: dict[str, Any]) -> list[Callback]:
+    def _callbacks(self, kwargs: dict[str, Any], shared: bool = False) -> list[Callback]:
+        """The callbacks of a training, in the order in which Lightning runs each of their hooks.
+
+        At the end the best epoch is restored first, then shared by all processes, then judged. After each
+        step the processes average their state before dual ascent reads it.
+        """
         callbacks: list[Callback] = [FusedAdam()]
         objective = self.module.objective
-        if objective is not None:
-            callbacks += [DualAscent(objective), CollapseWatch(objective)]
         if kwargs.get("early_stopping", self._stops_early_by_default()):
             monitor = kwargs.get("early_stopping_monitor", "elbo_validation")
             callbacks.append(BestEpoch(monitor, kwargs.get("early_stopping_mode", "min")))
+        if shared:
+            callbacks.append(Processes(objective))
+        if objective is not None:
+            callbacks += [DualAscent(objective), CollapseWatch(objective)]
         return callbacks
 
     def _stops_early_by_default(self) -> bool:
