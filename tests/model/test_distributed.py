@@ -11,10 +11,11 @@ from unittest.mock import Mock
 import lightning.pytorch as pl
 import pytest
 import torch
+from anndata import AnnData
 from lightning.pytorch.strategies import DDPStrategy
 from scvi.train import LoudEarlyStopping, TrainingPlan
 
-from isovi import Constraint
+from isovi import Constraint, IsoSCVI
 from isovi.model import distributed
 from isovi.model.distributed import (
     STRATEGY,
@@ -127,6 +128,26 @@ def test_a_term_counts_only_where_all_processes_have_one() -> None:
     alone = (*batch[:4], torch.arange(6), *batch[5:])
     assert objective(*alone) is None
     assert asked == [True, False], "every process asks, whatever it has"
+
+
+def test_the_restored_epoch_is_what_the_processes_share_at_the_end(tissue: AnnData) -> None:
+    """Each process keeps its own buffers, such as the means of batch normalisation, with its best epoch."""
+    IsoSCVI.setup_anndata(tissue)
+    model = IsoSCVI(tissue, n_hidden=8, n_latent=3)
+    callbacks = model._callbacks({"early_stopping": True}, shared=True)
+    plan = TrainingPlan(model.module)
+    trainer = Mock(spec=pl.Trainer)
+    trainer.callback_metrics, trainer.current_epoch = {"elbo_validation": torch.tensor(1.0)}, 0
+    trainer.strategy.broadcast = lambda mine: torch.full_like(mine, 7)  # the first process has other buffers
+    weight = model.module.z_encoder.mean_encoder.weight
+    best = weight.detach().clone()
+    for callback in callbacks:
+        callback.on_validation_end(trainer, plan)
+    weight.data.fill_(0.0)
+    for callback in callbacks:
+        callback.on_train_end(trainer, plan)
+    assert torch.equal(weight, best)
+    assert all(bool((buffer == 7).all()) for buffer in plan.buffers())
 
 
 # ------------------------------------------------------------------ two processes

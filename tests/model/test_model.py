@@ -264,6 +264,21 @@ def test_every_distance_and_scale_trains(
     assert model.distance_scale > 0
 
 
+def test_a_training_reads_no_number_off_the_graph(
+    tissue: AnnData, quickly: Callable, recwarn: pytest.WarningsRecorder
+) -> None:
+    """PyTorch warns where a tensor that requires a gradient is turned into a number."""
+    IsoSCVI.setup_anndata(tissue)
+    model = IsoSCVI(tissue, **SMALL)
+    before = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)  # else only the first test to meet it would see it
+    try:
+        quickly(model)
+    finally:
+        torch.set_warn_always(before)
+    assert [str(one.message) for one in recwarn if "requires_grad" in str(one.message)] == []
+
+
 def test_early_stopping_restores_the_best_epoch(tissue: AnnData, quickly: Callable) -> None:
     IsoSCVI.setup_anndata(tissue)
     model, states = IsoSCVI(tissue, **SMALL), []
@@ -277,6 +292,24 @@ def test_early_stopping_restores_the_best_epoch(tissue: AnnData, quickly: Callab
     assert len(elbo) < 80, "it stopped early"
     assert int(elbo.argmin()) < len(elbo) - 1
     assert torch.equal(model.module.z_encoder.mean_encoder.weight, states[int(elbo.argmin())])
+
+
+@pytest.mark.parametrize("early_stopping", [True, False])
+def test_a_collapse_is_judged_in_the_epoch_that_is_kept(
+    tissue: AnnData, quickly: Callable, early_stopping: bool, recwarn: pytest.WarningsRecorder
+) -> None:
+    """The last epoch has lost its spread: a warning belongs to a model that stays there only."""
+    IsoSCVI.setup_anndata(tissue)
+    model = IsoSCVI(tissue, **SMALL)
+
+    class CollapseAtLast(scvi.train._callbacks.Callback):
+        def on_train_end(self, *_: Any) -> None:
+            model.module.objective.running[2] = 0.01
+
+    quickly(model, early_stopping=early_stopping, callbacks=[CollapseAtLast()])
+    collapses = [one for one in recwarn if issubclass(one.category, IsoviWarning)]
+    assert (model.module.objective.running_spread > 0.1) is early_stopping
+    assert len(collapses) == (not early_stopping)
 
 
 @pytest.mark.parametrize("callbacks", [None, []])

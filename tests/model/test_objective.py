@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist
 from isovi import Constraint, InputError, Penalty
 from isovi.data.loading.inclusion import InclusionProbability
 from isovi.data.loading.sampler import PatchBatchSampler
-from isovi.geometry.distortion import profile_scale
+from isovi.geometry.distortion import LATENT_POINTS, LatentDistance, profile_scale
 from isovi.geometry.pairs import PairSet
 from isovi.graph import AllPairs, Neighbors
 from isovi.model.objective import (
@@ -124,6 +124,18 @@ def test_without_a_multiplier_distortion_is_measured_but_not_pressed() -> None:
         )
         assert float(term.loss) == 0
         assert float(term.relative) > 0
+
+
+def test_a_latent_distance_is_one_entry_of_one_mapping(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert get_args(LatentDistance) == tuple(LATENT_POINTS)
+    monkeypatch.setitem(LATENT_POINTS, "first axis", lambda q: q.loc[:, :1])
+    asked, batch = Penalty(1.0), minibatch()
+    object.__setattr__(asked, "distance", "first axis")  # past the type checks of the test run
+    asked.__post_init__()
+    term = measured(objective_of(asked), batch)
+    batch["loc"] = batch["loc"] * torch.tensor([1.0, 0.0, 0.0])
+    expected = measured(objective_of(Penalty(1.0)), batch)
+    assert float(term.relative) == pytest.approx(float(expected.relative), rel=1e-6)
 
 
 # ------------------------------------------------------------------ gradients

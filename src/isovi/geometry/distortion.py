@@ -7,7 +7,8 @@ Notation: d_Z latent distance, d_S tissue distance, G pair weight, λ scale. The
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from isovi._shapes import Latent, PairFloats, PairIndices, Points, Scalar
 
 LatentDistance = Literal["mean", "sample", "wasserstein"]
 
-_FEW = 8  # columns up to which torch's distances on CPU are slow: zeros beside them cost a fifth
+_FEW = 8  # columns below which torch.pdist is slow on a CPU: padding with zeros makes it five times faster
 _TINY = 1e-12  # keeps the gradient of a distance finite where two latents coincide
 
 
@@ -60,21 +61,37 @@ def wasserstein_points(loc: Latent, sd: Latent) -> Points:
     return torch.cat([loc, sd], dim=-1)
 
 
+class Posterior(NamedTuple):
+    """Mean, standard deviation and a sample of each cell's posterior, each of shape ``(cell, latent)``."""
+
+    loc: Latent
+    sd: Latent
+    sample: Latent
+
+
+LATENT_POINTS: dict[LatentDistance, Callable[[Posterior], Points]] = {
+    "mean": lambda q: q.loc,
+    "sample": lambda q: q.sample,
+    "wasserstein": lambda q: wasserstein_points(q.loc, q.sd),
+}
+"""Each latent distance, as the points between which it is the Euclidean distance."""
+
+
 def weighted_median(values: PairFloats, weights: PairFloats) -> Scalar:
     """Smallest value at which the cumulated weight reaches one half (a minimiser of ``Σ w |v - m|``).
 
-    Values without weight take no part, not even those that are not numbers.
+    Values of zero weight are ignored, NaN included.
     """
     if values.device.type == "cpu":
-        return values[_place_of_median(values.detach().numpy(), weights.detach().numpy())]
+        return values[_index_of_median(values.detach().numpy(), weights.detach().numpy())]
     order = torch.argsort(values)
     cumulated = torch.cumsum(weights[order].double(), 0)
     middle = torch.searchsorted(cumulated, cumulated[-1:] / 2)[0]
     return values[order[middle.clamp(max=len(values) - 1)]]
 
 
-def _place_of_median(values: NDArray, weights: NDArray) -> int:
-    """Which value it is; on CPU numpy sorts five times faster."""
+def _index_of_median(values: NDArray, weights: NDArray) -> int:
+    """Index of the weighted median; on a CPU NumPy sorts five times faster than PyTorch."""
     order = np.argsort(values)
     cumulated = np.cumsum(weights[order], dtype=np.float64)
     middle = int(np.searchsorted(cumulated, cumulated[-1] / 2))
@@ -96,8 +113,8 @@ def profile_scale(
 
     Returns
     -------
-    λ, latent length per coordinate unit. Not a number if no pair has a length; infinite or zero if
-    most of the weight is on pairs at one place in the tissue or in the latent.
+    λ, latent length per coordinate unit. NaN if no pair has a length; infinite or zero if most of the
+    weight is on pairs whose cells coincide in the tissue or in the latent space.
     """
     ratio, mass = (tissue / latent, weight * latent) if relative else (latent / tissue, weight * tissue)
     if not float(mass.sum()) > 0:
@@ -119,8 +136,8 @@ def relative_distortion(
 ) -> Scalar:
     """``Σ G |d_Z - λ d_S| / Σ G λ d_S``: the mean error of a distance as a share of the distance.
 
-    Unchanged when the latent, the tissue or the weights are multiplied by a constant (with λ moved
-    along). ``scale`` is λ, one number or one per pair.
+    Unchanged when the latent, the tissue or the weights are multiplied by a constant and λ is rescaled
+    accordingly. ``scale`` is λ, one number or one per pair.
     """
     expected = scale * tissue
     return (weight * (latent - expected).abs()).sum() / (weight * expected).sum()

@@ -152,8 +152,8 @@ class DistancePreservingMixin(Told):
         section_key
             Key in ``adata.obs`` of the tissue section; pairs are formed within sections only.
         check_counts
-            Look at every count when a model is made. Set it to ``False`` only for data that was checked before: anything but
-            finite whole numbers, at least one of them positive in each cell, then spoils the fit unseen.
+            Whether models look at every count when they are made. Set it to ``False`` only for data that was
+            checked before: what is not a finite whole number then spoils the fit unseen.
         **kwargs
             All that the backbone's ``setup_anndata`` takes.
 
@@ -265,13 +265,13 @@ class DistancePreservingMixin(Told):
             return
         if has_data and kwargs.get("train_size") != 1:  # else there may be no validation to stop by
             kwargs = {**self.training_defaults, **kwargs}
-        shared, callbacks = is_distributed(kwargs), self._callbacks(objective, kwargs)
+        shared = is_distributed(kwargs)
+        callbacks = self._callbacks(objective, kwargs, shared)
         if not has_data:
             callbacks = [self._on_datamodule(objective, thinning), *callbacks]
         if shared:
             kwargs = stop_together(kwargs, any(isinstance(one, BestEpoch) for one in callbacks))
             log_in_memory(kwargs)
-            callbacks = [Processes(objective), *callbacks]
         trained = n_epochs(self.history_) if self.is_trained_ else 0
         try:
             self._speed_up()
@@ -355,15 +355,24 @@ class DistancePreservingMixin(Told):
             objective, self, lambda placed: self._thinning(thinning if placed or thinning != "auto" else None)
         )
 
-    def _callbacks(self, objective: Objective | None, kwargs: dict[str, Any]) -> list[Callback]:
+    def _callbacks(
+        self, objective: Objective | None, kwargs: dict[str, Any], shared: bool = False
+    ) -> list[Callback]:
+        """The callbacks of a training, in the order in which Lightning runs each of their hooks.
+
+        At the end the best epoch is restored first, then shared by all processes, then judged. After each
+        step the processes average their state before dual ascent reads it.
+        """
         callbacks: list[Callback] = [FusedAdam()]
-        if objective is not None:
-            if getattr(self, "adata", None) is not None:
-                callbacks.append(PairBinding(self._bound_weights, objective))
-            callbacks += [DualAscent(objective), CollapseWatch(objective)]
+        if objective is not None and getattr(self, "adata", None) is not None:
+            callbacks.append(PairBinding(self._bound_weights, objective))
         if kwargs.get("early_stopping", self._stops_early_by_default()):
             monitor = kwargs.get("early_stopping_monitor", "elbo_validation")
             callbacks.append(BestEpoch(monitor, kwargs.get("early_stopping_mode", "min")))
+        if shared:
+            callbacks.append(Processes(objective))
+        if objective is not None:
+            callbacks += [DualAscent(objective), CollapseWatch(objective)]
         return callbacks
 
     def _stops_early_by_default(self) -> bool:

@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
 
-from isovi._shapes import CellIndices, Coordinates, Latent, PairFloats, Points, SectionFloats
+from isovi._shapes import CellIndices, Coordinates, Latent, PairFloats, SectionFloats
 from isovi.data.loading.inclusion import InclusionProbability
 from isovi.errors import InputError
 from isovi.geometry.distortion import (
+    LATENT_POINTS,
     LatentDistance,
+    Posterior,
     all_distances,
     profile_scale,
     raw_distortion,
     relative_distortion,
-    wasserstein_points,
 )
 from isovi.geometry.pairs import PairSet
 from isovi.graph import PairWeights
@@ -60,7 +61,7 @@ class Distortion:
     per_section: bool = False
 
     def __post_init__(self) -> None:
-        _one_of("distance", self.distance, ("mean", "sample", "wasserstein"))
+        _one_of("distance", self.distance, LATENT_POINTS)
         _one_of("scale", self.scale, ("profiled", "learned"))
 
 
@@ -229,10 +230,10 @@ class Objective(nn.Module):
         backbone_loss: torch.Tensor,
     ) -> DistortionTerm | None:
         pairs, kept, share = self._pairs(coordinates, section, cells)
-        latent = all_distances(self._points(loc, sd, sample))[kept]
+        latent = all_distances(LATENT_POINTS[self.distortion.distance](Posterior(loc, sd, sample)))[kept]
         scale = self._scale(latent, pairs, section)
         relative = relative_distortion(latent, pairs.length, pairs.weight, scale)
-        if not math.isfinite(float(relative)):  # no pairs, or all latents at one point before λ is known
+        if not math.isfinite(float(relative.detach())):  # no pairs, or a latent at one point and no λ yet
             return None
         if self.training:
             self._remember(relative.detach(), backbone_loss, self._spread(loc, sd))
@@ -258,11 +259,6 @@ class Objective(nn.Module):
             correction, share = self.inclusion.correction(source, target, cells)
             weight = weight * correction
         return PairSet(source, target, length, weight), kept, share
-
-    def _points(self, loc: Latent, sd: Latent, sample: Latent) -> Points:
-        if self.distortion.distance == "wasserstein":
-            return wasserstein_points(loc, sd)
-        return loc if self.distortion.distance == "mean" else sample
 
     def _scale(self, latent: PairFloats, pairs: PairSet, section: CellIndices) -> torch.Tensor:
         """λ, one number or one per pair; the state follows it while training."""
@@ -423,7 +419,7 @@ def _all_pairs(n: int, device: torch.device) -> torch.Tensor:
     return torch.triu_indices(n, n, 1, device=device)
 
 
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+def _one_of(name: str, value: str, choices: Collection[str]) -> None:
     if value not in choices:
         raise InputError(
             f"{name}={value!r} was asked for.",
