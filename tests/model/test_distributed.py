@@ -134,7 +134,7 @@ def test_the_restored_epoch_is_what_the_processes_share_at_the_end(tissue: AnnDa
     """Each process keeps its own buffers, such as the means of batch normalisation, with its best epoch."""
     IsoSCVI.setup_anndata(tissue)
     model = IsoSCVI(tissue, n_hidden=8, n_latent=3)
-    callbacks = model._callbacks({"early_stopping": True}, shared=True)
+    callbacks = model._callbacks(model.module.objective, {"early_stopping": True}, shared=True)
     plan = TrainingPlan(model.module)
     trainer = Mock(spec=pl.Trainer)
     trainer.callback_metrics, trainer.current_epoch = {"elbo_validation": torch.tensor(1.0)}, 0
