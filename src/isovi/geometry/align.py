@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from isovi._repr import Told
+from isovi._repr import ReprMixin
 from isovi.errors import InputError
 
 
 @dataclass(frozen=True, repr=False)
-class Similarity(Told):
+class Similarity(ReprMixin):
     """A similarity transformation, ``scale * points @ rotation + offset``.
 
     Attributes

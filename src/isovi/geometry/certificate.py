@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import beta
 
-from isovi._repr import Rows, Told
+from isovi._repr import ReprMixin, Rows
 from isovi._shapes import CellBoolArray, PairFloatArray, PairIndexArray
 from isovi.errors import InputError
 from isovi.geometry.profile import EPSILONS, SHOWN, DistortionProfile, ProfilePoint, distortion_profile
@@ -26,7 +26,7 @@ CERTIFIED_EPSILON = 0.1
 
 
 @dataclass(frozen=True, repr=False)
-class CurveCertificate(Told):
+class CurveCertificate(ReprMixin):
     """With confidence 1 - δ, for all ε at once: L(ε + 2η) is no more than the measured L(ε).
 
     By the inequality of Dvoretzky, Kiefer and Wolfowitz with Massart's (1990) constant the empirical
@@ -73,7 +73,7 @@ class CurveCertificate(Told):
 
 
 @dataclass(frozen=True, repr=False)
-class PointCertificate(Told):
+class PointCertificate(ReprMixin):
     """With confidence 1 - δ, for one ε: at most a share ε of pairs breaks λ d_S <= d_Z <= L λ d_S.
 
     The middle of the interval of log ratios is chosen on one half of the pairs. Intervals around it are

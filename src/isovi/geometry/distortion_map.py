@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy.spatial.distance import cdist
 
-from isovi._repr import Told
+from isovi._repr import ReprMixin
 from isovi._shapes import CellFloatArray, CellIndexArray, CoordinateArray, LatentArray
 from isovi.geometry.distortion import profile_scale
 from isovi.geometry.pairs import sample_pairs
@@ -21,7 +21,7 @@ _CHUNK = 4096  # spots whose distances to all partners are held at once
 
 
 @dataclass(frozen=True, repr=False)
-class DistortionMap(Told):
+class DistortionMap(ReprMixin):
     """How well the distances of each spot to the rest of its section are kept.
 
     Attributes

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isovi._repr import Rows, Told
+from isovi._repr import ReprMixin, Rows
 from isovi._shapes import PairFloatArray
 from isovi.errors import InputError
 
@@ -48,7 +48,7 @@ class ProfilePoint:
 
 
 @dataclass(frozen=True, repr=False)
-class DistortionProfile(Told):
+class DistortionProfile(ReprMixin):
     """L(ε) of a set of weighted pairs, exact for every ε.
 
     Attributes
@@ -113,7 +113,7 @@ class DistortionProfile(Told):
 
 
 @dataclass(frozen=True, repr=False)
-class RangeProfile(Told):
+class RangeProfile(ReprMixin):
     """The profile of pairs at one range of tissue distance.
 
     Attributes

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial import cKDTree
 
-from isovi._repr import Rows, Told
+from isovi._repr import ReprMixin, Rows
 from isovi._shapes import CellFloatArray, CellIndexArray, CoordinateArray, LatentArray
 from isovi.errors import InputError
 
@@ -26,7 +26,7 @@ _ROUNDING = 1e-10  # a half axis below this share of the largest is rounding, an
 
 
 @dataclass(frozen=True, repr=False)
-class TissotEllipses(Told):
+class TissotEllipses(ReprMixin):
     """Linear map from tissue to latent near each spot, and the ellipse (in 3-D: ellipsoid) it describes.
 
     Everything is not-a-number at spots without a map, see :func:`local_linear_maps`.

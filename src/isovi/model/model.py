@@ -18,7 +18,7 @@ from rich.text import Text
 from scvi.dataloaders import DataSplitter
 from scvi.model import SCVI
 
-from isovi._repr import Rows, Told
+from isovi._repr import ReprMixin, Rows
 from isovi.data import check
 from isovi.data.fields import COORDINATES, MINIFIED, SECTION, spatial_fields, tissue_of
 from isovi.data.loading.disk import DiskLoader, DiskSplitter, counts_on_disk
@@ -50,7 +50,7 @@ THINNING = (0.3, 1.0)
 SCALE_PAIRS = 200_000  # pairs over which λ is fitted after training
 
 
-class DistancePreservingMixin(Told):
+class DistancePreservingMixin(ReprMixin):
     """What :func:`~isovi.preserve_distances` adds to a scvi-tools model class.
 
     Parameters

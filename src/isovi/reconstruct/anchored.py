@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
-from isovi._repr import Told
+from isovi._repr import ReprMixin
 from isovi._shapes import CoordinateArray, LatentArray
 from isovi.geometry.distortion import profile_scale
 from isovi.geometry.pairs import sample_pairs
@@ -26,7 +26,7 @@ CHUNK = 4_096  # cells placed at once
 
 
 @dataclass(frozen=True, repr=False)
-class Anchors(Told):
+class Anchors(ReprMixin):
     """Cells whose latents and positions are known.
 
     Attributes
@@ -59,7 +59,7 @@ class Anchors(Told):
 
 
 @dataclass(frozen=True, repr=False)
-class Placed(Told):
+class Placed(ReprMixin):
     """Where cells were put.
 
     Attributes

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
-from isovi._repr import Told
+from isovi._repr import ReprMixin
 from isovi.errors import InputError
 from isovi.geometry.pairs import sample_pairs
 
@@ -28,7 +28,7 @@ STEPS = 60
 
 
 @dataclass(frozen=True, repr=False)
-class Configuration(Told):
+class Configuration(ReprMixin):
     """Cells in a frame of their own.
 
     Attributes

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from isovi._repr import Told
+from isovi._repr import ReprMixin
 from isovi._shapes import CoordinateArray, LatentArray
 from isovi.geometry.conformal import conformal_quantile, novelty_limit
 from isovi.reconstruct.anchored import Anchors, among_neighbors, neighbor_distance, trilaterate
@@ -21,7 +21,7 @@ STRANGE = 0.01  # share of cells like the reference that are called unlike it
 
 
 @dataclass(frozen=True, repr=False)
-class Regions(Told):
+class Regions(ReprMixin):
     """Where cells are, and how far from there they may be.
 
     Attributes
