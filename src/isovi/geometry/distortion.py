@@ -1,8 +1,8 @@
-"""How far latent distances are from being a multiple of tissue distances, differentiably.
+"""Differentiable distortion: the deviation of latent distances from a multiple of tissue distances.
 
 Notation: d_Z latent distance, d_S tissue distance, G pair weight, λ scale. The raw distortion
 ``mean G |d_Z - λ d_S|`` is the loss of Zhou & Du (2024, arXiv:2408.00911); the relative distortion
-``Σ G |d_Z - λ d_S| / Σ G λ d_S`` does not change when the latent is rescaled.
+``Σ G |d_Z - λ d_S| / Σ G λ d_S`` does not change when the latent space is rescaled.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from isovi._shapes import Latent, PairFloats, PairIndices, Points, Scalar
 
 LatentDistance = Literal["mean", "sample", "wasserstein"]
 
-_FEW = 8  # columns up to which torch's distances on CPU are slow: zeros beside them cost a fifth
-_TINY = 1e-12  # keeps the gradient of a distance finite where two latents coincide
+_FEW = 8  # with fewer columns torch's CPU distances are slow; padding with zeros takes a fifth of the time
+_TINY = 1e-12  # keeps the gradient of a distance finite if two latent representations coincide
 
 
 def euclidean(points: Points, source: PairIndices, target: PairIndices) -> PairFloats:
@@ -61,9 +61,9 @@ def wasserstein_points(loc: Latent, sd: Latent) -> Points:
 
 
 def weighted_median(values: PairFloats, weights: PairFloats) -> Scalar:
-    """Smallest value at which the cumulated weight reaches one half (a minimiser of ``Σ w |v - m|``).
+    """Smallest value at which the cumulative weight reaches one half (a minimiser of ``Σ w |v - m|``).
 
-    Values without weight take no part, not even those that are not numbers.
+    Values of weight zero are ignored, even if they are NaN.
     """
     if values.device.type == "cpu":
         return values[_place_of_median(values.detach().numpy(), weights.detach().numpy())]
@@ -74,7 +74,7 @@ def weighted_median(values: PairFloats, weights: PairFloats) -> Scalar:
 
 
 def _place_of_median(values: NDArray, weights: NDArray) -> int:
-    """Which value it is; on CPU numpy sorts five times faster."""
+    """Index of the weighted median; on CPU numpy sorts five times faster than torch."""
     order = np.argsort(values)
     cumulated = np.cumsum(weights[order], dtype=np.float64)
     middle = int(np.searchsorted(cumulated, cumulated[-1] / 2))
@@ -84,20 +84,20 @@ def _place_of_median(values: NDArray, weights: NDArray) -> int:
 def profile_scale(
     latent: PairFloats, tissue: PairFloats, weight: PairFloats, *, relative: bool = True
 ) -> Scalar:
-    """Scale λ that minimises the distortion of given distances, in closed form.
+    """Scale λ that minimises the distortion of the given distances, in closed form.
 
     Parameters
     ----------
     latent, tissue, weight
         d_Z, d_S and G of each pair.
     relative
-        Minimise the relative distortion: 1/λ is the median of d_S / d_Z with weights G d_Z.
-        Otherwise the raw one: λ is the median of d_Z / d_S with weights G d_S.
+        Whether to minimise the relative distortion: 1/λ is the median of d_S / d_Z with weights G d_Z.
+        Otherwise the raw distortion: λ is the median of d_Z / d_S with weights G d_S.
 
     Returns
     -------
-    λ, latent length per coordinate unit. Not a number if no pair has a length; infinite or zero if
-    most of the weight is on pairs at one place in the tissue or in the latent.
+    λ, latent length per coordinate unit. NaN if no pair has a positive length; infinite or zero if most of
+    the weight is on pairs that coincide in the tissue or in the latent space.
     """
     ratio, mass = (tissue / latent, weight * latent) if relative else (latent / tissue, weight * tissue)
     if not float(mass.sum()) > 0:
@@ -119,8 +119,8 @@ def relative_distortion(
 ) -> Scalar:
     """``Σ G |d_Z - λ d_S| / Σ G λ d_S``: the mean error of a distance as a share of the distance.
 
-    Unchanged when the latent, the tissue or the weights are multiplied by a constant (with λ moved
-    along). ``scale`` is λ, one number or one per pair.
+    It does not change if the latent space, the tissue or the weights are multiplied by a constant (with λ
+    scaled accordingly). ``scale`` is λ, one number or one per pair.
     """
     expected = scale * tissue
     return (weight * (latent - expected).abs()).sum() / (weight * expected).sum()
