@@ -295,5 +295,5 @@ def test_bad_arguments_are_named(arguments: dict, words: list[str]) -> None:
 
 
 def test_half_a_spot_is_refused() -> None:
-    with pytest.raises(InputError, match=r"n_obs is 10\.5\. It must be a whole number"):
+    with pytest.raises(InputError, match=r"n_obs is 10\.5\. It must be an integer"):
         _check_whole("n_obs", 10.5, 10)
