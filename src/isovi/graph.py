@@ -1,7 +1,7 @@
-"""Pair weights G over the spots of a tissue: one small class per kind.
+"""Pair weights G over the spots of a tissue: one small class per kind of pairs.
 
-A kind is a frozen description (``Neighbors(6)``); :meth:`PairKind.fit` binds it to a tissue. Kinds are
-joined with ``|``, which takes the larger weight of each pair. Pairs never cross sections.
+A kind is a frozen description (``Neighbors(6)``); :meth:`PairKind.fit` computes its weights for a tissue.
+Kinds are joined with ``|``, which takes the larger weight of each pair. Pairs never cross sections.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from isovi.geometry.pairs import sample_pairs
 
 @dataclass(frozen=True)
 class Tissue:
-    """Where the spots lie, and whatever else a kind of pairs may ask for.
+    """Coordinates of the spots, and other data that a kind of pairs may need.
 
     Attributes
     ----------
     coordinates
-        Positions in coordinate units, shape ``(cell, axis)``; rows of not-a-number are unplaced.
+        Positions in coordinate units, shape ``(cell, axis)``; NaN for spots without a position.
     section
         Section code of each spot, shape ``(cell,)``.
     columns
@@ -53,31 +53,31 @@ class PairWeights(ABC):
         """Weights of the given pairs of spots of the tissue."""
 
     def among(self, cells: CellIndices, source: PairIndices, target: PairIndices) -> PairFloats:
-        """Weights of pairs of a minibatch.
+        """Weights of pairs within a minibatch.
 
         Parameters
         ----------
         cells
-            The minibatch's spots of the tissue.
+            Indices in the tissue of the minibatch's spots.
         source, target
-            Places in the minibatch of each pair, both of one section.
+            Indices in the minibatch of the two spots of each pair, both of one section.
         """
         return self(cells[source], cells[target])
 
     @abstractmethod
     def draw(self, n_pairs: int, rng: np.random.Generator) -> tuple[PairIndices, PairIndices, PairFloats]:
-        """About ``n_pairs`` pairs whose weights add up, on average, to any sum over all pairs.
+        """Draw about ``n_pairs`` pairs whose weighted sums are unbiased estimates of sums over all pairs.
 
         Returns
         -------
         source, target, weight
-            Spots of each pair, and G divided by the chance of its being drawn.
+            Spots of each pair, and G divided by the probability that the pair is drawn.
         """
 
 
 @dataclass(frozen=True)
 class SameCode(PairWeights):
-    """Weight one where two spots carry the same code."""
+    """Weight one if two spots have the same code."""
 
     codes: torch.Tensor
 
@@ -98,20 +98,20 @@ class SameSection(SameCode):
     """Weight one for every pair of a section."""
 
     def among(self, cells: CellIndices, source: PairIndices, target: PairIndices) -> PairFloats:
-        del target  # every pair counts alike
+        del target  # all pairs have the same weight
         return torch.ones(len(source), device=cells.device)
 
 
 @dataclass(frozen=True)
 class Stored(PairWeights):
-    """Weights looked up in a sparse symmetric matrix."""
+    """Weights stored in a sparse symmetric matrix."""
 
     matrix: sp.csr_matrix
 
     def __call__(self, source: PairIndices, target: PairIndices) -> PairFloats:
-        if not len(source):  # scipy returns no array then
+        if not len(source):  # scipy returns no array in this case
             return torch.empty(0, device=source.device)
-        rows, columns = (end.cpu().numpy().copy() for end in (source, target))  # scipy wants to own them
+        rows, columns = (end.cpu().numpy().copy() for end in (source, target))  # scipy needs its own copies
         found = self.matrix[rows, columns]
         return torch.as_tensor(np.asarray(found).ravel(), dtype=torch.float32, device=source.device)
 
@@ -150,8 +150,8 @@ class PairKind(ABC):
     Attributes
     ----------
     local
-        Whether the pairs are few and near, so that a minibatch must be made of patches of tissue
-        for them to meet.
+        Whether the pairs are few and near, so that minibatches must consist of patches of tissue to
+        contain them.
     obs_keys, obsp_keys
         Names of the AnnData entries that :meth:`fit` needs.
     """
@@ -160,17 +160,17 @@ class PairKind(ABC):
 
     @property
     def obs_keys(self) -> tuple[str, ...]:
-        """Categorical ``obs`` columns this kind reads."""
+        """Categorical ``obs`` columns that this kind reads."""
         return ()
 
     @property
     def obsp_keys(self) -> tuple[str, ...]:
-        """``obsp`` matrices this kind reads."""
+        """``obsp`` matrices that this kind reads."""
         return ()
 
     @abstractmethod
     def fit(self, tissue: Tissue) -> PairWeights:
-        """Bind the kind to a tissue."""
+        """Compute the weights for a tissue."""
 
     def __or__(self, other: PairKind) -> PairKind:
         return Union(self, other)
@@ -178,7 +178,7 @@ class PairKind(ABC):
 
 @dataclass(frozen=True)
 class AllPairs(PairKind):
-    """Every pair of a section, with weight one (the paper's G of ones)."""
+    """All pairs of a section, with weight one (G of ones in the paper)."""
 
     local: ClassVar[bool] = False
 
@@ -204,7 +204,7 @@ class SameDomain(PairKind):
 
 
 class SparseKind(PairKind):
-    """A kind that stores its pairs, made section by section from coordinates."""
+    """A kind that stores its pairs, computed from the coordinates of each section."""
 
     def fit(self, tissue: Tissue) -> PairWeights:
         n = len(tissue.section)
@@ -222,12 +222,12 @@ class SparseKind(PairKind):
 
 @dataclass(frozen=True)
 class Neighbors(SparseKind):
-    """The ``k`` nearest neighbours of each spot, joined both ways, with weight one."""
+    """The ``k`` nearest neighbours of each spot, in either direction, with weight one."""
 
     k: int = 6
 
     def __post_init__(self) -> None:
-        _require(self.k >= 1, f"Neighbors(k={self.k}) was asked for.", "k must be at least 1.")
+        _require(self.k >= 1, f"Neighbors(k={self.k}) is not valid.", "k must be at least 1.")
 
     def section_weights(self, coordinates: CoordinateArray) -> sp.spmatrix:
         k = min(self.k, len(coordinates) - 1)
@@ -239,14 +239,14 @@ class Neighbors(SparseKind):
 
 @dataclass(frozen=True)
 class Radius(SparseKind):
-    """Pairs no further apart than ``radius`` coordinate units, with weight one."""
+    """Pairs at most ``radius`` coordinate units apart, with weight one."""
 
     radius: float
 
     def __post_init__(self) -> None:
         _require(
             0 < self.radius < np.inf,
-            f"Radius({self.radius}) was asked for.",
+            f"Radius({self.radius}) is not valid.",
             "The radius must be positive and finite.",
         )
 
@@ -277,7 +277,7 @@ class Delaunay(SparseKind):
 
 @dataclass(frozen=True)
 class Gaussian(SparseKind):
-    """Kernel weights exp(-d_S² / 2 h²), dropped beyond three bandwidths (where they are below 0.012).
+    """Kernel weights exp(-d_S² / 2 h²), truncated at three bandwidths (where they are below 0.012).
 
     Parameters
     ----------
@@ -290,7 +290,7 @@ class Gaussian(SparseKind):
     def __post_init__(self) -> None:
         _require(
             0 < self.bandwidth < np.inf,
-            f"Gaussian(bandwidth={self.bandwidth}) was asked for.",
+            f"Gaussian(bandwidth={self.bandwidth}) is not valid.",
             "The bandwidth must be positive and finite.",
         )
 
@@ -303,7 +303,7 @@ class Gaussian(SparseKind):
 
 @dataclass(frozen=True)
 class Obsp(PairKind):
-    """Weights of the sparse matrix ``obsp[key]``, made symmetric; pairs across sections are dropped.
+    """Weights from the sparse matrix ``obsp[key]``, symmetrised; pairs across sections are dropped.
 
     Raises
     ------
@@ -322,9 +322,9 @@ class Obsp(PairKind):
         wrong = ~(np.isfinite(matrix.data) & (matrix.data >= 0))
         if wrong.any():
             raise InputError(
-                f"obsp[{self.key!r}] holds {matrix.data[wrong][0]:g}.",
-                "Pair weights must be finite and not negative.",
-                "Name a matrix of weights, such as connectivities.",
+                f"obsp[{self.key!r}] contains {matrix.data[wrong][0]:g}.",
+                "Pair weights must be finite and non-negative.",
+                "Use a matrix of weights, such as connectivities.",
             )
         within = tissue.section[matrix.row] == tissue.section[matrix.col]
         kept = (matrix.data[within], (matrix.row[within], matrix.col[within]))
@@ -333,7 +333,7 @@ class Obsp(PairKind):
 
 @dataclass(frozen=True)
 class Union(PairKind):
-    """Pairs of either kind, with the larger weight."""
+    """Pairs of either kind, with the larger of the two weights."""
 
     first: PairKind
     second: PairKind
@@ -355,17 +355,17 @@ class Union(PairKind):
 
 
 def nearest(coordinates: CoordinateArray, k: int) -> np.ndarray:
-    """Rows of the ``k`` nearest spots of each spot, in general itself and then others.
+    """Row indices of the ``k`` nearest spots of each spot, usually beginning with the spot itself.
 
-    Spots are looked up in the order of the tree's leaves, so that what one needs is in the cache already: at
-    a million spots this is four times faster.
+    Spots are queried in the order of the tree's leaves, which makes good use of the cache: with a million
+    spots this is four times faster.
 
     Parameters
     ----------
     coordinates
         Shape ``(cell, axis)``; finite.
     k
-        No more than there are spots.
+        Number of spots to return, at most the number of spots.
 
     Returns
     -------
@@ -378,7 +378,7 @@ def nearest(coordinates: CoordinateArray, k: int) -> np.ndarray:
 
 
 def parse_pairs(text: str) -> PairKind:
-    """Read a kind of pairs as the command line writes it.
+    """Parse a kind of pairs from text, as used on the command line.
 
     Parameters
     ----------
@@ -389,7 +389,7 @@ def parse_pairs(text: str) -> PairKind:
     Raises
     ------
     InputError
-        If the text names no such kind.
+        If the text is not a valid kind of pairs.
 
     Examples
     --------
@@ -421,9 +421,9 @@ def _parse_one(text: str) -> PairKind:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"Pairs {text!r} were asked for.",
+            f"{text!r} is not a kind of pairs.",
             f"The kinds are {', '.join(_KINDS)}.",
-            "Write for example all, knn:6, radius:2.5, delaunay, gaussian:2, domain:KEY, obsp:KEY "
+            "Use for example all, knn:6, radius:2.5, delaunay, gaussian:2, domain:KEY, obsp:KEY "
             "or all+knn:6.",
         ) from error
 
@@ -454,4 +454,4 @@ def _symmetric(matrix: sp.csr_matrix) -> sp.csr_matrix:
 
 def _require(met: bool, received: str, rule: str) -> None:
     if not met:
-        raise InputError(received, rule, "Give another value.")
+        raise InputError(received, rule, "Use another value.")
