@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 import isovi
 from isovi import Constraint, IsoSCVI, IsoVAE
-from isovi._repr import Told, as_html, told
+from isovi._repr import ReprMixin, as_html, short_repr
 from isovi.geometry.align import similarity
 from isovi.geometry.certificate import certify_curve, certify_point
 from isovi.geometry.distortion_map import spot_distortion
@@ -37,14 +37,14 @@ class Text(HTMLParser):
         self.feed(html)
         self.close()
 
-    def handle_starttag(self, tag: str, attrs: Any) -> None:  # noqa: ARG002  # as its base has it
+    def handle_starttag(self, tag: str, attrs: Any) -> None:  # noqa: ARG002  # signature of the base class
         self.tags.append(tag)
 
     def handle_data(self, data: str) -> None:
         self.words.append(data)
 
 
-def records() -> list[Told]:
+def records() -> list[ReprMixin]:
     rng = np.random.default_rng(0)
     n = 2_000
     positions, latent = rng.random((n, 2)) * 30, rng.random((n, 4))
@@ -69,7 +69,7 @@ def records() -> list[Told]:
 
 
 @pytest.mark.parametrize("record", records(), ids=lambda record: type(record).__name__)
-def test_records_show_themselves_briefly(record: Told) -> None:
+def test_records_show_themselves_briefly(record: ReprMixin) -> None:
     shown = repr(record)
     assert shown.startswith(type(record).__name__)
     assert len(shown) < LONGEST and "array(" not in shown
@@ -84,7 +84,7 @@ def test_what_a_profile_shows_is_what_it_says() -> None:
     assert re.search(rf"L\(0\.1\) +{profile.for_epsilon(0.1).L:.4g}\n", repr(profile))
 
 
-def test_a_certificate_tells_the_tighter_bound_first() -> None:
+def test_a_certificate_shows_the_tighter_bound_first() -> None:
     found = records()[4]
     rows = found.summary()
     assert rows["L(0.1) at most"] == found.point.L
@@ -98,17 +98,17 @@ def test_nothing_is_read_as_markup(name: str, value: str) -> None:
 
 
 @given(hnp.arrays(np.float64, hnp.array_shapes(max_dims=3, max_side=40)))
-def test_any_array_is_told_in_one_line(values: np.ndarray) -> None:
-    line = told(values)
+def test_any_array_is_shown_in_one_line(values: np.ndarray) -> None:
+    line = short_repr(values)
     assert len(line) < 120 and "\n" not in line
     assert str(values.shape) in line
 
 
 def test_lists_and_mappings_are_cut() -> None:
-    assert told([]) == "none"
-    assert told({"a": 1.23456, "b": 2, "c": 3, "d": 4}) == "a: 1.235, b: 2, c: 3 and 1 more"
-    assert told(np.array(["x", "y", "x"], dtype=object)) == "array of shape (3,): x, y"
-    assert told(np.array([True, False])) == "1 of 2"
+    assert short_repr([]) == "none"
+    assert short_repr({"a": 1.23456, "b": 2, "c": 3, "d": 4}) == "a: 1.235, b: 2, c: 3 and 1 more"
+    assert short_repr(np.array(["x", "y", "x"], dtype=object)) == "array of shape (3,): x, y"
+    assert short_repr(np.array([True, False])) == "1 of 2"
 
 
 def test_records_of_arrays_are_all_shortened() -> None:
@@ -118,11 +118,11 @@ def test_records_of_arrays_are_all_shortened() -> None:
     assert classes
     for one in classes:
         if any("NDArray" in str(field.type) or "Array" in str(field.type) for field in fields(one)):
-            assert issubclass(one, Told) and one.__repr__ is Told.__repr__
+            assert issubclass(one, ReprMixin) and one.__repr__ is ReprMixin.__repr__
 
 
 @dataclass(frozen=True, repr=False)
-class Pair(Told):
+class Pair(ReprMixin):
     one: float
     other: np.ndarray
 
@@ -139,7 +139,7 @@ def tissue() -> Any:
     return simulate("layers", n_obs=60, n_genes=20, n_sections=2, seed=0)
 
 
-def test_a_model_tells_what_it_is_and_what_it_reached(
+def test_a_model_shows_what_it_is_and_what_it_reached(
     tissue: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     IsoSCVI.setup_anndata(tissue, section_key="section")
@@ -154,7 +154,7 @@ def test_a_model_tells_what_it_is_and_what_it_reached(
     assert model.training_summary_ in shown and model.training_summary_ in Text(model._repr_html_()).words
 
 
-def test_a_plain_backbone_has_no_distances_to_tell(tissue: Any) -> None:
+def test_a_plain_backbone_shows_no_distances(tissue: Any) -> None:
     IsoSCVI.setup_anndata(tissue)
     shown = repr(IsoSCVI(tissue, n_latent=4, distortion=None))
     assert "the plain backbone" in shown and "λ" not in shown

@@ -273,8 +273,8 @@ def test_the_counts_are_never_dense() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"kind": "spiral"}, ['kind is "spiral"', "layers, blobs, ring", "Choose"]),
-        ({"n_obs": 9}, ["n_obs is 9", "at least 10", "Change n_obs"]),
+        ({"kind": "spiral"}, ['kind is "spiral"', "layers, blobs, ring", "Use one"]),
+        ({"n_obs": 9}, ["n_obs is 9", "at least 10", "another value of n_obs"]),
         ({"n_obs": 29, "n_sections": 3}, ["n_obs is 29", "at least 30 (10 for each section)"]),
         ({"n_genes": 1}, ["n_genes is 1", "at least 2"]),
         ({"n_sections": 0}, ["n_sections is 0", "at least 1"]),
@@ -295,5 +295,5 @@ def test_bad_arguments_are_named(arguments: dict, words: list[str]) -> None:
 
 
 def test_half_a_spot_is_refused() -> None:
-    with pytest.raises(InputError, match=r"n_obs is 10\.5\. It must be a whole number"):
+    with pytest.raises(InputError, match=r"n_obs is 10\.5\. It must be an integer"):
         _check_whole("n_obs", 10.5, 10)

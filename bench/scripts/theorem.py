@@ -162,9 +162,9 @@ def bound(table: pd.DataFrame) -> str:
     said = table[x < 1].assign(bound=(1 + x) / (1 - x))
     used = (said.L_weighted - 1) / (said.bound - 1)
     return (
-        f"Of {len(table)} measured points {len(said)} have r < ε, where the bound says anything. It holds at "
-        f"{int((said.L_weighted <= said.bound + 1e-9).sum())} of them; of the room it leaves above 1 the "
-        f"measured constant uses {used.median():.0%} in the median, {used.max():.0%} at most."
+        f"Of {len(table)} measured points {len(said)} have r < ε, where the bound is not empty. It holds at "
+        f"{int((said.L_weighted <= said.bound + 1e-9).sum())} of them; the measured constant uses "
+        f"{used.median():.0%} of the bound's margin above 1 in the median, {used.max():.0%} at most."
     )
 
 

@@ -21,6 +21,6 @@ def nmf(task: Task, n_latent: int = 10) -> Fitted:
 
 
 def log_normalised(adata: AnnData) -> Any:
-    """What is factorised; the task's own data stays as it is."""
+    """Log-normalised counts; the task's data is not changed."""
     scaled = sc.pp.normalize_total(adata, target_sum=1e4, inplace=False)["X"]
     return sc.pp.log1p(scaled, copy=True)

@@ -1,4 +1,4 @@
-"""How models and records show themselves: a few lines of text, and in notebooks a small table."""
+"""Short representations of models and records: a few lines of text, and a small table in notebooks."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import numpy as np
 
 Rows = Mapping[str, Any]
 
-_NAMED = 3  # entries of a list that are told by name
+_NAMED = 3  # entries of a list that are shown by name
 
 
-class Told:
-    """Base of what tells a summary of itself instead of all that it holds.
+class ReprMixin:
+    """Mixin with a short ``repr`` and HTML table instead of the full contents.
 
-    A subclass that is a dataclass is made with ``repr=False`` and shows its fields, unless it has its own
-    ``summary``: names and values, which are shortened by :func:`told`.
+    Dataclasses with this mixin need ``repr=False``. They show their fields unless they define their own
+    ``summary``. Values are shortened by :func:`short_repr`.
     """
 
     def summary(self) -> Rows:
-        """What is shown of it, by name."""
+        """Values shown in the representation, by name."""
         if not is_dataclass(self):
             return {}
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -35,42 +35,42 @@ class Told:
 
 
 def as_text(title: str, rows: Rows) -> str:
-    """Lines of names and values under a title."""
+    """Title, and one line per name and value."""
     width = max(map(len, rows), default=0)
-    return "\n".join([title, *(f"  {name:{width}}  {told(value)}" for name, value in rows.items())])
+    return "\n".join([title, *(f"  {name:{width}}  {short_repr(value)}" for name, value in rows.items())])
 
 
 def as_html(title: str, rows: Rows) -> str:
-    """The same as a table; nothing in a name or value is read as markup."""
+    """HTML table of names and values, with markup escaped."""
     cells = "".join(
         f'<tr><th style="text-align:left">{escape(name)}</th>'
-        f'<td style="text-align:left">{escape(told(value))}</td></tr>'
+        f'<td style="text-align:left">{escape(short_repr(value))}</td></tr>'
         for name, value in rows.items()
     )
     return f"<table><caption>{escape(title)}</caption><tbody>{cells}</tbody></table>"
 
 
-def told(value: Any) -> str:
-    """One line for a value, whatever its size.
+def short_repr(value: Any) -> str:
+    """Short one-line representation of a value of any size.
 
     Examples
     --------
-    >>> told(np.linspace(0, 1, 1000).reshape(-1, 2))
+    >>> short_repr(np.linspace(0, 1, 1000).reshape(-1, 2))
     'array of shape (500, 2), 0 to 1'
-    >>> told(["a", "b", "c", "d"])
+    >>> short_repr(["a", "b", "c", "d"])
     'a, b, c and 1 more'
     """
     if isinstance(value, np.ndarray):
         return _array(value)
     if isinstance(value, float | np.floating):
         return f"{value:.4g}"
-    if isinstance(value, Told):
+    if isinstance(value, ReprMixin):
         return type(value).__name__
     if isinstance(value, Mapping):
-        named = [f"{name}: {told(item)}" for name, item in list(value.items())[:_NAMED]]
+        named = [f"{name}: {short_repr(item)}" for name, item in list(value.items())[:_NAMED]]
         return _listed(named, len(value))
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return _listed([told(item) for item in value[:_NAMED]], len(value))
+        return _listed([short_repr(item) for item in value[:_NAMED]], len(value))
     return " ".join(str(value).split())
 
 

@@ -1,19 +1,19 @@
-"""User-facing exceptions: each says what was received, the rule, and the remedy."""
+"""User-facing exceptions. Each states what was received, the rule, and the remedy."""
 
 from __future__ import annotations
 
 
 class IsoviError(Exception):
-    """Base of every error that isoVI raises on purpose.
+    """Base class of the errors that isoVI raises deliberately.
 
     Parameters
     ----------
     received
-        What was found, with the name and value the user will recognise.
+        What was found, with the name and value that the user knows.
     rule
-        What is needed instead.
+        What is required.
     remedy
-        What the user can do about it.
+        How the user can fix it.
     """
 
     def __init__(self, received: str, rule: str, remedy: str) -> None:
@@ -25,12 +25,12 @@ class IsoviError(Exception):
 
 
 class InputError(IsoviError, ValueError):
-    """The data or an argument cannot be used as it is."""
+    """The data or an argument is invalid."""
 
 
 class OutputError(IsoviError, OSError):
-    """A result cannot be written where it was asked for."""
+    """A result cannot be written to the requested location."""
 
 
 class IsoviWarning(UserWarning):
-    """Something worth knowing that does not stop the work."""
+    """A problem that does not stop the computation."""

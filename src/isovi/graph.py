@@ -1,4 +1,4 @@
-"""Pair weights G over the spots of a tissue: one small class per kind.
+"""Pair weights G over the spots of a tissue: one small class per kind of pairs.
 
 A kind is a frozen description (``Neighbors(6)``); :meth:`PairKind.fit` binds it to spots. Kinds are
 joined with ``|``, which takes the larger weight of each pair. Pairs never cross sections.
@@ -36,31 +36,31 @@ class PairWeights(ABC):
         """Weights of the given pairs of spots of the tissue."""
 
     def among(self, cells: CellIndices, source: PairIndices, target: PairIndices) -> PairFloats:
-        """Weights of pairs of a minibatch.
+        """Weights of pairs within a minibatch.
 
         Parameters
         ----------
         cells
-            The minibatch's spots of the tissue.
+            Indices in the tissue of the minibatch's spots.
         source, target
-            Places in the minibatch of each pair, both of one section.
+            Indices in the minibatch of the two spots of each pair, both of one section.
         """
         return self(cells[source], cells[target])
 
     @abstractmethod
     def draw(self, n_pairs: int, rng: np.random.Generator) -> tuple[PairIndices, PairIndices, PairFloats]:
-        """About ``n_pairs`` pairs whose weights add up, on average, to any sum over all pairs.
+        """Draw about ``n_pairs`` pairs whose weighted sums are unbiased estimates of sums over all pairs.
 
         Returns
         -------
         source, target, weight
-            Spots of each pair, and G divided by the chance of its being drawn.
+            Spots of each pair, and G divided by the probability that the pair is drawn.
         """
 
 
 @dataclass(frozen=True)
 class SameCode(PairWeights):
-    """Weight one where two spots carry the same code."""
+    """Weight one if two spots have the same code."""
 
     codes: torch.Tensor
 
@@ -81,20 +81,20 @@ class SameSection(SameCode):
     """Weight one for every pair of a section."""
 
     def among(self, cells: CellIndices, source: PairIndices, target: PairIndices) -> PairFloats:
-        del target  # every pair counts alike
+        del target  # all pairs have the same weight
         return torch.ones(len(source), device=cells.device)
 
 
 @dataclass(frozen=True)
 class Stored(PairWeights):
-    """Weights looked up in a sparse symmetric matrix."""
+    """Weights stored in a sparse symmetric matrix."""
 
     matrix: sp.csr_matrix
 
     def __call__(self, source: PairIndices, target: PairIndices) -> PairFloats:
-        if not len(source):  # scipy returns no array then
+        if not len(source):  # scipy returns no array in this case
             return torch.empty(0, device=source.device)
-        rows, columns = (end.cpu().numpy().copy() for end in (source, target))  # scipy wants to own them
+        rows, columns = (end.cpu().numpy().copy() for end in (source, target))  # scipy needs its own copies
         found = self.matrix[rows, columns]
         return torch.as_tensor(np.asarray(found).ravel(), dtype=torch.float32, device=source.device)
 
@@ -133,8 +133,8 @@ class PairKind(ABC):
     Attributes
     ----------
     local
-        Whether the pairs are few and near, so that a minibatch must be made of patches of tissue
-        for them to meet.
+        Whether the pairs are few and near, so that minibatches must consist of patches of tissue to
+        contain them.
     obs_keys, obsp_keys
         Names of the AnnData entries that :meth:`fit` needs.
     """
@@ -143,12 +143,12 @@ class PairKind(ABC):
 
     @property
     def obs_keys(self) -> tuple[str, ...]:
-        """Categorical ``obs`` columns this kind reads."""
+        """Categorical ``obs`` columns that this kind reads."""
         return ()
 
     @property
     def obsp_keys(self) -> tuple[str, ...]:
-        """``obsp`` matrices this kind reads."""
+        """``obsp`` matrices that this kind reads."""
         return ()
 
     @abstractmethod
@@ -171,7 +171,7 @@ class PairKind(ABC):
 
 @dataclass(frozen=True)
 class AllPairs(PairKind):
-    """Every pair of a section, with weight one (the paper's G of ones)."""
+    """All pairs of a section, with weight one (G of ones in the paper)."""
 
     local: ClassVar[bool] = False
 
@@ -218,12 +218,12 @@ class SparseKind(PairKind):
 
 @dataclass(frozen=True)
 class Neighbors(SparseKind):
-    """The ``k`` nearest neighbours of each spot, joined both ways, with weight one."""
+    """The ``k`` nearest neighbours of each spot, in either direction, with weight one."""
 
     k: int = 6
 
     def __post_init__(self) -> None:
-        _require(self.k >= 1, f"Neighbors(k={self.k}) was asked for.", "k must be at least 1.")
+        _require(self.k >= 1, f"Neighbors(k={self.k}) is not valid.", "k must be at least 1.")
 
     def section_weights(self, coordinates: CoordinateArray) -> sp.spmatrix:
         k = min(self.k, len(coordinates) - 1)
@@ -235,14 +235,14 @@ class Neighbors(SparseKind):
 
 @dataclass(frozen=True)
 class Radius(SparseKind):
-    """Pairs no further apart than ``radius`` coordinate units, with weight one."""
+    """Pairs at most ``radius`` coordinate units apart, with weight one."""
 
     radius: float
 
     def __post_init__(self) -> None:
         _require(
             0 < self.radius < np.inf,
-            f"Radius({self.radius}) was asked for.",
+            f"Radius({self.radius}) is not valid.",
             "The radius must be positive and finite.",
         )
 
@@ -273,7 +273,7 @@ class Delaunay(SparseKind):
 
 @dataclass(frozen=True)
 class Gaussian(SparseKind):
-    """Kernel weights exp(-d_S² / 2 h²), dropped beyond three bandwidths (where they are below 0.012).
+    """Kernel weights exp(-d_S² / 2 h²), truncated at three bandwidths (where they are below 0.012).
 
     Parameters
     ----------
@@ -286,7 +286,7 @@ class Gaussian(SparseKind):
     def __post_init__(self) -> None:
         _require(
             0 < self.bandwidth < np.inf,
-            f"Gaussian(bandwidth={self.bandwidth}) was asked for.",
+            f"Gaussian(bandwidth={self.bandwidth}) is not valid.",
             "The bandwidth must be positive and finite.",
         )
 
@@ -299,7 +299,7 @@ class Gaussian(SparseKind):
 
 @dataclass(frozen=True)
 class Obsp(PairKind):
-    """Weights of the sparse matrix ``obsp[key]``, made symmetric; pairs across sections are dropped.
+    """Weights from the sparse matrix ``obsp[key]``, symmetrised; pairs across sections are dropped.
 
     Raises
     ------
@@ -318,9 +318,9 @@ class Obsp(PairKind):
         wrong = ~(np.isfinite(matrix.data) & (matrix.data >= 0))
         if wrong.any():
             raise InputError(
-                f"obsp[{self.key!r}] holds {matrix.data[wrong][0]:g}.",
-                "Pair weights must be finite and not negative.",
-                "Name a matrix of weights, such as connectivities.",
+                f"obsp[{self.key!r}] contains {matrix.data[wrong][0]:g}.",
+                "Pair weights must be finite and non-negative.",
+                "Use a matrix of weights, such as connectivities.",
             )
         within = spots.section[matrix.row] == spots.section[matrix.col]
         kept = (matrix.data[within], (matrix.row[within], matrix.col[within]))
@@ -329,7 +329,7 @@ class Obsp(PairKind):
 
 @dataclass(frozen=True)
 class Union(PairKind):
-    """Pairs of either kind, with the larger weight."""
+    """Pairs of either kind, with the larger of the two weights."""
 
     first: PairKind
     second: PairKind
@@ -352,17 +352,17 @@ class Union(PairKind):
 
 
 def nearest(coordinates: CoordinateArray, k: int) -> np.ndarray:
-    """Rows of the ``k`` nearest spots of each spot, in general itself and then others.
+    """Row indices of the ``k`` nearest spots of each spot, usually beginning with the spot itself.
 
-    Spots are looked up in the order of the tree's leaves, so that what one needs is in the cache already: at
-    a million spots this is four times faster.
+    Spots are queried in the order of the tree's leaves, which makes good use of the cache: with a million
+    spots this is four times faster.
 
     Parameters
     ----------
     coordinates
         Shape ``(cell, axis)``; finite.
     k
-        No more than there are spots.
+        Number of spots to return, at most the number of spots.
 
     Returns
     -------
@@ -375,7 +375,7 @@ def nearest(coordinates: CoordinateArray, k: int) -> np.ndarray:
 
 
 def parse_pairs(text: str) -> PairKind:
-    """Read a kind of pairs as the command line writes it.
+    """Parse a kind of pairs from text, as used on the command line.
 
     Parameters
     ----------
@@ -386,7 +386,7 @@ def parse_pairs(text: str) -> PairKind:
     Raises
     ------
     InputError
-        If the text names no such kind.
+        If the text is not a valid kind of pairs.
 
     Examples
     --------
@@ -452,4 +452,4 @@ def _symmetric(matrix: sp.csr_matrix) -> sp.csr_matrix:
 
 def _require(met: bool, received: str, rule: str) -> None:
     if not met:
-        raise InputError(received, rule, "Give another value.")
+        raise InputError(received, rule, "Use another value.")

@@ -19,7 +19,7 @@ from anndata import AnnData
 
 from isovi import tl
 from isovi._records import as_data, from_data
-from isovi._repr import Rows, Told
+from isovi._repr import ReprMixin, Rows
 from isovi.data import check, io, pack
 from isovi.errors import InputError
 from isovi.geometry.certificate import CERTIFIED_EPSILON, least_epsilon
@@ -182,7 +182,7 @@ class Provenance:
 
 
 @dataclass(eq=False, repr=False)
-class Run(Told):
+class Run(ReprMixin):
     """Result of a fit.
 
     Made by :func:`isovi.fit`, written by :meth:`write`, read by :meth:`read`. Data and model of a run that

@@ -1,4 +1,4 @@
-"""Simulated tissues with a known geometry: positions, domains, and negative binomial counts."""
+"""Simulated tissues with known geometry: positions, domains, and negative binomial counts."""
 
 from __future__ import annotations
 
@@ -40,41 +40,42 @@ def simulate(
     depth: float = 1.0,
     theta: float = 3.0,
 ) -> AnnData:
-    r"""Simulate spatial transcriptomics of a tissue whose geometry is known.
+    r"""Simulate spatial transcriptomics of a tissue with known geometry.
 
-    Spots lie on a hexagonal grid, moved by a little at random. The mean count of spot :math:`i` and
+    Spots lie on a hexagonal grid with small random displacements. The mean count of spot :math:`i` and
     gene :math:`g` is :math:`\mu_{ig} = l_i \exp(b_g + \sum_k P_{ik} W_{kg})` with a lognormal library
     size :math:`l`, the programmes :math:`P` and few loadings :math:`W`; counts are negative binomial
     with variance :math:`\mu + \mu^2 / \theta`. Each gene has one role: it marks a domain, follows a
-    gradient across the tissue, follows a cell state that knows nothing of the tissue, or is noise
+    gradient across the tissue, follows a cell state that is independent of position, or is noise
     around a constant. Sections share domains, gradients and genes; each has its own grid, rotation,
-    offset and sequencing depth. At the defaults a spot has some 200 counts (in proportion
-    to the number of genes) and three quarters of the entries are zero.
+    offset and sequencing depth. With the defaults a spot has about 200 counts (proportional to the
+    number of genes) and three quarters of the entries are zero.
 
-    Should a spot or a gene come out without any count, its entry of the highest mean is set to 1: there
-    are no empty spots or genes.
+    If a spot or a gene has no counts, its entry with the highest mean is set to 1, so there are no
+    empty spots or genes.
 
     Parameters
     ----------
     kind
         ``"layers"``: a rectangle of bent bands, as in cortex. ``"blobs"``: a disc of smooth patches, where
-        one domain may lie in several places. ``"ring"``: an annulus cut into sectors.
+        one domain may consist of several patches. ``"ring"``: an annulus divided into sectors.
     n_obs
-        Number of spots in all, shared evenly among the sections; at least 10 a section.
+        Total number of spots, divided evenly among the sections; at least 10 per section.
     n_genes
         Number of genes, at least 2.
     n_sections
         Number of tissue sections.
     seed
-        The same seed and arguments give the same counts, bit for bit.
+        Random seed. The same seed and arguments give the same counts, bit for bit.
     n_domains
-        Number of domains, at least 2; those that no spot belongs to are not in ``obs["domain"]``.
+        Number of domains, at least 2; domains without spots are not in ``obs["domain"]``.
     spacing
-        Distance of neighbouring grid points, in micrometres.
+        Distance between neighbouring grid points, in micrometres.
     jitter
-        Largest displacement of a spot, in spacings, from 0 to below 0.5: no two spots of a section coincide.
+        Largest displacement of a spot, in spacings, from 0 to below 0.5, so no two spots of a section
+        coincide.
     depth
-        Factor on all means.
+        Factor that multiplies all means.
     theta
         Inverse dispersion of the negative binomial.
 
@@ -95,7 +96,7 @@ def simulate(
     Raises
     ------
     InputError
-        If an argument is out of its range.
+        If an argument is out of range.
 
     Examples
     --------
@@ -135,7 +136,7 @@ def simulate(
 
 def _check_arguments(kind: str, n_obs: int, n_genes: int, n_sections: int, seed: int, n_domains: int) -> None:
     if kind not in KINDS:
-        raise InputError(f'kind is "{kind}".', f"The kinds are {', '.join(KINDS)}.", "Choose one of them.")
+        raise InputError(f'kind is "{kind}".', f"The kinds are {', '.join(KINDS)}.", "Use one of these.")
     _check_whole("n_sections", n_sections, 1)
     _check_whole("n_obs", n_obs, MIN_OBS * n_sections, f" ({MIN_OBS} for each section)")
     _check_whole("n_genes", n_genes, MIN_GENES)
@@ -148,7 +149,7 @@ def _check_numbers(**numbers: float) -> None:
         valid = 0 <= value < 0.5 if name == "jitter" else 0 < value < np.inf
         if not valid:
             rule = "at least 0 and below 0.5" if name == "jitter" else "positive and finite"
-            raise InputError(f"{name} is {value}.", f"It must be {rule}.", f"Change {name}.")
+            raise InputError(f"{name} is {value}.", f"It must be {rule}.", f"Use another value of {name}.")
 
 
 def _check_whole(name: str, value: Any, least: int, why: str = "") -> None:
@@ -157,8 +158,8 @@ def _check_whole(name: str, value: Any, least: int, why: str = "") -> None:
     except TypeError:
         enough = False
     if not enough:
-        rule = f"It must be a whole number of at least {least}{why}."
-        raise InputError(f"{name} is {value}.", rule, f"Change {name}.")
+        rule = f"It must be an integer of at least {least}{why}."
+        raise InputError(f"{name} is {value}.", rule, f"Use another value of {name}.")
 
 
 # ---------------------------------------------------------------------------- positions
@@ -166,7 +167,7 @@ def _check_whole(name: str, value: Any, least: int, why: str = "") -> None:
 
 @dataclass(frozen=True)
 class _Section:
-    """Spots of one section: where they are in the tissue, and where the slide's axes put them."""
+    """Spots of one section: their positions in the tissue and on the slide."""
 
     inside: Array  # (n, 2), in tissue units: half the height, or the outer radius
     positions: Array  # (n, 2), micrometres
@@ -192,7 +193,7 @@ def _draw_section(
     points = _jittered(grid[np.sort(nearest)], jitter, rng)
     rotation, depth = rng.uniform(-np.pi / 4, np.pi / 4), rng.lognormal(0.0, 0.25)
     offset = spacing * rng.uniform(-5.0, 5.0, 2)
-    if first:  # the first section stays as the tissue is drawn
+    if first:  # the first section is not transformed
         rotation, offset, depth = 0.0, np.zeros(2), 1.0
     turn = np.array([[np.cos(rotation), np.sin(rotation)], [-np.sin(rotation), np.cos(rotation)]])
     return _Section(points / unit, spacing * points @ turn + offset, rotation, offset, depth)
@@ -204,7 +205,7 @@ def _area(kind: str) -> float:
 
 
 def _reach(kind: str, inside: Array) -> Array:
-    """How far out a point is: 1 on the rim of the tissue, infinite in its hole."""
+    """Distance from the centre, relative to the border of the tissue: 1 on the rim, infinite in the hole."""
     x, y = np.abs(inside).T
     if kind == "layers":
         return np.maximum(x / _ASPECT, y)
@@ -213,7 +214,7 @@ def _reach(kind: str, inside: Array) -> Array:
 
 
 def _hexagons(half_width: float) -> Array:
-    """Points of a hexagonal grid of spacing 1 around the origin, row by row."""
+    """Points of a hexagonal grid with spacing 1 around the origin, row by row."""
     n = int(np.ceil(half_width))
     rows, columns = (axis.ravel() for axis in np.mgrid[-n : n + 1, -n : n + 1])
     return np.stack([columns + rows % 2 / 2, rows * np.sqrt(3) / 2], axis=1)
@@ -229,7 +230,7 @@ def _jittered(points: Array, jitter: float, rng: np.random.Generator) -> Array:
 
 @dataclass(frozen=True)
 class _Programmes:
-    """Activity of each programme in each spot, without noise."""
+    """Noise-free activity of each programme in each spot."""
 
     values: Array  # (n_obs, n_programmes)
     names: list[str]
@@ -249,7 +250,7 @@ def _draw_programmes(kind: str, inside: Array, n_domains: int, rng: np.random.Ge
 
 
 def _layers(inside: Array, n_domains: int, rng: np.random.Generator) -> Array:
-    """Bent bands of unequal width, one above the other: log memberships but for a constant."""
+    """Bent bands of unequal width, one above the other: log memberships up to a constant."""
     x, y = inside.T
     height = y + 0.12 * np.sin(2 * x + rng.uniform(0, 2 * np.pi))
     borders = 2 * np.cumsum(rng.dirichlet(np.full(n_domains, 8.0)))[:-1] - 1
@@ -258,7 +259,7 @@ def _layers(inside: Array, n_domains: int, rng: np.random.Generator) -> Array:
 
 
 def _blobs(inside: Array, n_domains: int, rng: np.random.Generator, waves: int = 32) -> Array:
-    """Smooth random fields, one a domain; the highest has the spot."""
+    """Smooth random fields, one per domain; a spot belongs to the highest."""
     frequencies = rng.normal(0.0, 1 / 0.4, (n_domains, 2, waves))
     phases = rng.uniform(0, 2 * np.pi, (n_domains, 1, waves))
     x, y = inside.T[..., None]
@@ -270,14 +271,14 @@ def _blobs(inside: Array, n_domains: int, rng: np.random.Generator, waves: int =
 
 
 def _sectors(inside: Array, n_domains: int, rng: np.random.Generator) -> Array:
-    """Sectors of a ring around directions that are about evenly spread."""
+    """Sectors of a ring around approximately evenly spaced directions."""
     angle = np.arctan2(inside[:, 1], inside[:, 0])[:, None]
     centres = 2 * np.pi * (np.arange(n_domains) + rng.uniform(-0.2, 0.2, n_domains)) / n_domains
     return np.cos(angle - centres) / (2 * _SOFTNESS * np.sin(np.pi / n_domains))
 
 
 def _gradients(kind: str, inside: Array) -> dict[str, Array]:
-    """Slow changes across the whole tissue, from about -1 to 1."""
+    """Gradients across the whole tissue, from about -1 to 1."""
     x, y = inside.T
     if kind == "ring":
         radius = np.hypot(x, y)
@@ -290,7 +291,7 @@ def _gradients(kind: str, inside: Array) -> dict[str, Array]:
 
 @dataclass(frozen=True)
 class _Genes:
-    """What each gene follows, and how much."""
+    """Role, base expression and loadings of each gene."""
 
     roles: list[str]
     base: Array  # (n_genes,), log mean count at no activity and size 1
@@ -308,14 +309,14 @@ def _draw_genes(n_genes: int, names: list[str], rng: np.random.Generator) -> _Ge
         low, high = _STRENGTHS[role]
         signs = 1.0 if role == "domain" else rng.choice([-1.0, 1.0], len(genes))
         loadings[genes, np.resize(own, len(genes))] = signs * rng.uniform(low, high, len(genes))
-    ranks = (rng.permutation(n_genes) + 0.5) / n_genes  # quantiles, so that totals hardly depend on the seed
+    ranks = (rng.permutation(n_genes) + 0.5) / n_genes  # quantiles, so totals hardly depend on the seed
     return _Genes(roles, np.log(_BASE_MEDIAN) + _BASE_SPREAD * ndtri(ranks), loadings)
 
 
 def _draw_counts(
     activity: Array, genes: _Genes, sizes: Array, theta: float, rng: np.random.Generator
 ) -> sparse.csr_matrix:
-    """Negative binomial counts, gene by gene: nothing dense is ever larger than a column."""
+    """Negative binomial counts, gene by gene: no dense array is larger than a column."""
     top_mean, top_gene = np.zeros(len(sizes)), np.zeros(len(sizes), dtype=int)
     rows, values = [], []
     for gene, loadings in enumerate(genes.loadings):
@@ -336,7 +337,7 @@ def _draw_counts(
 
 
 def _mean(activity: Array, loadings: Array, base: float, sizes: Array) -> Array:
-    """Means of one gene. No matrix product: its rounding may depend on the number of threads."""
+    """Means of one gene. There is no matrix product, whose rounding may depend on the number of threads."""
     log_mean = np.full(len(sizes), base)
     for programme in np.flatnonzero(loadings):
         log_mean += loadings[programme] * activity[:, programme]

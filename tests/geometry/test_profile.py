@@ -173,11 +173,11 @@ def test_the_longest_pair_is_in_the_last_range_and_longer_ones_in_none() -> None
     ("latent", "tissue", "weight", "said"),
     [
         ([1.0], [1.0, 2.0], None, "1 latent distances, 2 tissue distances"),
-        ([-1.0, 1.0], [1.0, 1.0], None, "1 of 2 pairs have a negative or not finite latent distance"),
+        ([-1.0, 1.0], [1.0, 1.0], None, "1 of 2 pairs have a negative or non-finite latent distance"),
         ([1.0, 1.0], [1.0, np.nan], None, "tissue distance"),
-        ([1.0], [1.0], [np.inf], "1 of 1 pairs have a negative or not finite weight"),
-        ([1.0], [1.0], [0.0], "None of 1 pairs has weight"),
-        ([], [], None, "None of 0 pairs has weight"),
+        ([1.0], [1.0], [np.inf], "1 of 1 pairs have a negative or non-finite weight"),
+        ([1.0], [1.0], [0.0], "None of the 1 pairs has a positive weight"),
+        ([], [], None, "None of the 0 pairs has a positive weight"),
     ],
 )
 def test_what_is_no_set_of_pairs_is_refused(

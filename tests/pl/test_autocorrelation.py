@@ -64,7 +64,7 @@ def test_shows_what_is_expected(table):
 def test_models_are_named_and_ranked_each_by_itself(table):
     axes = spatial_autocorrelation({"scVI": table, "isoVI": table.iloc[::-1]})
     assert labels(axes[0].figure)[:2] == ["scVI", "isoVI"]
-    assert axes[0].get_xlabel().startswith("dimension, by rank")
+    assert axes[0].get_xlabel().startswith("dimension, ranked")
     first, second = (dots.get_offsets()[:3] for dots in axes[0].collections)
     np.testing.assert_allclose(first, second)
 
@@ -106,7 +106,7 @@ def test_leaves_global_state_and_the_table_alone(table):
 
 @pytest.mark.parametrize(
     ("tables", "message"),
-    [({"scVI": pd.DataFrame({"morans_i": [1.0]})}, "of scVI lacks morans_i_expected"), ({}, "no table")],
+    [({"scVI": pd.DataFrame({"morans_i": [1.0]})}, "of scVI lacks morans_i_expected"), ({}, "No table")],
 )
 def test_refuses(tables, message):
     with pytest.raises(InputError, match=message):

@@ -198,11 +198,11 @@ def test_drawn_spots_are_spread_evenly():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [({"key": "no"}, '"no"'), ({"color": "no"}, '"no"'), ({"color": "slide"}, '"slide"')],
 )
-def test_refuses_what_is_not_there(adata, arguments, told):
-    with pytest.raises(InputError, match=told):
+def test_refuses_what_is_not_there(adata, arguments, message):
+    with pytest.raises(InputError, match=message):
         tissot(adata, **arguments)
 
 

@@ -60,10 +60,10 @@ def test_a_latent_with_noise_in_other_dimensions_keeps_the_tissue() -> None:
 
 @pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf])
 def test_impossible_distances_are_refused(bad: float) -> None:
-    with pytest.raises(InputError, match="negative or not a finite number"):
+    with pytest.raises(InputError, match="negative or not finite"):
         configuration(lambda source, _: np.full(len(source), bad), 20)
 
 
 def test_too_few_cells_are_refused() -> None:
-    with pytest.raises(InputError, match="2 cells were to be placed in 2-D"):
+    with pytest.raises(InputError, match="2 cells to place in 2-D"):
         configuration(lambda source, _: np.ones(len(source)), 2)

@@ -267,7 +267,7 @@ class TestOnAnnData:
             ({"section_key": "nowhere"}, "nowhere"),
             ({"n_neighbors": 0}, "at least 1"),
             ({"n_perms": 0}, "at least one permutation"),
-            ({"seed": -1}, "cannot be negative"),
+            ({"seed": -1}, "must not be negative"),
             ({"cells": np.zeros(300, dtype=bool)}, "at least one spot"),
         ],
     )

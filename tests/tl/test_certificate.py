@@ -69,7 +69,7 @@ def test_without_a_split_the_cells_have_to_be_named() -> None:
 
 def test_too_few_cells_say_how_many_it_takes() -> None:
     adata = run(60)
-    with pytest.raises(InputError, match="takes 114 held-out cells"):
+    with pytest.raises(InputError, match="114 held-out cells in pairs are needed"):
         tl.certificate(adata)
     assert tl.certificate(adata, epsilon=None).point is None
     with pytest.raises(InputError, match="1 held-out cells make 0 pairs"):

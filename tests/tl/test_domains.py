@@ -149,8 +149,8 @@ def test_collapsed_latent_is_said_so():
     [
         ({"n_domains": 401}, "no more domains than spots"),
         ({"n_domains": 0}, "at least one domain"),
-        ({"n_rings": -1}, "cannot be negative"),
-        ({"seed": -1}, "seed lies between"),
+        ({"n_rings": -1}, "must not be negative"),
+        ({"seed": -1}, "seed must be between"),
         ({"use_rep": "X_pca"}, "X_isovi"),
         ({"spatial_key": "nowhere"}, "nowhere"),
         ({"section_key": "nowhere"}, "nowhere"),

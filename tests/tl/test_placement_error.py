@@ -30,5 +30,5 @@ def test_shuffled_cells_keep_no_contact_but_by_chance() -> None:
 
 
 def test_different_cells_are_refused() -> None:
-    with pytest.raises(InputError, match="were to be compared"):
+    with pytest.raises(InputError, match="placed has shape"):
         placement_error(TRUTH[:5], TRUTH)

@@ -120,7 +120,7 @@ def test_many_cells_need_no_square_array() -> None:
         ({"cells": np.array([0, 0])}, "different row numbers"),
         ({"cells": np.array([0, 300])}, "for 300 spots"),
         ({"cells": np.array([0.5])}, "an array of float64"),
-        ({"cells": np.array([3]), "section_key": "slide"}, "None of 0 pairs"),
+        ({"cells": np.array([3]), "section_key": "slide"}, "None of the 0 pairs"),
     ],
 )
 def test_bad_input_is_refused(keywords: dict, said: str) -> None:

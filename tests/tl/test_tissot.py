@@ -103,7 +103,7 @@ def test_chosen_spots_see_only_each_other(as_mask):
     )
 
 
-def test_spots_without_an_ellipse_are_told():
+def test_spots_without_an_ellipse_are_reported():
     adata = stretched()
     adata.obs["slide"] = ["tiny"] * 2 + ["large"] * (adata.n_obs - 2)
     with pytest.warns(IsoviWarning, match="2 of 64 spots have no ellipse"):
@@ -133,7 +133,7 @@ def test_can_be_written_and_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"use_rep": "no"}, '"no"'),
         ({"spatial_key": "no"}, '"no"'),
@@ -142,9 +142,9 @@ def test_can_be_written_and_read(tmp_path):
         ({"n_neighbors": 2}, "n_neighbors=2"),
     ],
 )
-def test_refuses(arguments, told):
+def test_refuses(arguments, message):
     adata = stretched()
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         tissot(adata, **arguments)
     assert set(adata.obs) == {"slide"}
     assert not adata.uns

@@ -1,1 +1,1 @@
-"""Geometry of pairs: arrays in, records out; knows neither AnnData nor scvi-tools."""
+"""Geometry of pairs. Takes arrays, returns records, and depends on neither AnnData nor scvi-tools."""

@@ -1,4 +1,4 @@
-"""Similarity transformations: rotation, reflection, one scale and a shift."""
+"""Similarity transformations: rotation, reflection, a uniform scale and a translation."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from isovi._repr import Told
+from isovi._repr import ReprMixin
 from isovi.errors import InputError
 
 
 @dataclass(frozen=True, repr=False)
-class Similarity(Told):
+class Similarity(ReprMixin):
     """A similarity transformation, ``scale * points @ rotation + offset``.
 
     Attributes
     ----------
     rotation
-        Orthogonal matrix, shape ``(dimension, dimension)``; its determinant is -1 if it reflects.
+        Orthogonal matrix, shape ``(dimension, dimension)``; its determinant is -1 for a reflection.
     scale
-        Length in the target for a length of one in the source.
+        Length in the target per unit of length in the source.
     offset
-        Shift, shape ``(dimension,)``, in the target's unit.
+        Translation, shape ``(dimension,)``, in the target's unit.
     """
 
     rotation: NDArray[np.float64]
@@ -30,23 +30,23 @@ class Similarity(Told):
     offset: NDArray[np.float64]
 
     def apply(self, points: ArrayLike) -> NDArray[np.float64]:
-        """The points of shape ``(cell, dimension)`` in the frame of the target."""
+        """Transform points of shape ``(cell, dimension)`` into the frame of the target."""
         return self.scale * np.asarray(points, dtype=np.float64) @ self.rotation + self.offset
 
 
 def similarity(
     source: ArrayLike, target: ArrayLike, *, scaling: bool = True, reflection: bool = True
 ) -> Similarity:
-    """Similarity that takes one set of points closest to another, in least squares.
+    """Least-squares similarity from one set of points to another.
 
     Parameters
     ----------
     source, target
         The same points in two frames, shape ``(cell, dimension)``.
     scaling
-        Whether lengths may change, all by one factor.
+        Whether to allow a uniform scale.
     reflection
-        Whether the source may be mirrored.
+        Whether to allow a reflection.
 
     Returns
     -------
@@ -55,7 +55,7 @@ def similarity(
     Raises
     ------
     InputError
-        If the shapes differ or the source's points are all at one place.
+        If the shapes differ or all points of the source coincide.
 
     Examples
     --------
@@ -76,7 +76,7 @@ def similarity(
 
 
 def aligned_stress(source: ArrayLike, target: ArrayLike) -> float:
-    """Share of the target's variance that the best similarity of the source leaves, 0 to 1.
+    """Share of the target's variance that remains after the best similarity of the source, 0 to 1.
 
     Parameters
     ----------
@@ -91,13 +91,13 @@ def aligned_stress(source: ArrayLike, target: ArrayLike) -> float:
 def _check(source: NDArray, target: NDArray) -> None:
     if source.shape != target.shape or source.ndim != 2:
         raise InputError(
-            f"Points of shapes {source.shape} and {target.shape} were to be aligned.",
-            "Both must hold the same points, one row each, in spaces of one dimension.",
+            f"The points to align have shapes {source.shape} and {target.shape}.",
+            "Both arrays must contain the same points, one per row, and have the same number of columns.",
             "Project the higher-dimensional set first, or subset both in the same way.",
         )
     if not len(source) or not np.ptp(source, axis=0).any():
         raise InputError(
-            f"{len(source)} points, all at one place, were to be aligned.",
-            "A similarity needs points at two places at least.",
-            "Give more points.",
+            f"The {len(source)} points to align all coincide.",
+            "A similarity needs at least two distinct points.",
+            "Pass more points.",
         )

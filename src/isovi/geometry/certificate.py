@@ -1,7 +1,7 @@
 """Certificates: bounds on L(ε) of unseen pairs that hold with a stated confidence.
 
-Held-out cells are joined to disjoint pairs. Given the fitted encoder the ratios d_Z / d_S of such pairs are
-independent, so their empirical distribution bounds the true one, whatever that is.
+Held-out cells are grouped into disjoint pairs. Given the fitted encoder the ratios d_Z / d_S of these pairs
+are independent, so their empirical distribution bounds the true one without further assumptions.
 """
 
 from __future__ import annotations
@@ -13,39 +13,39 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import beta
 
-from isovi._repr import Rows, Told
+from isovi._repr import ReprMixin, Rows
 from isovi._shapes import CellBoolArray, PairFloatArray, PairIndexArray
 from isovi.errors import InputError
 from isovi.geometry.profile import EPSILONS, SHOWN, DistortionProfile, ProfilePoint, distortion_profile
 
 DELTA = 0.05
-"""Chance that a certificate is wrong."""
+"""Probability that a certificate is wrong."""
 
 CERTIFIED_EPSILON = 0.1
-"""Share of broken pairs for which a single L is certified by default."""
+"""Share of pairs outside the bounds for which a single L is certified by default."""
 
 
 @dataclass(frozen=True, repr=False)
-class CurveCertificate(Told):
-    """With confidence 1 - δ, for all ε at once: L(ε + 2η) is no more than the measured L(ε).
+class CurveCertificate(ReprMixin):
+    """With confidence 1 - δ, for all ε at once: L(ε + 2η) is at most the measured L(ε).
 
-    By the inequality of Dvoretzky, Kiefer and Wolfowitz with Massart's (1990) constant the empirical
-    distribution is within η = sqrt(ln(2/δ) / (2n)) of the true one everywhere, so any interval's share of
-    pairs is within 2η of the measured one.
+    By the Dvoretzky-Kiefer-Wolfowitz inequality with Massart's (1990) constant, the empirical distribution
+    is everywhere within η = sqrt(ln(2/δ) / (2n)) of the true one, so the share of pairs in any interval is
+    within 2η of the measured share.
 
     Attributes
     ----------
     profile
         Measured profile of the disjoint pairs.
     delta
-        Chance that the statement is wrong.
+        Probability that the statement is wrong.
     """
 
     profile: DistortionProfile
     delta: float
 
     def summary(self) -> Rows:
-        """What is shown of it, by name."""
+        """Values shown in the representation, by name."""
         bounds = {f"L({point.epsilon:.3g}) at most": point.L for point in self.curve(SHOWN)}
         return {"confidence": 1 - self.delta, "disjoint pairs": self.n_pairs, "η": self.eta, **bounds}
 
@@ -56,40 +56,40 @@ class CurveCertificate(Told):
 
     @property
     def eta(self) -> float:
-        """Largest difference of the distributions, η."""
+        """Largest difference between the distributions, η."""
         return math.sqrt(math.log(2 / self.delta) / (2 * self.n_pairs))
 
     def for_epsilon(self, epsilon: float) -> ProfilePoint:
-        """Certified L at ``epsilon``: the measured L(ε - 2η); infinite where ε < 2η."""
+        """Certified L at ``epsilon``: the measured L(ε - 2η); infinite if ε < 2η."""
         if epsilon < 2 * self.eta:
             return ProfilePoint(float(epsilon), math.inf, math.nan)
         measured = self.profile.for_epsilon(epsilon - 2 * self.eta)
         return ProfilePoint(float(epsilon), measured.L, measured.scale)
 
     def curve(self, epsilons: Iterable[float] = EPSILONS) -> tuple[ProfilePoint, ...]:
-        """Certified points: the measured ones with ε moved up by 2η, as far as they stay below 1."""
+        """Certified points: the measured ones with ε increased by 2η, if that is below 1."""
         moved = (epsilon + 2 * self.eta for epsilon in epsilons)
         return tuple(self.for_epsilon(epsilon) for epsilon in moved if epsilon < 1)
 
 
 @dataclass(frozen=True, repr=False)
-class PointCertificate(Told):
-    """With confidence 1 - δ, for one ε: at most a share ε of pairs breaks λ d_S <= d_Z <= L λ d_S.
+class PointCertificate(ReprMixin):
+    """With confidence 1 - δ, for one ε: at most a share ε of pairs violates λ d_S <= d_Z <= L λ d_S.
 
     The middle of the interval of log ratios is chosen on one half of the pairs. Intervals around it are
-    nested, so on the other half the shortest one may be taken whose share of pairs outside has an exact
+    nested, so the other half can be used to find the shortest one whose share of pairs outside has an exact
     binomial upper bound (Clopper & Pearson 1934) of at most ε.
 
     Attributes
     ----------
     epsilon
-        Share of pairs that may break the bounds.
+        Share of pairs that may violate the bounds.
     L
-        Certified distortion constant; infinite if too many pairs coincide in latent or tissue.
+        Certified distortion constant; infinite if too many pairs coincide in latent space or tissue.
     scale
         λ, latent length per coordinate unit.
     delta
-        Chance that the statement is wrong.
+        Probability that the statement is wrong.
     n_pairs
         Number of disjoint pairs, both halves.
     """
@@ -101,7 +101,7 @@ class PointCertificate(Told):
     n_pairs: int
 
     def summary(self) -> Rows:
-        """What is shown of it, by name."""
+        """Values shown in the representation, by name."""
         bound = {f"L({self.epsilon:g}) at most": self.L, "λ": self.scale}
         return {"confidence": 1 - self.delta, "disjoint pairs": self.n_pairs, **bound}
 
@@ -125,16 +125,16 @@ def certify_curve(
     source, target
         Cells of each pair. No cell may be in two pairs.
     trained
-        Which cells the model saw, in training or for early stopping; none of them may be in a pair.
+        Whether each cell was used in training or for early stopping; such cells may not be in a pair.
     delta
-        Chance that the certificate is wrong.
+        Probability that the certificate is wrong.
     edges
         Ranges of d_S for the measured profile's bins.
 
     Raises
     ------
     InputError
-        If pairs share a cell, hold a cell that was trained on, or ``delta`` is not between 0 and 1.
+        If pairs share a cell or contain a training cell, or ``delta`` is not between 0 and 1.
     """
     _check(source, target, trained, delta)
     return CurveCertificate(distortion_profile(latent, tissue, edges=edges), float(delta))
@@ -151,16 +151,16 @@ def certify_point(
     trained: CellBoolArray | None = None,
     delta: float = DELTA,
 ) -> PointCertificate:
-    """Certify L for one ε, more tightly than :func:`certify_curve` does.
+    """Certify L for one ε, more tightly than :func:`certify_curve`.
 
     Parameters
     ----------
     latent, tissue, source, target, trained, delta
         As for :func:`certify_curve`.
     rng
-        Halves the pairs.
+        Random generator that splits the pairs into halves.
     epsilon
-        Share of pairs that may break the bounds.
+        Share of pairs that may violate the bounds.
 
     Raises
     ------
@@ -191,32 +191,32 @@ def _middle(profile: DistortionProfile, epsilon: float) -> float:
 
 
 def _allowed(n_pairs: int, epsilon: float, delta: float) -> int:
-    """Most pairs of the tested half that may lie outside for the exact bound to be at most ε."""
+    """Largest number of pairs in the tested half outside the interval with an exact bound of at most ε."""
     tested = n_pairs - n_pairs // 2
     outside = np.arange(max(int(epsilon * tested), 0) + 1)
     fits = beta.ppf(1 - delta, outside + 1, np.maximum(tested - outside, 1e-9)) <= epsilon
     if n_pairs < 2 or not fits.any():
         raise InputError(
-            f"{n_pairs} disjoint pairs of held-out cells were given.",
-            f"To certify ε = {epsilon:g} with confidence {1 - delta:g} takes {cells_needed(epsilon, delta)} "
-            "held-out cells in pairs.",
-            f"Hold out more cells, or ask for ε of at least {least_epsilon(n_pairs, delta):.2g}.",
+            f"There are {n_pairs} disjoint pairs of held-out cells.",
+            f"To certify ε = {epsilon:g} with confidence {1 - delta:g}, {cells_needed(epsilon, delta)} "
+            "held-out cells in pairs are needed.",
+            f"Hold out more cells, or use an ε of at least {least_epsilon(n_pairs, delta):.2g}.",
         )
     return int(outside[fits].max())
 
 
 def cells_needed(epsilon: float, delta: float = DELTA, *, curve: bool = False) -> int:
-    """Number of held-out cells that a certificate takes.
+    """Number of held-out cells that a certificate needs.
 
     Parameters
     ----------
     epsilon
-        Share of broken pairs for which :func:`certify_point` can bound L at all; for a curve the wished-for
-        width 2η, by which its ε moves.
+        Smallest share of violating pairs for which :func:`certify_point` should give a finite bound; for a
+        curve the desired width 2η, by which its ε increases.
     delta
-        Chance that the certificate is wrong.
+        Probability that the certificate is wrong.
     curve
-        Whether the whole curve is to be certified.
+        Whether to certify the whole curve.
 
     Examples
     --------
@@ -230,7 +230,7 @@ def cells_needed(epsilon: float, delta: float = DELTA, *, curve: bool = False) -
 
 
 def least_epsilon(n_pairs: int, delta: float = DELTA) -> float:
-    """Smallest ε, rounded up to two digits, for which so many disjoint pairs can certify any L; 1 if none.
+    """Smallest ε, rounded up to two digits, that this many disjoint pairs can certify; 1 if there is none.
 
     Examples
     --------
@@ -247,7 +247,7 @@ def _check(
 ) -> None:
     if not 0 < delta < 1:
         raise InputError(
-            f"delta={delta} was asked for.", "It is a chance between 0 and 1.", "Give for example 0.05."
+            f"delta={delta}.", "delta must be a probability between 0 and 1.", "Use for example 0.05."
         )
     cells = np.concatenate([source, target])
     shared = len(cells) - len(np.unique(cells))
@@ -260,7 +260,7 @@ def _check(
     seen = 0 if trained is None else int(trained[cells].sum())
     if seen:
         raise InputError(
-            f"{seen} of the {len(cells)} cells in pairs were trained on.",
-            "It holds for cells that the model never saw: geometry of training cells is memorised.",
-            "Hold cells out of the fit, and certify on those.",
+            f"{seen} of the {len(cells)} cells in pairs are training cells.",
+            "A certificate is valid only for cells that the model never saw.",
+            "Hold out cells from the fit and certify on those.",
         )

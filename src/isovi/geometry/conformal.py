@@ -1,7 +1,7 @@
-"""Split conformal calibration: limits that cover new cases at a stated rate, whatever the distribution.
+"""Split conformal calibration: distribution-free limits that cover new cases at a stated rate.
 
-Vovk, Gammerman & Shafer 2005; Lei et al. 2018. If a new case is exchangeable with the cases of calibration,
-none of which helped to make the prediction, then the limits cover it with at least the stated probability.
+Vovk, Gammerman & Shafer 2005; Lei et al. 2018. If a new case is exchangeable with the calibration cases,
+none of which was used to make the prediction, the limits cover it with at least the stated probability.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ def conformal_quantile(scores: ArrayLike, coverage: float = 0.9) -> float:
     Parameters
     ----------
     scores
-        Scores of the cases of calibration, shape ``(cell,)``, larger is worse.
+        Scores of the calibration cases, shape ``(cell,)``; larger is worse.
     coverage
-        Probability with which the limit is to hold, between 0 and 1.
+        Probability with which the limit holds, between 0 and 1.
 
     Returns
     -------
-    The ``ceil((n + 1) coverage)``-th smallest score; infinite if there are too few, fewer than
-    ``coverage / (1 - coverage)``.
+    The ``ceil((n + 1) coverage)``-th smallest score; infinite if there are fewer than
+    ``coverage / (1 - coverage)`` scores.
 
     Raises
     ------
     InputError
-        If the coverage is not between 0 and 1, or a score is not a number.
+        If the coverage is not between 0 and 1, or a score is NaN.
 
     Examples
     --------
@@ -46,18 +46,18 @@ def conformal_quantile(scores: ArrayLike, coverage: float = 0.9) -> float:
 
 
 def conformal_interval(scores: ArrayLike, coverage: float = 0.9) -> tuple[float, float]:
-    """Limits that a new score lies between with a probability of at least ``coverage``.
+    """Limits that contain a new score with a probability of at least ``coverage``.
 
     Parameters
     ----------
     scores
-        Scores of the cases of calibration, shape ``(case,)``.
+        Scores of the calibration cases, shape ``(case,)``.
     coverage
-        Probability with which both limits are to hold, half of the rest on either side.
+        Probability with which both limits hold; half of the remainder lies on either side.
 
     Returns
     -------
-    Lower and upper limit, infinite where there are too few scores.
+    Lower and upper limit, infinite if there are too few scores.
     """
     values = np.asarray(scores, dtype=np.float64)
     one_sided = (1 + coverage) / 2
@@ -65,15 +65,15 @@ def conformal_interval(scores: ArrayLike, coverage: float = 0.9) -> tuple[float,
 
 
 def novelty_limit(scores: ArrayLike, share: float = 0.01) -> float:
-    """Score above which a case is unlike those of calibration.
+    """Score above which a case is unlike the calibration cases.
 
     Parameters
     ----------
     scores
-        Scores of the cases of calibration, shape ``(cell,)``, larger is stranger.
+        Scores of the calibration cases, shape ``(cell,)``; larger is more unusual.
     share
-        Of cases like those of calibration, how many are to be called strange at most; with fewer than
-        ``1 / share`` scores it is the largest of them.
+        Largest share of cases like the calibration cases that may exceed the limit. With fewer than
+        ``1 / share`` scores the limit is the largest score.
     """
     n = np.size(scores)
     return conformal_quantile(scores, min(1 - share, n / (n + 1))) if n else float("inf")
@@ -82,11 +82,11 @@ def novelty_limit(scores: ArrayLike, share: float = 0.01) -> float:
 def _check(values: NDArray, coverage: float) -> None:
     if not 0 < coverage < 1:
         raise InputError(
-            f"coverage={coverage} was asked for.", "It is a probability between 0 and 1.", "Give 0.9."
+            f"coverage={coverage}.", "coverage must be a probability between 0 and 1.", "Use for example 0.9."
         )
     if np.isnan(values).any():
         raise InputError(
-            f"{int(np.isnan(values).sum())} of {len(values)} scores are not numbers.",
-            "Each case of calibration needs a score.",
-            "Leave such cases out.",
+            f"{int(np.isnan(values).sum())} of {len(values)} scores are NaN.",
+            "Each calibration case needs a score.",
+            "Leave out cases without a score.",
         )

@@ -1,8 +1,8 @@
-"""How far latent distances are from being a multiple of tissue distances, differentiably.
+"""Differentiable distortion: the deviation of latent distances from a multiple of tissue distances.
 
 Notation: d_Z latent distance, d_S tissue distance, G pair weight, λ scale. The raw distortion
 ``mean G |d_Z - λ d_S|`` is the loss of Zhou & Du (2024, arXiv:2408.00911); the relative distortion
-``Σ G |d_Z - λ d_S| / Σ G λ d_S`` does not change when the latent is rescaled.
+``Σ G |d_Z - λ d_S| / Σ G λ d_S`` does not change when the latent space is rescaled.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ LATENT_POINTS: dict[LatentDistance, Callable[[Posterior], Points]] = {
 
 
 def weighted_median(values: PairFloats, weights: PairFloats) -> Scalar:
-    """Smallest value at which the cumulated weight reaches one half (a minimiser of ``Σ w |v - m|``).
+    """Smallest value at which the cumulative weight reaches one half (a minimiser of ``Σ w |v - m|``).
 
     Values of zero weight are ignored, NaN included.
     """
@@ -101,15 +101,15 @@ def _index_of_median(values: NDArray, weights: NDArray) -> int:
 def profile_scale(
     latent: PairFloats, tissue: PairFloats, weight: PairFloats, *, relative: bool = True
 ) -> Scalar:
-    """Scale λ that minimises the distortion of given distances, in closed form.
+    """Scale λ that minimises the distortion of the given distances, in closed form.
 
     Parameters
     ----------
     latent, tissue, weight
         d_Z, d_S and G of each pair.
     relative
-        Minimise the relative distortion: 1/λ is the median of d_S / d_Z with weights G d_Z.
-        Otherwise the raw one: λ is the median of d_Z / d_S with weights G d_S.
+        Whether to minimise the relative distortion: 1/λ is the median of d_S / d_Z with weights G d_Z.
+        Otherwise the raw distortion: λ is the median of d_Z / d_S with weights G d_S.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Distortion spot by spot: where a latent tears the tissue apart or folds it onto itself."""
+"""Distortion of each spot: where the latent space tears the tissue apart or folds it onto itself."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ import numpy as np
 import torch
 from scipy.spatial.distance import cdist
 
-from isovi._repr import Told
+from isovi._repr import ReprMixin
 from isovi._shapes import CellFloatArray, CellIndexArray, CoordinateArray, LatentArray
 from isovi.geometry.distortion import profile_scale
 from isovi.geometry.pairs import sample_pairs
 
 N_PARTNERS = 200
-"""Spots of its section that each spot is compared with."""
+"""Number of spots of the same section with which each spot is compared."""
 
 _SCALE_PAIRS = 200_000
 _CHUNK = 4096  # spots whose distances to all partners are held at once
 
 
 @dataclass(frozen=True, repr=False)
-class DistortionMap(Told):
-    """How well the distances of each spot to the rest of its section are kept.
+class DistortionMap(ReprMixin):
+    """How well the distances of each spot to the rest of its section are preserved.
 
     Attributes
     ----------
     distortion
-        Relative distortion Σ|d_Z - λ d_S| / Σ λ d_S over the spot's pairs; not a number for a spot that is
-        alone in its section. Shape ``(cell,)``.
+        Relative distortion Σ|d_Z - λ d_S| / Σ λ d_S over the spot's pairs; NaN for a spot that is alone in
+        its section. Shape ``(cell,)``.
     stretch
-        The same without the absolute value: positive where the latent holds the spot too far from the rest
-        (a tear), negative where too near (a fold). Shape ``(cell,)``.
+        The same without the absolute value: positive if the spot is too far from the rest in the latent
+        space (a tear), negative if it is too near (a fold). Shape ``(cell,)``.
     scale
-        λ, latent length per coordinate unit, fitted to all spots that take part.
+        λ, latent length per coordinate unit, fitted to all spots in the map.
     """
 
     distortion: CellFloatArray
@@ -49,9 +49,9 @@ def spot_distortion(
     rng: np.random.Generator,
     n_partners: int = N_PARTNERS,
 ) -> DistortionMap:
-    """Relative distortion of each spot's distances to randomly drawn spots of its section.
+    """Relative distortion of each spot's distances to random spots of its section.
 
-    Needs O(cells x partners) time, and memory for one chunk of cells.
+    Takes O(cells x partners) time, and memory for one chunk of cells.
 
     Parameters
     ----------
@@ -62,9 +62,9 @@ def spot_distortion(
     section
         Section code of each spot.
     rng
-        Draws the partners, the same for all spots of a section.
+        Random generator that draws the partners, the same for all spots of a section.
     n_partners
-        How many; all spots of a section that has no more.
+        Number of partners; in smaller sections all spots.
     """
     scale = _scale(latent, coordinates, section, rng)
     error, excess, expected = (np.zeros(len(section)) for _ in range(3))

@@ -1,4 +1,4 @@
-"""A space-filling curve: cells in an order in which neighbours in tissue are mostly neighbours in line."""
+"""A Hilbert curve: an order of cells in which neighbours in the tissue are mostly close to each other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from isovi._shapes import CellIndexArray, CoordinateArray
 
-BITS = 20  # of each axis: a million steps across a section
+BITS = 20  # bits per axis: a million steps across a section
 
 
 def curve_order(coordinates: CoordinateArray, section: CellIndexArray) -> CellIndexArray:
@@ -23,7 +23,7 @@ def curve_order(coordinates: CoordinateArray, section: CellIndexArray) -> CellIn
 
     Returns
     -------
-    Rows in that order, shape ``(cell,)``. Takes O(N log N) time and O(N) memory.
+    Row indices in this order, shape ``(cell,)``. Takes O(N log N) time and O(N) memory.
     """
     keys = np.empty(len(section), dtype=np.uint64)
     for code in np.unique(section):
@@ -33,7 +33,7 @@ def curve_order(coordinates: CoordinateArray, section: CellIndexArray) -> CellIn
 
 
 def _steps(coordinates: CoordinateArray) -> np.ndarray:
-    """Whole steps of one length on all axes, 0 to 2^BITS - 1."""
+    """Integer coordinates with the same step on all axes, 0 to 2^BITS - 1."""
     low = coordinates.min(axis=0)
     widest = float((coordinates.max(axis=0) - low).max())
     scale = (2**BITS - 1) / widest if widest > 0 else 0.0
@@ -41,20 +41,20 @@ def _steps(coordinates: CoordinateArray) -> np.ndarray:
 
 
 def hilbert_keys(steps: np.ndarray, bits: int = BITS) -> np.ndarray:
-    """Place of lattice points along the Hilbert curve, by Skilling's transpose algorithm.
+    """Position of lattice points along the Hilbert curve, by Skilling's transpose algorithm.
 
     Skilling (2004), Programming the Hilbert curve, AIP Conference Proceedings 707, 381-387.
 
     Parameters
     ----------
     steps
-        Whole numbers below ``2**bits``, shape ``(point, axis)``.
+        Integers below ``2**bits``, shape ``(point, axis)``.
     bits
-        Bits of each axis; ``bits`` times the number of axes must be 64 at most.
+        Bits per axis; ``bits`` times the number of axes must be at most 64.
 
     Returns
     -------
-    One number for each point, shape ``(point,)``: a bijection of the lattice on ``0 ... 2**(bits axes) - 1``
+    One number per point, shape ``(point,)``: a bijection from the lattice to ``0 ... 2**(bits axes) - 1``
     in which successive points are one step apart.
     """
     axes = [np.array(steps[:, axis], dtype=np.uint32) for axis in range(steps.shape[1])]
@@ -64,7 +64,7 @@ def hilbert_keys(steps: np.ndarray, bits: int = BITS) -> np.ndarray:
 
 
 def _undo_turns(axes: list[np.ndarray], bits: int) -> None:
-    """Reflect and exchange the axes of each level, from the coarsest cube to the finest."""
+    """Reflect and exchange the axes at each level, from the coarsest cube to the finest."""
     for level in range(bits - 1, 0, -1):
         below = np.uint32((1 << level) - 1)
         for axis in axes:

@@ -1,4 +1,4 @@
-"""Pairs of spots with their tissue distance and weight, and how to draw them."""
+"""Pairs of spots with their tissue distance and weight, and functions that sample them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from isovi._shapes import (
     PairIndices,
 )
 
-_TRIES = 50  # uniform draws for each pair wanted in a range, before near ones are looked up
-_ROUNDS = 12  # of proposals for partners at a given distance
+_TRIES = 50  # uniform draws per requested pair in a range, before near pairs are looked up
+_ROUNDS = 12  # rounds of proposals for partners at a given distance
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ def sample_pairs(
     section
         Section code of each spot, shape ``(cell,)``.
     n_pairs
-        How many pairs to draw, with replacement. If there are no more than this many, every
-        unordered pair is returned exactly once instead.
+        Number of pairs to draw, with replacement. If there are no more than this, every unordered
+        pair is returned exactly once instead.
     rng
         The caller's random generator.
 
@@ -110,8 +110,8 @@ def sample_pairs_in_range(
 ) -> tuple[PairIndexArray, PairIndexArray, np.ndarray]:
     """Draw pairs of one section at tissue distances from ``low`` to ``high``.
 
-    Uniform draws are kept where they fall into the range. Where that is rare (short range, many spots) a
-    random spot gets a random partner among those within the range instead, weighted with their number.
+    Uniform draws are kept if they fall into the range. If this is rare (short range, many spots), a
+    random spot gets a random partner among those within the range instead, weighted by their number.
 
     Parameters
     ----------
@@ -122,14 +122,14 @@ def sample_pairs_in_range(
     low, high
         Range of d_S, in coordinate units; ``low <= d_S < high``.
     n_pairs
-        How many pairs are wanted; there may be fewer.
+        Number of pairs to draw; fewer may be returned.
     rng
         The caller's random generator.
 
     Returns
     -------
     source, target, weight
-        Spots of each pair, and weights with which sums estimate those over all pairs of the range, up to a
+        Spots of each pair, and weights. Weighted sums estimate sums over all pairs of the range, up to a
         constant.
     """
     source, target = sample_pairs(section, _TRIES * n_pairs, rng)
@@ -169,10 +169,10 @@ def disjoint_pairs(
     edges: tuple[float, ...],
     rng: np.random.Generator,
 ) -> tuple[PairIndexArray, PairIndexArray]:
-    """Join spots to pairs of one section so that no spot is in two pairs and every range is represented.
+    """Group spots into pairs of one section so that no spot is in two pairs and every range is represented.
 
-    Each range of tissue distance gets an equal share of the pairs, as far as the spots allow; what remains is
-    paired at random. Partners are chosen by position alone, so given the latent's encoder the pairs are
+    Each range of tissue distance gets an equal share of the pairs, as far as possible; the remaining spots
+    are paired at random. Partners are chosen by position alone, so given the encoder the pairs are
     independent.
 
     Parameters
@@ -182,7 +182,7 @@ def disjoint_pairs(
     section
         Section code of each spot.
     edges
-        Ends of the ranges, ascending, see :func:`isovi.geometry.profile.range_edges`.
+        Edges of the ranges, ascending; see :func:`isovi.geometry.profile.range_edges`.
     rng
         The caller's random generator.
 
@@ -218,7 +218,7 @@ def _match_range(
     n_pairs: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Up to ``n_pairs`` disjoint pairs (2, pair): a spot proposes to the free spot nearest a random place."""
+    """Up to ``n_pairs`` disjoint pairs (2, pair): a spot proposes to the free spot nearest a random point."""
     found = np.empty((2, 0), dtype=np.int64)
     for _ in range(_ROUNDS):
         free = free[~np.isin(free, found)]
@@ -241,11 +241,11 @@ def _steps(n: int, n_axes: int, low: float, high: float, rng: np.random.Generato
 
 
 def _first_come(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Pairs (2, pair) that are the first of both their spots."""
+    """Pairs (2, pair) that are the first pair of both of their spots."""
     order = np.arange(len(source))
     spots, places = np.concatenate([source, target]), np.concatenate([order, order])
     first = np.full(int(spots.max(initial=-1)) + 1, len(source))
-    np.minimum.at(first, spots, places)  # a pair counts if it is the first of both; others ask again later
+    np.minimum.at(first, spots, places)  # keep a pair if it is the first of both spots; others retry later
     kept = (first[source] == order) & (first[target] == order)
     return np.stack([source[kept], target[kept]])
 

@@ -1,7 +1,7 @@
 """Distortion profile: the smallest L for which all but a share ε of pairs keep their distance.
 
-A latent keeps distances if P(λ d_S <= d_Z <= L λ d_S) >= 1 - ε (Zhou & Du 2024, arXiv:2408.00911). In
-logarithms this asks for an interval of length log L that holds a share 1 - ε of the ratios d_Z / d_S: the
+A latent space preserves distances if P(λ d_S <= d_Z <= L λ d_S) >= 1 - ε (Zhou & Du 2024, arXiv:2408.00911).
+In logarithms this is an interval of length log L that contains a share 1 - ε of the ratios d_Z / d_S. The
 shortest such interval gives L(ε), its lower end λ. It is found exactly, by sorting and a sliding window.
 """
 
@@ -12,20 +12,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isovi._repr import Rows, Told
+from isovi._repr import ReprMixin, Rows
 from isovi._shapes import PairFloatArray
 from isovi.errors import InputError
 
 EPSILONS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
-"""Shares of broken pairs at which a profile is told."""
+"""Shares of pairs outside the bounds at which a profile is reported."""
 
 SHOWN = (0.01, 0.05, 0.1, 0.2, 0.5)
-"""Those of them that a profile shows of itself."""
+"""The shares shown in the representation of a profile."""
 
 N_BINS = 3
-"""Number of ranges of tissue distance; three are short, middle and long."""
+"""Number of ranges of tissue distance: short, middle and long."""
 
-_SLACK = 1e-9  # of a share: more than rounding adds up to, less than a pair in a hundred million
+_SLACK = 1e-9  # of a share: above accumulated rounding, below one pair in a hundred million
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class ProfilePoint:
     Attributes
     ----------
     epsilon
-        Share of pairs that may break the bounds.
+        Share of pairs that may violate the bounds.
     L
-        Distortion constant, at least 1; infinite if more than that share has d_Z = 0 or d_S = 0.
+        Distortion constant, at least 1; infinite if more than this share has d_Z = 0 or d_S = 0.
     scale
-        λ that attains it, latent length per coordinate unit.
+        The corresponding λ, latent length per coordinate unit.
     """
 
     epsilon: float
@@ -48,7 +48,7 @@ class ProfilePoint:
 
 
 @dataclass(frozen=True, repr=False)
-class DistortionProfile(Told):
+class DistortionProfile(ReprMixin):
     """L(ε) of a set of weighted pairs, exact for every ε.
 
     Attributes
@@ -56,9 +56,9 @@ class DistortionProfile(Told):
     log_ratio
         log(d_Z / d_S) of the pairs with both distances positive, ascending.
     mass
-        Share of all weight up to and including each of them, shape as ``log_ratio``.
+        Cumulative share of the weight, same shape as ``log_ratio``.
     coinciding
-        Share of weight on pairs with d_Z = d_S = 0, which keep any bounds.
+        Share of the weight on pairs with d_Z = d_S = 0, which satisfy any bounds.
     n_pairs
         Number of pairs of positive weight.
     bins
@@ -72,14 +72,14 @@ class DistortionProfile(Told):
     bins: tuple[RangeProfile, ...] = ()
 
     def summary(self) -> Rows:
-        """What is shown of it, by name."""
+        """Values shown in the representation, by name."""
         ranges = {f"L(0.1), {part.low:.3g} to {part.high:.3g} units": part.profile for part in self.bins}
         points = {f"L({point.epsilon:g})": point.L for point in self.curve(SHOWN)}
         parts = {name: profile.for_epsilon(0.1).L for name, profile in ranges.items()}
         return {"pairs": self.n_pairs, **points, "λ at ε = 0.1": self.for_epsilon(0.1).scale, **parts}
 
     def for_epsilon(self, epsilon: float) -> ProfilePoint:
-        """L and λ where a share ``epsilon`` of the pairs may break the bounds, 0 <= epsilon < 1."""
+        """L and λ if a share ``epsilon`` of the pairs may violate the bounds, 0 <= epsilon < 1."""
         low, high = self.interval(epsilon)
         return ProfilePoint(float(epsilon), float(np.exp(high - low)), float(np.exp(low)))
 
@@ -88,12 +88,12 @@ class DistortionProfile(Told):
         return tuple(self.for_epsilon(epsilon) for epsilon in epsilons)
 
     def interval(self, epsilon: float) -> tuple[float, float]:
-        """Ends of the shortest interval of log ratios that holds a share 1 - ε of the weight."""
+        """Ends of the shortest interval of log ratios that contains a share 1 - ε of the weight."""
         if not 0 <= epsilon < 1:
             raise InputError(
-                f"epsilon={epsilon} was asked for.",
-                "It is the share of pairs that may break the bounds: 0 <= epsilon < 1.",
-                "Give for example 0.1.",
+                f"epsilon={epsilon}.",
+                "epsilon is the share of pairs that may violate the bounds: 0 <= epsilon < 1.",
+                "Use for example 0.1.",
             )
         if not len(self.mass):
             return (np.nan, np.nan) if self.coinciding >= 1 - epsilon else (0.0, np.inf)
@@ -113,15 +113,16 @@ class DistortionProfile(Told):
 
 
 @dataclass(frozen=True, repr=False)
-class RangeProfile(Told):
-    """The profile of pairs at one range of tissue distance.
+class RangeProfile(ReprMixin):
+    """Profile of the pairs in one range of tissue distance.
 
     Attributes
     ----------
     low, high
-        Tissue distances d_S of the range, in coordinate units: low <= d_S < high (the last includes it).
+        Tissue distances d_S of the range, in coordinate units: low <= d_S < high (the last range includes
+        ``high``).
     profile
-        Of the pairs within.
+        Profile of the pairs within the range.
     """
 
     low: float
@@ -129,7 +130,7 @@ class RangeProfile(Told):
     profile: DistortionProfile
 
     def summary(self) -> Rows:
-        """What is shown of it, by name."""
+        """Values shown in the representation, by name."""
         return {"d_S": f"{self.low:.3g} to {self.high:.3g} units", **self.profile.summary()}
 
 
@@ -147,14 +148,14 @@ def distortion_profile(
     latent, tissue
         d_Z and d_S of each pair.
     weight
-        Pair weight G; one for all by default. Pairs of weight zero are left out.
+        Pair weight G; one for all pairs by default. Pairs of weight zero are left out.
     edges
-        Ends of the ranges of d_S for :attr:`DistortionProfile.bins`, ascending; see :func:`range_edges`.
+        Edges of the ranges of d_S for :attr:`DistortionProfile.bins`, ascending; see :func:`range_edges`.
 
     Raises
     ------
     InputError
-        If the arrays differ in length, hold negative or not finite numbers, or no pair has weight.
+        If the arrays differ in length, contain negative or non-finite values, or all weights are zero.
 
     Examples
     --------
@@ -192,14 +193,14 @@ def _profile(latent: PairFloatArray, tissue: PairFloatArray, weight: PairFloatAr
 
 
 def range_edges(longest: float, n_bins: int = N_BINS) -> tuple[float, ...]:
-    """Ends of ranges of tissue distance, equally wide on a logarithmic axis from one unit to the longest.
+    """Edges of ranges of tissue distance, equally wide on a logarithmic axis from one unit to the longest.
 
     Parameters
     ----------
     longest
         Largest distance, in coordinate units (the spacing of spots).
     n_bins
-        Number of ranges; the first begins at zero. A tissue no longer than a unit has one range.
+        Number of ranges; the first begins at zero. A tissue no longer than one unit has one range.
     """
     if longest <= 1:
         return 0.0, float(longest)
@@ -207,7 +208,7 @@ def range_edges(longest: float, n_bins: int = N_BINS) -> tuple[float, ...]:
 
 
 def split_by_range(tissue: PairFloatArray, edges: Iterable[float]) -> list[tuple[float, float, np.ndarray]]:
-    """Ends of each range, and the mask of the pairs within it."""
+    """Edges of each range, and the mask of the pairs within it."""
     ends = np.asarray(list(edges), dtype=float)
     which = np.minimum(np.searchsorted(ends, tissue, side="right") - 1, len(ends) - 2)
     which[tissue > ends[-1] * (1 + _SLACK)] = -1
@@ -219,21 +220,22 @@ def split_by_range(tissue: PairFloatArray, edges: Iterable[float]) -> list[tuple
 def _check(latent: np.ndarray, tissue: np.ndarray, weight: np.ndarray) -> None:
     if not len(latent) == len(tissue) == len(weight):
         raise InputError(
-            f"{len(latent)} latent distances, {len(tissue)} tissue distances and {len(weight)} weights.",
-            "All are needed for the same pairs.",
+            f"There are {len(latent)} latent distances, {len(tissue)} tissue distances and {len(weight)} "
+            "weights.",
+            "All three must be for the same pairs.",
             "Compute them from the same source and target spots.",
         )
     for name, values in (("latent distance", latent), ("tissue distance", tissue), ("weight", weight)):
         wrong = int((~np.isfinite(values) | (values < 0)).sum())
         if wrong:
             raise InputError(
-                f"{wrong} of {len(values)} pairs have a negative or not finite {name}.",
-                "Distances and weights are finite and not negative.",
-                "Leave out spots without coordinates or latent.",
+                f"{wrong} of {len(values)} pairs have a negative or non-finite {name}.",
+                "Distances and weights must be finite and non-negative.",
+                "Leave out spots without coordinates or latent representation.",
             )
     if not (weight > 0).any():
         raise InputError(
-            f"None of {len(weight)} pairs has weight.",
-            "A profile needs at least one.",
-            "Take other pairs, or more spots.",
+            f"None of the {len(weight)} pairs has a positive weight.",
+            "A profile needs at least one pair with a positive weight.",
+            "Use other pairs, or more spots.",
         )

@@ -20,7 +20,7 @@ from scvi.data import AnnDataManager
 from scvi.dataloaders import DataSplitter
 from scvi.model import SCVI
 
-from isovi._repr import Rows, Told
+from isovi._repr import ReprMixin, Rows
 from isovi.data import check
 from isovi.data.fields import (
     COORDINATES,
@@ -60,7 +60,7 @@ THINNING = (0.3, 1.0)
 SCALE_PAIRS = 200_000  # pairs over which λ is fitted after training
 
 
-class DistancePreservingMixin(Told):
+class DistancePreservingMixin(ReprMixin):
     """What :func:`~isovi.preserve_distances` adds to a scvi-tools model class.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Figures and grids of panels: what all plots share. Nothing here needs a display."""
+"""Figures and grids of panels shared by all plots. Nothing here needs a display."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ PathLike = str | Path
 
 
 def panels(n: int, ax: AxesLike | None, *, columns: int, size: tuple[float, float]) -> list[Axes]:
-    """Axes to draw on: the caller's, or those of a new figure with panels of `size` inches."""
+    """Axes to draw on: those of the caller, or those of a new figure with panels of `size` inches."""
     if ax is not None:
         given = [ax] if isinstance(ax, Axes) else list(np.ravel(np.asarray(ax, dtype=object)))
         if len(given) != n:
             received = f"{len(given)} Axes were given for {n} panels."
-            raise InputError(received, "Each panel needs one.", "Pass as many, or leave ax out.")
+            raise InputError(received, "Each panel needs one Axes.", f"Pass {n} Axes, or omit ax.")
         return given
     columns = min(columns, n)
     rows = -(-n // columns)
@@ -35,16 +35,16 @@ def panels(n: int, ax: AxesLike | None, *, columns: int, size: tuple[float, floa
 
 
 def new_figure(size: tuple[float, float]) -> Figure:
-    """A figure of `size` inches; notebooks and interactive shells show it, as they do those of pyplot."""
+    """A figure of `size` inches; notebooks and interactive shells show it like those of pyplot."""
     if not (mpl.is_interactive() or hasattr(builtins, "__IPYTHON__")):
         return Figure(figsize=size, dpi=DPI, layout="constrained")
-    import matplotlib.pyplot as plt  # asks for a display, which an interactive session has
+    import matplotlib.pyplot as plt  # needs a display, which an interactive session has
 
     return plt.figure(figsize=size, dpi=DPI, layout="constrained")
 
 
 def result(axes: Sequence[Axes]) -> Axes | NDArray:
-    """One Axes as it is, several as an array."""
+    """A single Axes, or several as an array."""
     if len(axes) == 1:
         return axes[0]
     joined = np.empty(len(axes), dtype=object)
@@ -53,13 +53,13 @@ def result(axes: Sequence[Axes]) -> Axes | NDArray:
 
 
 def write(axes: Sequence[Axes], save: PathLike | None) -> None:
-    """Write the figure that holds the axes, in the format that the file's name ends in."""
+    """Save the figure of the axes; the suffix of the file determines the format."""
     if save is not None:
         axes[0].figure.figure.savefig(save, dpi=DPI, bbox_inches="tight")
 
 
 def plain(ax: Axes) -> None:
-    """Leave only the left and lower spine, drawn lightly."""
+    """Show only the left and bottom spines, in light grey."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color("0.6")
     ax.tick_params(color="0.6", labelsize="small")

@@ -1,4 +1,4 @@
-"""Colours that people with a colour vision deficiency can tell apart."""
+"""Colour palettes that are safe for colour vision deficiency."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
-# Okabe and Ito's seven colours, then those farthest from all before them in Oklab, as seen with normal vision
-# and with simulated deuteranopia and protanopia.
+# The seven colours of Okabe and Ito, then colours that are farthest in Oklab from all preceding ones, with
+# normal vision and with simulated deuteranopia and protanopia.
 CATEGORICAL = (
     *("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#61180C"),
     *("#311886", "#0000FF", "#92DBB6", "#864955", "#8679FF", "#6118B6", "#C20000", "#B6CEFF"),
@@ -16,11 +16,11 @@ CATEGORICAL = (
 )
 MISSING = "#D0D0D0"
 
-# Degrees in Oklab, from amber over pink and violet to blue: ends that everyone can tell apart.
+# Degrees in Oklab, from amber over pink and violet to blue; everyone can distinguish the two ends.
 _HUES = (75.0, -105.0)
 _LIGHTNESS = (0.86, 0.48)
 _CHROMA = 0.125
-# Oklab to linear sRGB (Ottosson 2020): to cube roots of cone responses, then from their cubes.
+# Oklab to linear sRGB (Ottosson 2020): to cube roots of cone responses, then from their cubes to RGB.
 _TO_CONES = np.array([[1, 0.3963378, 0.2158038], [1, -0.1055613, -0.0638542], [1, -0.0894842, -1.2914855]])
 _TO_RGB = np.array(
     [
@@ -32,14 +32,14 @@ _TO_RGB = np.array(
 
 
 def categorical(n: int) -> list[str]:
-    """`n` colours; beyond the palette's 24 they are taken from a continuous colour map."""
+    """`n` colours; more than the 24 of the palette are taken from a continuous colour map."""
     if n <= len(CATEGORICAL):
         return list(CATEGORICAL[:n])
     return [to_hex(color) for color in mpl.colormaps["turbo"](np.linspace(0, 1, n))]
 
 
 def position_colors(positions: NDArray) -> NDArray[np.float64]:
-    """Smooth colours, shape ``(n, 3)``: hue by the first coordinate, lightness by the second."""
+    """Colours by position, shape ``(n, 3)``: hue by the first coordinate, lightness by the second."""
     low, high = positions[:, :2].min(axis=0), positions[:, :2].max(axis=0)
     share = (positions[:, :2] - low) / np.where(high > low, high - low, 1)
     hue = np.deg2rad(_HUES[0] + (_HUES[1] - _HUES[0]) * share[:, 0])

@@ -1,4 +1,4 @@
-"""Spots drawn in tissue at their true spacing, one panel per section."""
+"""Spots drawn in the tissue at their true spacing, one panel per section."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from scipy.spatial import cKDTree
 
 from isovi.data import check
 
-_RASTER_ABOVE = 5_000  # spots; beyond that vector files would be huge
+_RASTER_ABOVE = 5_000  # spots; with more, vector files would be huge
 _FILL = 0.97  # diameter of a spot as a share of the spacing
-_LEAST_FILL = 0.65  # the same, if the spots filled the panel evenly: cells in clusters stay visible
-_WIDTH, _HEIGHTS = 3.6, (1.8, 5.4)  # inches of a panel
+_LEAST_FILL = 0.65  # the same for evenly distributed spots, so that cells in clusters stay visible
+_WIDTH, _HEIGHTS = 3.6, (1.8, 5.4)  # width, and range of heights, of a panel in inches
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Section:
 
     @cached_property
     def diameter(self) -> float:
-        """Size at which neighbouring spots nearly touch: from the distances of the four nearest."""
+        """Diameter at which neighbouring spots nearly touch, from the distances to the four nearest."""
         n = len(self.positions)
         if n < 2:
             return 1.0
@@ -51,7 +51,7 @@ class Section:
 
     @property
     def panel_size(self) -> tuple[float, float]:
-        """Width and height of a panel, in inches, in the proportions of the section."""
+        """Width and height of a panel in inches, in the proportions of the section."""
         width, height = np.ptp(self.positions, axis=0) + self.diameter
         return _WIDTH, float(np.clip(_WIDTH * height / width, *_HEIGHTS))
 
@@ -68,7 +68,7 @@ def sections(adata: AnnData, spatial_key: str, section_key: str | None) -> list[
 
 
 def draw(ax: Axes, section: Section, colors: NDArray) -> None:
-    """Draw the spots of a section as circles in data units, in colours of shape ``(n, 3 or 4)``."""
+    """Draw the spots of a section as circles in data units, with colours of shape ``(n, 3 or 4)``."""
     size, n = section.diameter, len(section.positions)
     spots = EllipseCollection(
         np.full(n, size),

@@ -21,7 +21,7 @@ Tables: TypeAlias = AnnData | pd.DataFrame | Mapping[str, pd.DataFrame]
 
 _TITLES = {"morans_i": "Moran's I", "gearys_c": "Geary's C"}
 _MARGIN = 0.08
-_TURNED_FROM = 16  # names of this many dimensions do not fit side by side
+_TURNED_FROM = 16  # names of this many dimensions do not fit horizontally
 
 
 def spatial_autocorrelation(
@@ -32,26 +32,26 @@ def spatial_autocorrelation(
     ax: AxesLike | None = None,
     save: PathLike | None = None,
 ) -> NDArray:
-    """Draw Moran's I and Geary's C of each latent dimension, the smoothest in tissue first.
+    """Plot Moran's I and Geary's C of each latent dimension, the smoothest in the tissue first.
 
     A filled dot is significant at `alpha` after adjustment for the number of dimensions, an open one is not.
-    The dashed line is what is expected if values are put on other spots of their section by chance: 0 and 1,
-    or nearly so, unless sections differ.
+    The dashed line is the expectation if values are permuted within sections: close to 0 and 1, unless
+    sections differ.
 
     Parameters
     ----------
     tables
-        Annotated data, a table from :func:`isovi.tl.spatial_autocorrelation`, or several tables by name of
-        the model, e.g. ``{"scVI": ..., "isoVI": ...}``. Each model's dimensions are sorted by its Moran's I,
-        in both panels.
+        Annotated data matrix, a table from :func:`isovi.tl.spatial_autocorrelation`, or several tables by
+        name of the model, e.g. ``{"scVI": ..., "isoVI": ...}``. In both panels the dimensions of each model
+        are sorted by Moran's I.
     key
-        Key in ``uns`` of the table, for annotated data.
+        Key in ``uns`` of the table, for an annotated data matrix.
     alpha
-        False discovery rate from which on a dot is open.
+        False discovery rate below which a dot is filled.
     ax
-        Two Axes to draw on; ``None`` makes a figure.
+        Two Axes to draw on; ``None`` creates a figure.
     save
-        File to write, in the format that its name ends in.
+        File to write; its suffix determines the format.
 
     Returns
     -------
@@ -60,7 +60,7 @@ def spatial_autocorrelation(
     Raises
     ------
     InputError
-        If there is no such table, or `ax` does not hold two Axes.
+        If there is no such table, or `ax` does not contain two Axes.
     """
     by_name = {name: _sorted(table, name) for name, table in _tables(tables, key).items()}
     axes = _canvas.panels(2, ax, columns=2, size=(3.6, 2.8))
@@ -95,19 +95,19 @@ def _tables(tables: Tables, key: str) -> dict[str, pd.DataFrame]:
 def _require_some(tables: Mapping[str, pd.DataFrame]) -> None:
     if not tables:
         raise InputError(
-            "There is no table.", "At least one is needed.", 'Pass tables by name: {"isoVI": ...}.'
+            "No table was given.", "At least one is needed.", 'Pass tables by name: {"isoVI": ...}.'
         )
 
 
 def _sorted(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Dimensions by falling Moran's I, those that are constant last."""
+    """Dimensions in descending order of Moran's I, constant ones last."""
     needed = [column for statistic in _TITLES for column in (statistic, *_with(statistic))]
     missing = [column for column in needed if column not in getattr(table, "columns", ())]
     if missing:
         raise InputError(
             f"The table{' of ' + name if name else ''} lacks {', '.join(missing)}.",
-            "It must have these columns.",
-            "Pass what isovi.tl.spatial_autocorrelation returned.",
+            "These columns are required.",
+            "Pass the table returned by isovi.tl.spatial_autocorrelation.",
         )
     return table.sort_values("morans_i", ascending=False, na_position="last", kind="stable")
 
@@ -127,17 +127,17 @@ def _dots(ax: Axes, table: pd.DataFrame, statistic: str, color: str, alpha: floa
 
 
 def _limits(ax: Axes, by_name: Mapping[str, pd.DataFrame], statistic: str) -> None:
-    """From 0 to 1, where smooth and random lie, or as far as the values reach."""
+    """Limits of the y axis: at least 0 to 1, more if the values need it."""
     values = np.concatenate([table[statistic].to_numpy(dtype=np.float64) for table in by_name.values()])
     reach = np.append(values[np.isfinite(values)], [0.0, 1.0])
     ax.set_ylim(reach.min() - _MARGIN, reach.max() + _MARGIN)
 
 
 def _name_dimensions(ax: Axes, by_name: Mapping[str, pd.DataFrame]) -> None:
-    """Names of the dimensions if all dots are of one model, otherwise ranks."""
+    """Label the x axis with the names of the dimensions if there is one model, otherwise with ranks."""
     if len(by_name) > 1:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.set_xlabel("dimension, by rank of its Moran's I")
+        ax.set_xlabel("dimension, ranked by Moran's I")
         return
     (table,) = by_name.values()
     turned = 90 if len(table) >= _TURNED_FROM else 0

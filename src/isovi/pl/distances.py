@@ -27,25 +27,25 @@ def shepard(
     ax: AxesLike | None = None,
     save: PathLike | None = None,
 ) -> Axes | NDArray:
-    """Draw the density of latent distance d_Z against scaled tissue distance λ d_S.
+    """Plot the density of latent distance d_Z against scaled tissue distance λ d_S.
 
-    A distance-preserving latent lies on the diagonal. The line is the median of d_Z at each λ d_S, the band
-    holds the middle 80 % of pairs.
+    In a distance-preserving latent space the pairs lie on the diagonal. The line is the median of d_Z at each
+    λ d_S; the band contains the middle 80 % of pairs.
 
     Parameters
     ----------
     latent_distance
-        d_Z of each pair, shape ``(n_pairs,)``, or several such by name, e.g. ``{"training": ..., "held out":
-        ...}``: one panel each, with the same limits.
+        d_Z of each pair, shape ``(n_pairs,)``, or several such arrays by name, e.g. ``{"training": ...,
+        "held out": ...}``: one panel each, with the same limits.
     tissue_distance
         d_S of the same pairs, in coordinate units.
     scale
-        λ, latent length per coordinate unit. Where sections have one each, pass distances that are already
-        multiplied, and 1.
+        λ, latent length per coordinate unit. If each section has its own, pass tissue distances that are
+        already multiplied by it, and 1.
     ax
-        Axes to draw on, one for each set of pairs; ``None`` makes a figure.
+        Axes to draw on, one per set of pairs; ``None`` creates a figure.
     save
-        File to write, in the format that its name ends in.
+        File to write; its suffix determines the format.
 
     Returns
     -------
@@ -54,7 +54,7 @@ def shepard(
     Raises
     ------
     InputError
-        If the two distances do not describe the same pairs, there are none, or `ax` does not fit.
+        If the distances are not for the same pairs, there are no pairs, or `ax` has the wrong number of Axes.
     """
     latent, tissue = _named(latent_distance), _named(tissue_distance)
     _require_same_pairs(latent, tissue)
@@ -79,7 +79,7 @@ def _require_same_pairs(latent: Mapping[str, NDArray], tissue: Mapping[str, NDAr
     sizes = [{name: len(values) for name, values in sets.items()} for sets in (latent, tissue)]
     if not sizes[0] or sizes[0] != sizes[1] or 0 in sizes[0].values():
         raise InputError(
-            f"Numbers of pairs: {sizes[0]} in the latent and {sizes[1]} in tissue.",
+            f"Numbers of pairs: {sizes[0]} in the latent space and {sizes[1]} in the tissue.",
             "Both distances are needed for the same pairs, at least one.",
             "Compute both from the same source and target spots.",
         )
@@ -104,7 +104,7 @@ def _draw(ax: Axes, tissue: NDArray, latent: NDArray, limit: float) -> None:
 def _quantiles(tissue: NDArray, latent: NDArray, limit: float) -> tuple[NDArray, NDArray]:
     """Centres of bins of tissue distance, and the 10, 50 and 90 % quantiles (3, bins) of latent distance."""
     edges = np.linspace(0, limit, _BINS + 1)
-    which = np.clip(np.digitize(tissue, edges) - 1, 0, _BINS)  # beyond the limit: the bin that is left out
+    which = np.clip(np.digitize(tissue, edges) - 1, 0, _BINS)  # values beyond the limit go to the unused bin
     enough = [b for b in range(_BINS) if np.count_nonzero(which == b) >= _LEAST_PAIRS]
     quantiles = [np.quantile(latent[which == b], [0.1, 0.5, 0.9]) for b in enough]
     middle = (edges[:-1] + edges[1:])[enough] / 2

@@ -1,4 +1,4 @@
-"""Distortion of each spot, in tissue."""
+"""Distortion of each spot, in the tissue."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ def distortion_map(
     ax: AxesLike | None = None,
     save: PathLike | None = None,
 ) -> NDArray:
-    """Draw where a latent keeps the tissue's distances, and where it tears or folds the tissue.
+    """Plot where a latent space preserves the tissue's distances, and where it tears or folds the tissue.
 
     Parameters
     ----------
     adata
-        Annotated data after :func:`isovi.tl.distortion_map`; nothing in it is changed. Spots that took no
-        part are grey.
+        Annotated data matrix after :func:`isovi.tl.distortion_map`; it is not changed. Spots that were not
+        used are grey.
     key
-        The ``key_added`` it was given.
+        The ``key_added`` of :func:`isovi.tl.distortion_map`.
     spatial_key, section_key
         As in :func:`isovi.pl.domains`; each section gets two panels.
     cmap, stretch_cmap
         Colour maps of relative distortion and of stretch.
     ax
-        Axes to draw on, two for each section; ``None`` makes a figure.
+        Axes to draw on, two per section; ``None`` creates a figure.
     save
-        File to write, in the format that its name ends in.
+        File to write; its suffix determines the format.
 
     Returns
     -------
-    Array of Axes: distortion and stretch of each section. Stretch is red where the latent holds a spot too
-    far from the rest of its section (a tear) and blue where too near (a fold).
+    Array of Axes: distortion and stretch of each section. Stretch is red if a spot is too far from the rest
+    of its section in the latent space (a tear) and blue if it is too near (a fold).
 
     Raises
     ------
     InputError
-        If the columns are missing, or `ax` does not fit.
+        If the columns are missing, or `ax` has the wrong number of Axes.
     """
     distortion, stretch = (_column(adata, name) for name in (key, f"{key}_stretch"))
     parts = _spots.sections(adata, spatial_key, section_key)

@@ -1,4 +1,4 @@
-"""The tissue beside its latents, in the same colours."""
+"""The tissue and its latent representations in the same colours."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ def latent_map(
     ax: AxesLike | None = None,
     save: PathLike | None = None,
 ) -> NDArray:
-    """Draw the tissue, coloured by position, and each latent with the same colours.
+    """Plot the tissue, coloured by position, and each latent representation with the same colours.
 
-    Each latent is projected to its first two principal components, and then only rotated, reflected, scaled
-    as a whole and moved onto the tissue: nothing that could make it look more like tissue than it is. R² is
-    the share of the positions' variance that this explains.
+    Each latent representation is projected onto its first two principal components and then aligned with the
+    tissue by rotation, reflection, a uniform scale and translation only. R² is the share of the positions'
+    variance that this explains.
 
     Parameters
     ----------
     latents
-        Latents by name, each of shape ``(n, n_latent)``, of the spots of one section.
+        Latent representations by name, each of shape ``(n, n_latent)``, of the spots of one section.
     coordinates
-        Positions, shape ``(n, 2)``; of three columns the first two are used.
+        Positions, shape ``(n, 2)``; if there are three columns, the first two are used.
     title
-        Title of the tissue's panel.
+        Title of the panel with the tissue.
     ax
-        Axes to draw on, one more than there are latents; ``None`` makes a figure.
+        Axes to draw on, one for the tissue and one per latent representation; ``None`` creates a figure.
     save
-        File to write, in the format that its name ends in.
+        File to write; its suffix determines the format.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def latent_map(
     Raises
     ------
     InputError
-        If a latent does not have a row per position, or `ax` does not fit.
+        If a latent representation does not have one row per position, or `ax` has the wrong number of Axes.
     """
     positions = np.asarray(coordinates, dtype=np.float64)[:, :2]
     values = {name: np.asarray(latent, dtype=np.float64) for name, latent in latents.items()}
@@ -67,13 +67,13 @@ def latent_map(
 
 
 def require_rows(latents: Mapping[str, NDArray], n: int) -> None:
-    """Refuse latents that do not have a row for each position."""
+    """Check that all latent representations have one row per position."""
     wrong = {name: latent.shape for name, latent in latents.items() if latent.ndim != 2 or len(latent) != n}
     if wrong or not latents:
         raise InputError(
-            f"Latents with the shapes {wrong} were given." if wrong else "No latent was given.",
-            f"There must be a latent with a row for each of the {n} positions.",
-            "Pass the latent of the same spots.",
+            f"Latent representations have the shapes {wrong}." if wrong else "No latent representation.",
+            f"Each latent representation must have one row for each of the {n} positions.",
+            "Pass the latent representation of the same spots.",
         )
 
 
@@ -89,7 +89,7 @@ def _draw_latent(ax: Axes, section: _spots.Section, latent: NDArray, colors: NDA
 
 
 def onto_tissue(latent: NDArray, positions: NDArray) -> tuple[NDArray[np.float64], float]:
-    """Latent in two principal components, brought onto the positions by similarity Procrustes.
+    """First two principal components, aligned with the positions by similarity Procrustes.
 
     Parameters
     ----------

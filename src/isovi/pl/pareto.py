@@ -1,4 +1,4 @@
-"""Two figures of quality of several settings, and which of them nothing beats."""
+"""Trade-off between two metrics over several settings, with the Pareto front."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def pareto(
     ax: AxesLike | None = None,
     save: PathLike | None = None,
 ) -> Axes:
-    """Draw two figures of each setting, both better when lower; a line joins those that none beats in both.
+    """Plot two metrics of each setting, both better when lower; a line joins the Pareto-optimal settings.
 
     Parameters
     ----------
     table
-        One row for each setting, named by its index, with the columns ``x`` and ``y`` and the boolean column
-        ``pareto``; where there is a boolean column ``recommended``, that setting has a ring. ``isovi tune``
-        writes such a table.
+        One row per setting, named by its index, with the columns ``x`` and ``y`` and the boolean column
+        ``pareto``. If there is a boolean column ``recommended``, that setting is marked by a ring.
+        ``isovi tune`` writes such a table.
     x, y
-        The columns.
+        Columns of the two metrics.
     ax
-        Axes to draw on; ``None`` makes a figure.
+        Axes to draw on; ``None`` creates a figure.
     save
-        File to write, in the format that its name ends in.
+        File to write; its suffix determines the format.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def pareto(
         raise InputError(
             f"The table has the columns {', '.join(map(str, table)) or 'none'}.",
             f"It needs {', '.join(missing)}.",
-            "Pass the table that isovi tune wrote.",
+            "Pass the table written by isovi tune.",
         )
     (panel,) = _canvas.panels(1, ax, columns=1, size=(5.4, 3.8))
     best = table["pareto"].to_numpy(dtype=bool)

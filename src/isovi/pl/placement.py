@@ -1,4 +1,4 @@
-"""Placed cells on the reference's tissue."""
+"""Placed cells in the tissue of the reference."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from isovi.errors import InputError
 from isovi.pl import _canvas
 from isovi.pl._canvas import AxesLike, PathLike
 
-_SHOWN = 30  # regions drawn: more would hide each other
-_MANY = 5_000  # points above which the picture is a raster
+_SHOWN = 30  # regions drawn; more would overlap
+_MANY = 5_000  # points above which the plot is rasterised
 
 
 def placement(
@@ -26,24 +26,24 @@ def placement(
     ax: AxesLike | None = None,
     save: PathLike | None = None,
 ) -> Axes | NDArray:
-    """Draw placed cells on the tissue, and what is known of their errors.
+    """Plot placed cells in the tissue, with their regions and errors if known.
 
     Parameters
     ----------
     placed
-        Positions of the placed cells, shape ``(cell, 2)`` or more columns, of which two are drawn.
+        Positions of the placed cells, shape ``(cell, 2)``; of more columns the first two are drawn.
     reference
         Positions of the reference cells, in the same frame; drawn in grey.
     truth
-        True positions of the placed cells, where they are known: a line leads there.
+        True positions of the placed cells, if known; joined to the placed ones by lines.
     radius
-        Radii of the regions, shape ``(cell,)``; thirty cells, evenly spread over the order, show theirs.
+        Radii of the regions, shape ``(cell,)``; drawn for thirty evenly spaced cells.
     flagged
-        Cells unlike the reference, shape ``(cell,)``; drawn as crosses.
+        Whether each cell is unlike the reference, shape ``(cell,)``; drawn as crosses.
     ax
-        Axes to draw on; ``None`` makes a figure.
+        Axes to draw on; ``None`` creates a figure.
     save
-        File to write, in the format that its name ends in.
+        File to write; its suffix determines the format.
 
     Returns
     -------
@@ -52,7 +52,7 @@ def placement(
     Raises
     ------
     InputError
-        If the arrays are of different lengths.
+        If the arrays have different lengths.
     """
     cells = np.asarray(placed, dtype=np.float64)[:, :2]
     strange = np.zeros(len(cells), dtype=bool) if flagged is None else np.asarray(flagged, dtype=bool)
@@ -110,7 +110,7 @@ def _legend(panel: Axes, *, lines: bool, strange: bool) -> None:
             Line2D([], [], marker="x", linestyle="", color="tab:red", label="unlike the reference")
         )
     if lines:
-        handles.append(Line2D([], [], color="0.5", label="to its true position"))
+        handles.append(Line2D([], [], color="0.5", label="to the true position"))
     panel.legend(
         handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2, frameon=False, fontsize="small"
     )

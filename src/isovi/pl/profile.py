@@ -1,4 +1,4 @@
-"""Distortion profiles and certificates as curves of L against ε."""
+"""Distortion profiles and certificates: curves of L against ε."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from isovi.tl.certificate import Certificate
 _GRID = np.round(np.linspace(0.01, 0.5, 50), 2)
 _TICKS = (1, 1.5, 2, 3, 5, 7, 10, 20, 30, 50, 100, 200, 500, 1000)
 _RANGES = ("short", "middle", "long")
-_SHADES = ("#D55E00", "#0072B2", "#009E73")  # of the ranges: apart for colour-blind readers
+_SHADES = ("#D55E00", "#0072B2", "#009E73")  # colours of the ranges, safe for colour vision deficiency
 _SIZE = (3.7, 3.2)
 
 
@@ -31,32 +31,32 @@ def distortion_profile(
     ax: AxesLike | None = None,
     save: PathLike | None = None,
 ) -> Axes | NDArray:
-    """Draw L(ε): the factor within which all but a share ε of pairs keep their distance.
+    """Plot L(ε): the factor within which all but a share ε of pairs keep their distance.
 
-    The first panel has one curve for each profile, the second the first profile by range of tissue distance.
+    The first panel has one curve per profile, the second shows the first profile by range of tissue distance.
 
     Parameters
     ----------
     profiles
-        What :func:`isovi.tl.distortion_profile` returned, several such by name (e.g. ``{"held out": ...,
-        "training": ...}``; put held-out spots first), or an AnnData with it in ``uns[key]``.
+        Result of :func:`isovi.tl.distortion_profile`, several results by name (e.g. ``{"held out": ...,
+        "training": ...}``, held-out spots first), or an AnnData with a profile in ``uns[key]``.
     key
         Key in ``uns``.
     colors
         Colours of the curves of the first panel.
     ax
-        Two Axes to draw on, or one for the first panel alone; ``None`` makes a figure of two panels.
+        Two Axes to draw on, or one for the first panel only; ``None`` creates a figure with two panels.
     save
-        File to write, in the format that its name ends in.
+        File to write; its suffix determines the format.
 
     Returns
     -------
-    Array of the two Axes, or the one.
+    Array of the two Axes, or the single Axes.
 
     Raises
     ------
     InputError
-        If there is no profile, or `ax` does not fit.
+        If there is no profile, or `ax` has the wrong number of Axes.
     """
     named = _named(profiles, key)
     axes = _canvas.panels(1 if isinstance(ax, Axes) else 2, ax, columns=2, size=_SIZE)
@@ -80,21 +80,21 @@ def certificate(
     ax: AxesLike | None = None,
     save: PathLike | None = None,
 ) -> Axes:
-    """Draw certified against measured L(ε) of held-out pairs.
+    """Plot certified and measured L(ε) of held-out pairs.
 
-    The dashed line was measured on the disjoint pairs, the full line is certified for all ε at once, and the
-    dot is the tighter certificate for its one ε.
+    The dashed line is measured on the disjoint pairs, the solid line is certified for all ε at once, and the
+    dot is the tighter certificate for a single ε.
 
     Parameters
     ----------
     found
-        What :func:`isovi.tl.certificate` returned, or several such by name.
+        Result of :func:`isovi.tl.certificate`, or several results by name.
     colors
-        A colour for each.
+        One colour per certificate.
     ax
-        Axes to draw on; ``None`` makes a figure.
+        Axes to draw on; ``None`` creates a figure.
     save
-        File to write, in the format that its name ends in.
+        File to write; its suffix determines the format.
 
     Returns
     -------
@@ -130,7 +130,7 @@ def _xy(curve: Sequence) -> tuple[NDArray, NDArray]:
 def _named(
     profiles: AnnData | DistortionProfile | Mapping[str, DistortionProfile], key: str
 ) -> dict[str, dict[str, NDArray]]:
-    """Arrays ``epsilon``, ``L`` and the ranges' ``high`` and ``by_range`` of each profile."""
+    """Arrays ``epsilon`` and ``L``, and ``high`` and ``by_range`` of the ranges, of each profile."""
     if isinstance(profiles, AnnData):
         return {"": _stored(profiles, key)}
     by_name = profiles if isinstance(profiles, Mapping) else {"": profiles}
@@ -179,7 +179,7 @@ def _line(ax: Axes, epsilon: NDArray, large: NDArray, color: str, label: str, li
 
 def _finish(ax: Axes, title: str, *, legend: bool) -> None:
     ax.set_title(title, fontsize="medium")
-    ax.set(xlabel="share of broken pairs ε", ylabel="distortion constant L(ε)", xlim=(0, EPSILONS[-1]))
+    ax.set(xlabel="share of excluded pairs ε", ylabel="distortion constant L(ε)", xlim=(0, EPSILONS[-1]))
     ax.set_yscale("log")
     ax.set_ylim(bottom=1)
     ax.yaxis.set_major_locator(FixedLocator(_TICKS))

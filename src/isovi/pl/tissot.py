@@ -1,4 +1,4 @@
-"""Tissot ellipses, in tissue and in a plane view of the latent."""
+"""Tissot ellipses, in the tissue and in a 2-D projection of the latent space."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from isovi.pl.latent_map import onto_tissue, require_rows
 
 Basis = Literal["spatial", "latent"]
 
-_ROUND, _TORN = 1.0, 4.0  # anisotropies at the ends of the colours, the same in every picture
+_ROUND, _TORN = 1.0, 4.0  # anisotropies at the ends of the colour scale, the same in all plots
 _TICKS = (1, 1.5, 2, 3, 4)
 _LONGEST = 3.0  # longest half axis drawn, in median radii
-_RASTER_ABOVE = 5_000  # spots; beyond that vector files would be huge
+_RASTER_ABOVE = 5_000  # spots; with more, vector files would be huge
 _MOST = {"spatial": 1000, "latent": 250}
 _PANEL_COLUMNS = 4
 _BAR_WIDTH = 0.7  # inches
 _OPACITY = 0.75
-_CANDIDATES = 20  # spots looked at for each that is drawn, where there are many more
+_CANDIDATES = 20  # candidate spots per ellipse drawn, if there are many more
 
 
 def tissot(
@@ -44,33 +44,33 @@ def tissot(
     ax: AxesLike | None = None,
     save: PathLike | None = None,
 ) -> Axes | NDArray:
-    """Draw the Tissot ellipses that :func:`isovi.tl.tissot` found.
+    """Plot the Tissot ellipses computed by :func:`isovi.tl.tissot`.
 
-    In tissue, each ellipse is long in the direction in which the latent changes fastest, and large where it
-    changes much. In the latent, it is the image of a small circle around the spot. All sizes of a panel are
-    multiplied by one number that gives the median ellipse the room of a spot: a latent that keeps distances
-    has equal circles.
+    In the tissue, the long axis of an ellipse is the direction in which the latent representation changes
+    fastest, and its size is the amount of change. In the latent space, an ellipse is the image of a small
+    circle around the spot. All ellipses of a panel are scaled by one factor that gives the median ellipse the
+    size of a spot. In a distance-preserving latent space, the ellipses are equal circles.
 
     Parameters
     ----------
     adata
-        Annotated data; nothing in it is changed. The latent, positions and sections are those of
-        ``uns[key]["params"]``.
+        Annotated data matrix; it is not changed. The latent representation, positions and sections are those
+        in ``uns[key]["params"]``.
     key
         The ``key_added`` of :func:`isovi.tl.tissot`.
     basis
-        ``"spatial"``: at the spots in tissue. ``"latent"``: in the first two principal components of the
-        latent, brought onto the tissue as in :func:`latent_map`.
+        ``"spatial"``: at the spots in the tissue. ``"latent"``: in the first two principal components of the
+        latent representation, aligned with the tissue as in :func:`latent_map`.
     color
-        Numeric column of ``obs``; the anisotropy by default, in colours that are the same in every picture:
-        from 1, round, to 4, stretched or torn.
+        Numeric column of ``obs``. The default is the anisotropy, with the same colour scale in all plots,
+        from 1 (round) to 4 (stretched or torn).
     max_ellipses
-        In a panel with more, as many are drawn, spread evenly; by default 1000 in tissue, and 250 in the
-        latent, where they overlap.
+        Maximum number of ellipses per panel, evenly distributed; by default 1000 in the tissue, and 250 in
+        the latent space, where they overlap.
     ax
-        Axes to draw on, one for each section; ``None`` makes a figure with a colour bar.
+        Axes to draw on, one per section; ``None`` creates a figure with a colour bar.
     save
-        File to write, in the format that its name ends in.
+        File to write; its suffix determines the format.
 
     Returns
     -------
@@ -79,8 +79,8 @@ def tissot(
     Raises
     ------
     InputError
-        If ellipses or a column are missing, an argument is out of range, or `ax` does not fit the number of
-        sections.
+        If ellipses or a column are missing, an argument is out of range, or `ax` has the wrong number of
+        Axes.
     """
     n_shown = _most(basis, max_ellipses)
     parameters, ellipses = _stored(adata, key)
@@ -109,12 +109,12 @@ def tissot_latents(
     ax: AxesLike | None = None,
     save: PathLike | None = None,
 ) -> Axes | NDArray:
-    """Draw the Tissot ellipses of several latents side by side (Zhou & Du 2024, Fig. 4).
+    """Plot the Tissot ellipses of several latent representations side by side (Zhou & Du 2024, Fig. 4).
 
     Parameters
     ----------
     latents
-        Latents by name, each of shape ``(n, n_latent)``, of the spots of one section.
+        Latent representations by name, each of shape ``(n, n_latent)``, of the spots of one section.
     coordinates
         Positions, shape ``(n, 2)`` or ``(n, 3)``, in any isotropic unit; the first two columns are drawn.
     basis, max_ellipses
@@ -122,18 +122,19 @@ def tissot_latents(
     n_neighbors
         As in :func:`isovi.tl.tissot`.
     ax
-        Axes to draw on, one for each latent; ``None`` makes a figure with a colour bar.
+        Axes to draw on, one per latent representation; ``None`` creates a figure with a colour bar.
     save
-        File to write, in the format that its name ends in.
+        File to write; its suffix determines the format.
 
     Returns
     -------
-    The Axes, or an array of them if there are several latents. Titles tell the median anisotropy.
+    The Axes, or an array of them if there are several. Titles give the median anisotropy.
 
     Raises
     ------
     InputError
-        If a latent does not have a row per position, an argument is out of range, or `ax` does not fit.
+        If a latent representation does not have one row per position, an argument is out of range, or `ax`
+        has the wrong number of Axes.
     """
     n_shown = _most(basis, max_ellipses)
     positions = np.asarray(coordinates, dtype=np.float64)
@@ -158,7 +159,7 @@ def tissot_latents(
 
 @dataclass(frozen=True)
 class _View:
-    """Ellipses in the plane of a panel, in its units but for one factor on all half axes."""
+    """Ellipses in the units of a panel, up to one factor on all half axes."""
 
     positions: NDArray[np.float64]  # (cell, 2)
     half_axes: NDArray[np.float64]  # (cell, 2), longest first
@@ -178,7 +179,7 @@ def _subset(ellipses: TissotEllipses, rows: NDArray) -> TissotEllipses:
 
 
 def _evenly(positions: NDArray, n: int) -> NDArray[np.intp]:
-    """Indices of `n` spots, each the farthest from all before it; all if there are no more."""
+    """Indices of `n` spots, each the farthest from all preceding ones; all spots if there are no more."""
     if len(positions) <= n:
         return np.arange(len(positions))
     candidates = np.random.default_rng(0).permutation(len(positions))[: _CANDIDATES * n]
@@ -199,7 +200,7 @@ def _median(ellipses: TissotEllipses) -> float:
 
 
 def _panels(n: int, ax: AxesLike | None, section: _spots.Section, *, title: float) -> list[Axes]:
-    """Panels in the proportions of a section, with room for titles and the colour bar, in inches."""
+    """Panels in the proportions of a section, with space for titles and the colour bar, in inches."""
     width, height = section.panel_size
     columns = min(n, _PANEL_COLUMNS)
     return _canvas.panels(n, ax, columns=columns, size=(width + _BAR_WIDTH / columns, height + title))
@@ -212,7 +213,7 @@ def _draw(ax: Axes, view: _View, colors: NDArray, most: int) -> None:
         shown = valid[_evenly(view.positions[valid], most)]
         room = _spots.Section("", shown, view.positions[shown]).diameter / 2
         half_axes = _fitted(view.half_axes[shown], room)
-        order = np.argsort(-half_axes[:, 0], kind="stable")  # small ones on top
+        order = np.argsort(-half_axes[:, 0], kind="stable")  # draw small ellipses on top
         shown, half_axes = shown[order], half_axes[order]
         _outline(ax, view.positions[shown], half_axes, view.angle[shown], colors[shown])
         ax.update_datalim(_corners(view.positions[shown], half_axes))
@@ -224,13 +225,13 @@ def _draw(ax: Axes, view: _View, colors: NDArray, most: int) -> None:
 
 
 def _corners(positions: NDArray, half_axes: NDArray) -> NDArray[np.float64]:
-    """Points between which all ellipses lie."""
+    """Points whose bounding box contains all ellipses."""
     reach = half_axes[:, :1]
     return np.concatenate([positions - reach, positions + reach])
 
 
 def _fitted(half_axes: NDArray, room: float) -> NDArray[np.float64]:
-    """Half axes with a median radius (root mean square) of `room`, none too long to see its neighbours."""
+    """Half axes with a median radius (root mean square) of `room`, truncated so as not to hide neighbours."""
     median = np.median(np.sqrt(np.square(half_axes).mean(axis=1)))
     return np.minimum(half_axes * (room / (median or 1.0)), _LONGEST * room)
 
@@ -270,14 +271,14 @@ def _anisotropy_colors() -> tuple[Normalize, Colormap]:
 
 
 def _shades(adata: AnnData, color: str | None, ellipses: TissotEllipses) -> tuple[NDArray, ScalarMappable]:
-    """Values of the spots, and the colours that they stand for."""
+    """Values of the spots, and their colour map."""
     if color is None:
         return ellipses.anisotropy, ScalarMappable(*_anisotropy_colors())
     if color not in adata.obs or adata.obs[color].dtype.kind not in "iuf":
         raise InputError(
             f'obs has no numeric column "{color}" (it has: {", ".join(map(str, adata.obs)) or "none"}).',
-            "Ellipses are coloured by a number for each spot.",
-            "Name a numeric column, or leave color out to see the anisotropy.",
+            "Ellipses are coloured by a numeric column.",
+            "Use a numeric column, or omit color to show the anisotropy.",
         )
     values = adata.obs[color].to_numpy(dtype=np.float64)
     known = values[np.isfinite(values)]
@@ -306,7 +307,7 @@ def _stored(adata: AnnData, key: str) -> tuple[Mapping[str, str], TissotEllipses
     if key not in adata.uns or f"{key}_jacobian" not in adata.obsm:
         raise InputError(
             f'The data has no ellipses "{key}" (uns has: {", ".join(map(str, adata.uns)) or "nothing"}).',
-            "They must be found before they are drawn.",
+            "Ellipses must be computed before they are drawn.",
             "Run isovi.tl.tissot(adata) first, or pass another key.",
         )
     parameters = adata.uns[key]["params"]
@@ -319,7 +320,7 @@ def _most(basis: str, max_ellipses: int | None) -> int:
     if basis not in _MOST or (max_ellipses is not None and max_ellipses < 1):
         raise InputError(
             f"basis={basis!r} and max_ellipses={max_ellipses}.",
-            'The basis is "spatial" or "latent", and at least one ellipse is drawn.',
-            'Pass basis="spatial" and max_ellipses=1000, say.',
+            'basis must be "spatial" or "latent", and max_ellipses at least 1.',
+            'Use for example basis="spatial" and max_ellipses=1000.',
         )
     return max_ellipses or _MOST[basis]

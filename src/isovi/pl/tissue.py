@@ -1,4 +1,4 @@
-"""Domains and latent components in tissue."""
+"""Domains and latent dimensions in the tissue."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ def domains(
     ax: AxesLike | None = None,
     save: PathLike | None = None,
 ) -> Axes | NDArray:
-    """Draw domains, or any other categories, in tissue.
+    """Plot domains, or any other categories, in the tissue.
 
     Parameters
     ----------
     adata
-        Annotated data; nothing in it is changed.
+        Annotated data matrix; it is not changed.
     key
-        Column of ``obs`` with the categories. Missing values are grey. ``uns[f"{key}_colors"]``, where
-        present, gives the colours.
+        Column of ``obs`` with the categories. Missing values are grey. The colours are those in
+        ``uns[f"{key}_colors"]``, if present.
     spatial_key
         Key in ``obsm`` of the positions, shape ``(n_obs, 2)`` or ``(n_obs, 3)``; the first two are drawn, the
         second pointing down as in images.
     section_key
-        Column of ``obs`` with the tissue section; each gets a panel.
+        Column of ``obs`` with the tissue section; each section has its own panel.
     ax
-        Axes to draw on, one for each section; ``None`` makes a figure.
+        Axes to draw on, one per section; ``None`` creates a figure.
     save
-        File to write, in the format that its name ends in.
+        File to write; its suffix determines the format.
 
     Returns
     -------
@@ -57,13 +57,13 @@ def domains(
     Raises
     ------
     InputError
-        If a key is missing, or `ax` does not fit the number of sections.
+        If a key is missing, or `ax` has the wrong number of Axes.
     """
     values = _categories(adata, key)
     colors = _colors(adata, key, len(values.categories))
     parts = _spots.sections(adata, spatial_key, section_key)
     axes = _canvas.panels(len(parts), ax, columns=_PANEL_COLUMNS, size=parts[0].panel_size)
-    face = to_rgba_array([*colors, _palette.MISSING])  # code -1, missing, takes the last
+    face = to_rgba_array([*colors, _palette.MISSING])  # code -1, missing, is the last colour
     for panel, part in zip(axes, parts, strict=True):
         _spots.draw(panel, part, face[values.codes[part.members]])
         panel.set_title(part.name, fontsize="medium")
@@ -120,25 +120,25 @@ def latent(
     ax: AxesLike | None = None,
     save: PathLike | None = None,
 ) -> Axes | NDArray:
-    """Draw each latent component in tissue, one small panel each.
+    """Plot each latent dimension in the tissue, one small panel each.
 
-    Colours run from the component's median to the 98th percentile of the distance from it, so that a few
-    extreme spots do not wash out the rest; all sections share a component's colours.
+    Colours are centred at the median of the dimension and truncated at the 98th percentile of the distance
+    from it, so that a few extreme spots do not dominate. All sections share the colours of a dimension.
 
     Parameters
     ----------
     adata
-        Annotated data; nothing in it is changed.
+        Annotated data matrix; it is not changed.
     use_rep
-        Key in ``obsm`` of the latent, shape ``(n_obs, n_latent)``.
+        Key in ``obsm`` of the latent representation, shape ``(n_obs, n_latent)``.
     spatial_key, section_key
-        As in :func:`domains`; with several sections, each is a row of panels.
+        As in :func:`domains`; if there are several sections, each has a row of panels.
     components
-        Components to draw, from 0; all by default.
+        Latent dimensions to draw, counted from 0; all by default.
     ax
-        Axes to draw on, section by section; ``None`` makes a figure.
+        Axes to draw on, section by section; ``None`` creates a figure.
     save
-        File to write, in the format that its name ends in.
+        File to write; its suffix determines the format.
 
     Returns
     -------
@@ -147,7 +147,7 @@ def latent(
     Raises
     ------
     InputError
-        If a key or a component is missing, or `ax` does not fit the number of panels.
+        If a key or a dimension is missing, or `ax` has the wrong number of Axes.
     """
     values = _latent(adata, use_rep, components)
     parts = _spots.sections(adata, spatial_key, section_key)
@@ -171,7 +171,7 @@ def _latent(adata: AnnData, use_rep: str, components: list[int] | None) -> NDArr
     if use_rep not in adata.obsm:
         raise InputError(
             f'obsm has no key "{use_rep}" (it has: {", ".join(map(str, adata.obsm)) or "none"}).',
-            "The latent to draw is read from obsm.",
+            "The latent representation to draw is read from obsm.",
             f'Store model.get_latent_representation() in adata.obsm["{use_rep}"] or pass another use_rep.',
         )
     values = np.asarray(adata.obsm[use_rep], dtype=np.float64)
@@ -186,7 +186,7 @@ def _latent(adata: AnnData, use_rep: str, components: list[int] | None) -> NDArr
 
 
 def _deviation(values: NDArray) -> NDArray[np.float64]:
-    """Place of each value between its column's robust limits, 0 to 1, the median in the middle."""
+    """Values scaled to 0 to 1 between robust limits of their column, with the median in the middle."""
     centred = values - np.nanmedian(values, axis=0)
     limit = np.nanpercentile(np.abs(centred), 98, axis=0, method="lower")
     return np.clip(0.5 + 0.5 * centred / np.where(limit > 0, limit, 1), 0, 1)

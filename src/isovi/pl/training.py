@@ -1,4 +1,4 @@
-"""The course of training."""
+"""Training history."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def history(
     ax: AxesLike | None = None,
     save: PathLike | None = None,
 ) -> Axes | NDArray:
-    """Draw a model's training history: ELBO loss, relative distortion, multiplier and scale λ.
+    """Plot the training history of a model: ELBO loss, relative distortion, multiplier and scale λ.
 
     Parameters
     ----------
     history
-        ``model.history_``: a table per quantity, with the epoch as index. Panels whose quantities are missing
-        (the plain backbone has no distortion) are left out.
+        ``model.history_``: one table per quantity, with the epoch as index. Panels of missing quantities (the
+        plain backbone has no distortion) are omitted.
     target
-        Tolerated relative distortion, drawn as a line.
+        Target of the relative distortion, drawn as a line.
     ax
-        Axes to draw on, one for each panel; ``None`` makes a figure.
+        Axes to draw on, one per panel; ``None`` creates a figure.
     save
-        File to write, in the format that its name ends in.
+        File to write; its suffix determines the format.
 
     Returns
     -------
@@ -46,7 +46,7 @@ def history(
     Raises
     ------
     InputError
-        If no quantity is known, or `ax` does not fit the number of panels.
+        If there is no known quantity, or `ax` has the wrong number of Axes.
     """
     drawn = [panel for panel, keys in _PANELS.items() if any(_has(history, key) for key in keys)]
     if not drawn:
@@ -92,7 +92,7 @@ def _draw_elbo(ax: Axes, history: History, _: float | None) -> None:
 
 
 def _zoom(ax: Axes) -> None:
-    """Leave the first steep epochs out of the range: what matters happens after them."""
+    """Limit the y axis to the range after the first, steep epochs."""
     lines = [np.asarray(line.get_ydata(), dtype=float) for line in ax.get_lines()]
     if all(len(values) < 10 for values in lines):
         return

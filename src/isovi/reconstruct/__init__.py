@@ -1,1 +1,1 @@
-"""From latent distances to coordinates: solvers only, arrays in, records out."""
+"""Solvers that compute coordinates from latent distances. They take arrays and return records."""

@@ -1,7 +1,7 @@
-"""Cells placed among anchors, whose latents and positions are both known.
+"""Placement of cells among anchors, cells whose latent representation and position are both known.
 
-A latent distance divided by λ stands for a tissue distance, so a guess of a cell's position and its latent
-can be held against an anchor's in one unit: that is what :func:`among_neighbors` does with a guess.
+A latent distance divided by λ estimates a tissue distance. Therefore :func:`among_neighbors` can compare both
+a guessed position and the latent representation of a cell with those of the anchors, in the same unit.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ import torch
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
-from isovi._repr import Told
+from isovi._repr import ReprMixin
 from isovi._shapes import CoordinateArray, LatentArray
 from isovi.geometry.distortion import profile_scale
 from isovi.geometry.pairs import sample_pairs
 
 N_NEIGHBORS = 10
 N_PAIRS = 100_000  # pairs of anchors over which λ is fitted
-N_NEAR, N_FAR = 32, 96  # anchors that a cell is held against in trilateration
+N_NEAR, N_FAR = 32, 96  # anchors that a cell is compared with in trilateration
 STEPS = 25
 CHUNK = 4_096  # cells placed at once
 
 
 @dataclass(frozen=True, repr=False)
-class Anchors(Told):
-    """Cells whose latents and positions are known.
+class Anchors(ReprMixin):
+    """Cells with known latent representations and positions.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class Anchors(Told):
 
     @classmethod
     def fit(cls, latent: LatentArray, positions: CoordinateArray, *, seed: int = 0) -> Anchors:
-        """Anchors with the λ that leaves the least relative distortion among them."""
+        """Anchors with the λ that minimises the relative distortion among them."""
         one_section = np.zeros(len(latent), dtype=np.int64)
         source, target = sample_pairs(one_section, N_PAIRS, np.random.default_rng(seed))
         in_latent, in_tissue = (
@@ -59,15 +59,15 @@ class Anchors(Told):
 
 
 @dataclass(frozen=True, repr=False)
-class Placed(Told):
-    """Where cells were put.
+class Placed(ReprMixin):
+    """Positions of placed cells.
 
     Attributes
     ----------
     positions
         In coordinate units, shape ``(cell, axis)``.
     spread
-        Root mean square distance of the neighbours' positions from their mean, shape ``(cell,)``.
+        Root mean square distance of the neighbours from their mean position, shape ``(cell,)``.
     """
 
     positions: NDArray[np.float64]
@@ -89,31 +89,31 @@ def among_neighbors(
     anchors
         Cells whose positions are known.
     latent
-        Latents of the cells to place, shape ``(cell, latent)``.
+        Latent representations of the cells to place, shape ``(cell, latent)``.
     guess
-        Positions guessed from elsewhere, such as by :class:`isovi.reconstruct.kernel.KernelRegression`,
+        Positions guessed by another method, such as :class:`isovi.reconstruct.kernel.KernelRegression`,
         shape ``(cell, axis)``. The squared distance to an anchor is then
-        ``|z - z_j|² / λ² + trust |guess - s_j|²``; without a guess the second term is missing.
+        ``|z - z_j|² / λ² + trust |guess - s_j|²``; without a guess the second term is omitted.
     k
-        Number of neighbours; all anchors where there are fewer.
+        Number of neighbours; all anchors if there are fewer.
     trust
         Weight of the guess.
     """
-    known, asked = anchors.latent / anchors.scale, latent / anchors.scale
+    known, query = anchors.latent / anchors.scale, latent / anchors.scale
     if guess is not None:
         root = np.sqrt(trust)
-        known, asked = np.hstack([known, root * anchors.positions]), np.hstack([asked, root * guess])
+        known, query = np.hstack([known, root * anchors.positions]), np.hstack([query, root * guess])
     index = NearestNeighbors(n_neighbors=min(k, len(anchors))).fit(known)
-    found = np.asarray(anchors.positions, dtype=np.float64)[index.kneighbors(asked, return_distance=False)]
+    found = np.asarray(anchors.positions, dtype=np.float64)[index.kneighbors(query, return_distance=False)]
     mean = found.mean(axis=1)
     spread = np.sqrt(np.square(found - mean[:, None]).sum(axis=2).mean(axis=1))
     return Placed(mean, spread)
 
 
-def neighbor_distance(known: NDArray, asked: NDArray, *, k: int = N_NEIGHBORS) -> NDArray[np.float64]:
-    """Mean distance from each row of ``asked`` to the ``k`` nearest rows of ``known``, shape ``(cell,)``."""
+def neighbor_distance(known: NDArray, query: NDArray, *, k: int = N_NEIGHBORS) -> NDArray[np.float64]:
+    """Mean distance from each row of ``query`` to the ``k`` nearest rows of ``known``, shape ``(cell,)``."""
     index = NearestNeighbors(n_neighbors=min(k, len(known))).fit(known)
-    return index.kneighbors(asked)[0].mean(axis=1).astype(np.float64)
+    return index.kneighbors(query)[0].mean(axis=1).astype(np.float64)
 
 
 def trilaterate(
@@ -125,9 +125,9 @@ def trilaterate(
     n_near: int = N_NEAR,
     n_far: int = N_FAR,
 ) -> NDArray[np.float64]:
-    """Positions whose distances to anchors are the latent distances divided by λ, as nearly as may be.
+    """Positions whose distances to anchors approximate the latent distances divided by λ.
 
-    Minimises ``Σ w_j | |s - s_j| - d_Z(z, z_j) / λ |`` over near anchors and a sample of all, with
+    Minimises ``Σ w_j | |s - s_j| - d_Z(z, z_j) / λ |`` over near anchors and a sample of all anchors, with
     ``w_j = 1 / (1 + d_Z / λ)``, by damped Gauss-Newton steps on reweighted squares.
 
     Parameters
@@ -135,17 +135,17 @@ def trilaterate(
     anchors
         Cells whose positions are known.
     latent
-        Latents of the cells to place, shape ``(cell, latent)``.
+        Latent representations of the cells to place, shape ``(cell, latent)``.
     start
-        Where to start, shape ``(cell, axis)``.
+        Initial positions, shape ``(cell, axis)``.
     seed
-        Draws the far anchors.
+        Random seed that draws the far anchors.
     n_near, n_far
-        How many anchors of each kind.
+        Number of near and far anchors.
 
     Returns
     -------
-    In coordinate units, shape ``(cell, axis)``.
+    Positions in coordinate units, shape ``(cell, axis)``.
     """
     far = np.random.default_rng(seed).permutation(len(anchors))[:n_far]
     index = NearestNeighbors(n_neighbors=min(n_near, len(anchors))).fit(anchors.latent)
@@ -172,7 +172,7 @@ def _solve(anchors: Anchors, latent: NDArray, chosen: NDArray, start: NDArray) -
 
 
 def _step(position: torch.Tensor, ends: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
-    """One damped Gauss-Newton step; the weights make squares of what is a sum of absolute values."""
+    """One damped Gauss-Newton step; the weights turn the sum of absolute values into one of squares."""
     apart = position[:, None] - ends
     distance = apart.norm(dim=-1).clamp(min=1e-6)
     excess, direction = distance - length, apart / distance[..., None]

@@ -1,8 +1,8 @@
-"""A configuration of all cells from distances alone, up to rotation, reflection and shift.
+"""Configuration of all cells from distances alone, up to rotation, reflection and translation.
 
 Landmarks are placed by classical scaling, all cells by their distances to the landmarks (de Silva & Tenenbaum
 2004), and the result is refined by lowering the stress over near pairs and pairs with landmarks. Time and
-memory grow with the number of cells, not with its square.
+memory are linear in the number of cells.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
-from isovi._repr import Told
+from isovi._repr import ReprMixin
 from isovi.errors import InputError
 from isovi.geometry.pairs import sample_pairs
 
 Distance = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray]
 
 N_LANDMARKS = 100
-N_FAR = 20  # landmarks that each cell is held against in refinement
-N_PAIRS = 200_000  # over which the stress of a latent's configuration is taken
+N_FAR = 20  # landmarks that each cell is compared with in refinement
+N_PAIRS = 200_000  # pairs for the stress of a latent configuration
 STEPS = 60
 
 
 @dataclass(frozen=True, repr=False)
-class Configuration(Told):
-    """Cells in a frame of their own.
+class Configuration(ReprMixin):
+    """Positions of cells in an arbitrary frame.
 
     Attributes
     ----------
     positions
         Centred, in the unit of the distances, shape ``(cell, axis)``.
     stress
-        Root of ``Σ (|s - s'| - d)² / Σ d²`` over the pairs that were used (Kruskal's stress-1).
+        Root of ``Σ (|s - s'| - d)² / Σ d²`` over the pairs used (Kruskal's stress-1).
     """
 
     positions: NDArray[np.float64]
@@ -52,33 +52,33 @@ def configuration(
     n_landmarks: int = N_LANDMARKS,
     seed: int = 0,
 ) -> Configuration:
-    """Place cells so that distances are as given, as nearly as may be.
+    """Place cells so that their distances approximate the given ones.
 
     Parameters
     ----------
     distance
-        Distances of pairs, given the indices of both ends.
+        Function that returns the distances of pairs from the indices of both ends.
     n_cells
         Number of cells.
     near
-        Both ends of near pairs, whose distances count beside those to landmarks.
+        Both ends of near pairs, whose distances are used in addition to those to landmarks.
     n_axes
-        2 or 3.
+        Number of axes, 2 or 3.
     n_landmarks
-        Cells to which every cell's distance is asked for.
+        Number of landmarks; ``distance`` is called for every pair of a cell and a landmark.
     seed
-        Draws the landmarks, and those that each cell is held against.
+        Random seed that draws the landmarks, and those with which each cell is compared.
 
     Raises
     ------
     InputError
-        If there are too few cells, or a distance is negative or not a number.
+        If there are too few cells, or a distance is negative or not finite.
     """
     if n_cells <= n_axes:
         raise InputError(
-            f"{n_cells} cells were to be placed in {n_axes}-D.",
-            f"At least {n_axes + 1} are needed.",
-            "Give more cells.",
+            f"There are {n_cells} cells to place in {n_axes}-D.",
+            f"At least {n_axes + 1} cells are needed.",
+            "Pass more cells.",
         )
     rng = np.random.default_rng(seed)
     landmarks, lengths = _landmarks(distance, n_cells, min(n_landmarks, n_cells), rng)
@@ -90,11 +90,11 @@ def configuration(
 def latent_configuration(
     latent: NDArray, scale: float = 1.0, *, n_axes: int = 2, seed: int = 0
 ) -> Configuration:
-    """Place cells so that their distances are the latent ones divided by λ.
+    """Place cells so that their distances approximate the latent distances divided by λ.
 
-    A latent has more dimensions than the tissue, and refinement would fold what does not fit into it: on
-    real sections that made distances worse. Classical scaling alone leaves it out; on Euclidean distances it
-    is a principal component analysis.
+    A latent space has more dimensions than the tissue, and refinement would fold the additional ones into it:
+    on real sections this made distances worse. Classical scaling alone discards them; for Euclidean distances
+    it is a principal component analysis.
 
     Parameters
     ----------
@@ -103,9 +103,9 @@ def latent_configuration(
     scale
         λ: latent length per coordinate unit.
     n_axes
-        2 or 3.
+        Number of axes, 2 or 3.
     seed
-        Draws the pairs over which the stress is taken.
+        Random seed that draws the pairs for the stress.
     """
     points = np.asarray(latent, dtype=np.float64) / scale
     positions = PCA(n_axes, svd_solver="full").fit_transform(points)
@@ -127,7 +127,7 @@ def _landmarks(
 
 
 def _triangulate(lengths: NDArray, landmarks: NDArray, n_axes: int) -> NDArray[np.float64]:
-    """Positions by classical scaling of the landmarks and distances to them."""
+    """Positions from classical scaling of the landmarks and the distances to them."""
     among = np.square(lengths[landmarks])
     among = (among + among.T) / 2
     mean = among.mean(axis=0)
@@ -161,7 +161,7 @@ def _pairs(
 
 
 def _refine(start: NDArray, source: NDArray, target: NDArray, length: NDArray) -> Configuration:
-    """Lower ``Σ (|s - s'| - d)² / d``: between absolute errors, ruled by far pairs, and relative ones."""
+    """Minimise ``Σ (|s - s'| - d)² / d``, a compromise between absolute and relative errors."""
     unit = float(length.mean())
     first, second = torch.as_tensor(source), torch.as_tensor(target)
     wanted = torch.as_tensor(length / unit)
@@ -187,8 +187,8 @@ def _checked(lengths: NDArray) -> NDArray:
     values = np.asarray(lengths, dtype=np.float64)
     if not (np.isfinite(values).all() and (values >= 0).all()):
         raise InputError(
-            "A distance is negative or not a finite number.",
-            "Distances are lengths.",
-            "Check the latents, or the function that gives the distances.",
+            "A distance is negative or not finite.",
+            "Distances must be finite and non-negative.",
+            "Check the latent representation, or the function that returns the distances.",
         )
     return values

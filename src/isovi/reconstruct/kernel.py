@@ -1,4 +1,4 @@
-"""Positions by regression on features: a Gaussian process, exact or by the Nyström method."""
+"""Regression of positions on features: a Gaussian process, exact or with the Nyström method."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 from isovi._shapes import CoordinateArray
 
-N_LIKELIHOOD = 400  # cells on which the kernel's constants are fitted
+N_LIKELIHOOD = 400  # cells for fitting the kernel's hyperparameters
 CHUNK = 10_000  # cells whose kernel with the components is held in memory
-N_COMPONENTS = 1_000  # cells on which functions are built; with no more cells the process is exact
+N_COMPONENTS = 1_000  # cells that define the basis; with no more cells the process is exact
 
 
 class KernelRegression:
     """Gaussian process from features to positions, with one length scale for all features.
 
     Length scale, amplitude and noise maximise the marginal likelihood of a few hundred cells (Rasmussen &
-    Williams 2006, ch. 5); the mean is the subset-of-regressors one (ibid., ch. 8.3.1).
+    Williams 2006, ch. 5); the mean is that of the subset of regressors (ibid., ch. 8.3.1).
 
     Parameters
     ----------
     seed
-        Draws the cells of both subsets.
+        Random seed that draws the cells of both subsets.
     """
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
     def fit(self, features: NDArray, positions: CoordinateArray) -> KernelRegression:
-        """Learn positions.
+        """Fit the regression.
 
         Parameters
         ----------
@@ -53,7 +53,7 @@ class KernelRegression:
         return self
 
     def predict(self, features: NDArray) -> NDArray[np.float64]:
-        """Positions, shape ``(cell, axis)``."""
+        """Predict positions, shape ``(cell, axis)``."""
         parts = np.array_split(features, max(len(features) // CHUNK, 1))
         return np.concatenate([self.pipeline_.predict(part) for part in parts]) * self.unit_ + self.centre_
 
@@ -61,7 +61,7 @@ class KernelRegression:
         some = np.random.default_rng(self.seed).permutation(len(features))[:N_LIKELIHOOD]
         kernel = ConstantKernel(1.0, (1e-2, 1e2)) * RBF(1.0, (1e-1, 1e2)) + WhiteKernel(0.3, (1e-3, 1e1))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # a constant at its bound is a good one too
+            warnings.simplefilter("ignore", ConvergenceWarning)  # a hyperparameter at its bound is acceptable
             process = GaussianProcessRegressor(kernel).fit(features[some], standard[some])
         amplitude, shape, noise = process.kernel_.k1.k1, process.kernel_.k1.k2, process.kernel_.k2
         basis = Nystroem(

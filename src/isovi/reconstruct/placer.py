@@ -1,4 +1,4 @@
-"""Positions, regions and flags for cells of one section, from latents and features of its anchors."""
+"""Positions, regions and flags for cells of one section, from latent representations and features."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from isovi._repr import Told
+from isovi._repr import ReprMixin
 from isovi._shapes import CoordinateArray, LatentArray
 from isovi.geometry.conformal import conformal_quantile, novelty_limit
 from isovi.reconstruct.anchored import Anchors, among_neighbors, neighbor_distance, trilaterate
@@ -16,26 +16,26 @@ from isovi.reconstruct.kernel import KernelRegression
 
 Method = Literal["joint", "latent", "expression", "trilateration"]
 
-N_SPREAD = 20  # nearest anchors whose scatter says how hard a cell is to place
-STRANGE = 0.01  # share of cells like the reference that are called unlike it
+N_SPREAD = 20  # nearest anchors whose scatter measures how difficult a cell is to place
+STRANGE = 0.01  # share of cells like the reference that are flagged as unlike it
 
 
 @dataclass(frozen=True, repr=False)
-class Regions(Told):
-    """Where cells are, and how far from there they may be.
+class Regions(ReprMixin):
+    """Predicted positions of cells, with the regions that cover the true positions.
 
     Attributes
     ----------
     positions
         In coordinate units, shape ``(cell, axis)``.
     radius
-        Of the disc (or ball) around the position that covers the truth at the stated rate, in coordinate
-        units, shape ``(cell,)``; infinite where there were too few cells to calibrate with.
+        Radius of the disc (or ball) around the position that covers the true position at the stated rate, in
+        coordinate units, shape ``(cell,)``; infinite if there are too few calibration cells.
     flagged
         Whether the cell is unlike the reference, shape ``(cell,)``.
     novelty
-        Mean distance to the nearest anchors in the latent or among the features, whichever is farther, as a
-        multiple of the distance beyond which a cell is flagged, shape ``(cell,)``.
+        Mean distance to the nearest anchors in the latent space or the feature space, whichever is larger, as
+        a multiple of the distance beyond which a cell is flagged, shape ``(cell,)``.
     """
 
     positions: NDArray[np.float64]
@@ -50,16 +50,16 @@ class SectionPlacer:
     Parameters
     ----------
     method
-        ``"joint"``: a Gaussian process on features guesses a position, and the cell goes to the mean of the
-        anchors that are near in the latent and near the guess. ``"latent"``: nearest in the latent alone.
-        ``"expression"``: the guess alone. ``"trilateration"``: distances to anchors are those in the
-        latent divided by λ.
+        ``"joint"``: a Gaussian process on features guesses a position, and the cell is placed at the mean of
+        the anchors that are near in the latent space and near the guess. ``"latent"``: nearest anchors in the
+        latent space only. ``"expression"``: the guess only. ``"trilateration"``: positions whose distances to
+        anchors approximate the latent distances divided by λ.
     n_neighbors
-        Anchors that a position is the mean of.
+        Number of anchors whose mean position is taken.
     coverage
-        Share of cells like the reference that their regions are to cover.
+        Share of cells like the reference whose true positions their regions cover.
     seed
-        Draws the subsets that the guess and λ are fitted on.
+        Random seed that draws the subsets for fitting the guess and λ.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class SectionPlacer:
         positions: CoordinateArray,
         calibration: NDArray[np.bool_],
     ) -> SectionPlacer:
-        """Learn from cells whose positions are known.
+        """Fit to cells with known positions.
 
         Parameters
         ----------
@@ -83,8 +83,8 @@ class SectionPlacer:
         positions
             In coordinate units, shape ``(cell, axis)``.
         calibration
-            Cells that no model was trained on, shape ``(cell,)``: regions and flags are calibrated with
-            them; the others are anchors.
+            Whether each cell is used for calibration of regions and flags, shape ``(cell,)``. No model may
+            have been trained on these cells; the others are anchors.
         """
         known = ~calibration
         self.anchors_ = Anchors.fit(latent[known], positions[known], seed=self.seed)
@@ -96,7 +96,7 @@ class SectionPlacer:
         return self
 
     def place(self, latent: LatentArray, features: NDArray) -> Regions:
-        """Place cells by their latents and features."""
+        """Place cells from their latent representations and features."""
         novelty = (self._novelty(latent, features) / self.novelty_limits_).max(axis=1)
         radius = self.factor_ * self._difficulty(latent)
         return Regions(self._positions(latent, features), radius, novelty > 1, novelty)
@@ -115,7 +115,7 @@ class SectionPlacer:
         self.novelty_limits_ = np.array([novelty_limit(column, STRANGE) for column in novelty.T])
 
     def _weigh(self, latent: LatentArray, features: NDArray, positions: CoordinateArray) -> float:
-        """Weight of the guess against the latent: both are trusted as the inverse square of their errors."""
+        """Weight of the guess relative to the latent: each has the weight of its inverse squared error."""
         by_latent = _apart(among_neighbors(self.anchors_, latent, k=self.n_neighbors).positions, positions)
         by_guess = _apart(self.guess_.predict(features), positions)
         return float(np.median(by_latent) / max(np.median(by_guess), 1e-9)) ** 2
@@ -136,10 +136,10 @@ class SectionPlacer:
         return self._spread(latent) + self.floor_
 
     def _novelty(self, latent: LatentArray, features: NDArray) -> NDArray[np.float64]:
-        """Distance to the nearest anchors in the latent and among the features, shape ``(cell, 2)``."""
+        """Distance to the nearest anchors in latent space and feature space, shape ``(cell, 2)``."""
         spaces = ((self.anchors_.latent, latent), (self.features_, features))
         return np.column_stack(
-            [neighbor_distance(known, asked, k=self.n_neighbors) for known, asked in spaces]
+            [neighbor_distance(known, query, k=self.n_neighbors) for known, query in spaces]
         )
 
 

@@ -1,4 +1,4 @@
-"""Tools on a fitted model's latent: geometry, measures of quality, spatial domains."""
+"""Tools for latent representations: geometry, metrics, spatial domains, placement."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from isovi.tl import _inputs
 from isovi.tl.metrics import Graph, _matrix, _same_rows, spatial_neighbors
 
 STATISTICS = ("morans_i", "gearys_c")
-"""Columns of the table that hold a statistic; the columns that belong to it begin with its name."""
+"""Columns of the table with the statistics; the other columns of a statistic begin with its name."""
 
 _ROUNDING = 1e-12  # relative: sums of squares below this are zero, permuted values this close are equal
 
@@ -33,43 +33,43 @@ def spatial_autocorrelation(
     seed: int = 0,
     key_added: str = "isovi_autocorrelation",
 ) -> pd.DataFrame:
-    """Test which latent dimensions are smooth in tissue: Moran's I and Geary's C with p-values.
+    """Moran's I and Geary's C of each latent dimension, with p-values for spatial autocorrelation.
 
-    See :func:`autocorrelation_table` for the columns and for what is tested.
+    See :func:`autocorrelation_table` for the columns and the null hypothesis.
 
     Parameters
     ----------
     adata
-        Annotated data; only ``uns[key_added]`` and ``uns[key_added + "_params"]`` are written.
+        Annotated data matrix; only ``uns[key_added]`` and ``uns[key_added + "_params"]`` are written.
     use_rep
-        Key in ``obsm`` of the latent, shape ``(n_obs, n_latent)``.
+        Key in ``obsm`` of the latent representation, shape ``(n_obs, n_latent)``.
     spatial_key
         Key in ``obsm`` of the positions, shape ``(n_obs, 2)`` or ``(n_obs, 3)``.
     section_key
-        Column of ``obs`` with the tissue section; ``None`` if there is only one. Neighbours are sought, and
+        Column of ``obs`` with the tissue section; ``None`` if there is only one. Neighbours are computed, and
         values permuted, within sections.
     cells
-        Spots that take part, e.g. those held out: boolean mask of shape ``(n_obs,)`` or row numbers; all by
-        default. Neighbours are sought among them.
+        Spots to use, e.g. the held-out spots: boolean mask of shape ``(n_obs,)`` or row numbers; all by
+        default. Only these spots can be neighbours.
     n_neighbors
-        Neighbours of each spot on the spatial graph, see :func:`spatial_neighbors`.
+        Number of neighbours of each spot on the spatial graph, see :func:`spatial_neighbors`.
     n_perms
-        Number of random permutations for the p-values; ``None`` takes the normal approximation.
+        Number of random permutations for the p-values; ``None`` uses the normal approximation.
     seed
-        Seed of the permutations.
+        Random seed of the permutations.
     key_added
-        Key in ``uns`` of the table. The same key with ``"_params"`` gets the parameters and the number of
-        spots that took part.
+        Key in ``uns`` of the table. The same key with ``"_params"`` contains the parameters and the number of
+        spots used.
 
     Returns
     -------
-    The table, one row for each dimension: ``"Z1"``, ``"Z2"``, ...
+    The table, one row per dimension: ``"Z1"``, ``"Z2"``, ...
 
     Raises
     ------
     InputError
-        If a key is missing, the latent or the positions are not finite, `cells` is no selection of spots, or
-        a number is out of range.
+        If a key is missing, the latent representation or the positions are not finite, `cells` is not a valid
+        selection of spots, or a number is out of range.
     """
     latent, spots = _inputs.latent_spots(adata, use_rep, spatial_key, section_key, cells)
     graph = spatial_neighbors(spots.coordinates, spots.section, n_neighbors)
@@ -93,40 +93,42 @@ def autocorrelation_table(
 ) -> pd.DataFrame:
     """Moran's I and Geary's C of each latent dimension, tested against permutation within sections.
 
-    The null hypothesis: within a section, values do not depend on the place. A dimension that differs only
-    between sections has a high Moran's I, but its expected value is as high. The alternative is one-sided:
-    neighbours are more alike (I above, C below what is expected).
+    Under the null hypothesis, values do not depend on the position within a section. A dimension that differs
+    only between sections has a high Moran's I, but its expected value is equally high. The alternative is
+    one-sided: neighbours are more similar (I above, C below the expected value).
 
     Parameters
     ----------
     latent
         Shape ``(n, n_latent)``.
     graph
-        Spatial connectivities, shape ``(n, n)``, none of them between sections or of a spot with itself.
+        Spatial connectivities, shape ``(n, n)``, without connections between sections or self-connections.
     sections
         Section of each spot, shape ``(n,)``.
     n_perms
-        Number of random permutations; ``None`` for the normal approximation.
+        Number of random permutations; ``None`` uses the normal approximation.
     seed
-        Seed of the permutations.
+        Random seed of the permutations.
 
     Returns
     -------
-    One row for each dimension, named ``"Z1"``, ``"Z2"``, ..., and for ``morans_i`` as for ``gearys_c``:
+    One row per dimension, named ``"Z1"``, ``"Z2"``, ..., with these columns for ``morans_i`` and
+    ``gearys_c``:
 
-    - the statistic under that name, as :func:`morans_i_per_dimension` gives it;
-    - ``*_expected``, ``*_z``: its mean over all permutations, and how many of their standard deviations it
-      lies from there, both exact (Mantel 1967; with one section, Cliff and Ord's randomisation moments);
-    - ``*_p``: probability of a value as extreme; the tail of the normal distribution, or with `n_perms` the
-      share ``(1 + k) / (1 + n_perms)`` where k permutations were as extreme (Phipson and Smyth 2010);
-    - ``*_p_adjusted``: over the dimensions, by Benjamini and Hochberg's method.
+    - the statistic itself, as in :func:`morans_i_per_dimension`;
+    - ``*_expected``, ``*_z``: its mean over all permutations, and its distance from there in standard
+      deviations, both exact (Mantel 1967; with one section, Cliff and Ord's randomisation moments);
+    - ``*_p``: probability of a value at least as extreme; the tail of the normal distribution, or with
+      `n_perms` the share ``(1 + k) / (1 + n_perms)``, where k permutations were at least as extreme (Phipson
+      and Smyth 2010);
+    - ``*_p_adjusted``: adjusted over the dimensions by the method of Benjamini and Hochberg.
 
-    NaN where a dimension is constant; z and p are NaN also where no permutation changes the statistic.
+    Values are NaN for constant dimensions; z and p are also NaN if no permutation changes the statistic.
 
     Raises
     ------
     InputError
-        If `n_perms` is not positive, `seed` is negative, the arrays do not describe the same spots, or the
+        If `n_perms` is not positive, `seed` is negative, the arrays have different numbers of rows, or the
         graph connects sections or a spot with itself.
 
     Examples
@@ -166,7 +168,7 @@ def _pair_sums(values: NDArray, weights: sparse.csr_matrix) -> NDArray[np.float6
 
 
 def _factors(values: NDArray, total: float) -> NDArray[np.float64]:
-    """What turns the sums over pairs of centred values (n, d) into Moran's I and Geary's C, (2, d)."""
+    """Factors (2, d) that turn sums over pairs of centred values (n, d) into Moran's I and Geary's C."""
     n, squares = len(values), (values**2).sum(axis=0)
     varies = (np.ptp(values, axis=0) > 0) & (total > 0)
     scale = np.divide(1.0, total * squares, out=np.full_like(squares, np.nan), where=varies)
@@ -179,7 +181,7 @@ def _factors(values: NDArray, total: float) -> NDArray[np.float64]:
 def _moments(values: NDArray, weights: sparse.csr_matrix, members: list[NDArray]) -> NDArray[np.float64]:
     """Means and standard deviations (2, 2, d) of :func:`_pair_sums` over all permutations within sections.
 
-    Sections are permuted independently: means and variances add. Deviations of zero are NaN.
+    Sections are permuted independently, so means and variances add. Deviations of zero are NaN.
     """
     symmetric = (weights + weights.T) / 2
     parts = []
@@ -191,7 +193,7 @@ def _moments(values: NDArray, weights: sparse.csr_matrix, members: list[NDArray]
 
 
 _Sums = tuple[Any, Any, Any]
-"""Of a symmetric matrix without its diagonal: the total, the sum of each row, the sum of squares."""
+"""Total, row sums and sum of squares of a symmetric matrix without its diagonal."""
 
 
 def _weight_sums(weights: sparse.spmatrix | sparse.sparray) -> _Sums:
@@ -217,7 +219,7 @@ def _squares(values: NDArray) -> _Sums:
 def _mantel(a: _Sums, b: _Sums, n: int) -> NDArray[np.float64]:
     """Mean and variance (2, d), over permutations of the n spots, of the sum of a_ij b_ij (Mantel 1967)."""
     (squares_a, rows_a), (squares_b, rows_b) = _centred(a, n), _centred(b, n)
-    # Terms by how many spots two pairs have in common; a sum over too few spots for them is empty.
+    # Terms by the number of spots that two pairs have in common; empty if there are too few spots.
     two = 2 * squares_a * squares_b / max(n * (n - 1), 1)
     one = 4 * (rows_a - squares_a) * (rows_b - squares_b) / max(n * (n - 1) * (n - 2), 1)
     none = (2 * squares_a - 4 * rows_a) * (2 * squares_b - 4 * rows_b)
@@ -226,11 +228,11 @@ def _mantel(a: _Sums, b: _Sums, n: int) -> NDArray[np.float64]:
 
 
 def _centred(sums: _Sums, n: int) -> tuple[Any, Any]:
-    """Sum of squares, and of squared row sums, once the mean is taken from all pairs."""
+    """Sum of squares, and of squared row sums, after subtracting the mean over all pairs."""
     total, rows, squares = sums
     mean = total / max(n * (n - 1), 1)
     remaining = squares - total * mean
-    differ = remaining > _ROUNDING * squares  # otherwise all pairs are alike, and no permutation matters
+    differ = remaining > _ROUNDING * squares  # otherwise all pairs are equal, and permutations change nothing
     return remaining * differ, ((rows - (n - 1) * mean) ** 2).sum(axis=0) * differ
 
 
@@ -240,7 +242,7 @@ def _centred(sums: _Sums, n: int) -> tuple[Any, Any]:
 def _permuted_p(
     values: NDArray, weights: sparse.csr_matrix, members: list[NDArray], n_perms: int, seed: int
 ) -> NDArray[np.float64]:
-    """Shares (2, d) of permutations within sections, and the data themselves, that are as extreme."""
+    """Shares (2, d) of permutations within sections, including the data, that are as extreme as the data."""
     towards = np.array([[1.0], [-1.0]])  # I above, C below
     observed = towards * _pair_sums(values, weights)
     limit = observed - _ROUNDING * np.abs(observed)
@@ -277,8 +279,8 @@ def _require_numbers(n_perms: int | None, seed: int) -> None:
     if (n_perms is not None and n_perms < 1) or seed < 0:
         raise InputError(
             f"n_perms={n_perms} and seed={seed}.",
-            "There must be at least one permutation, and the seed cannot be negative.",
-            "Pass n_perms=999 and seed=0, say, or n_perms=None for the normal approximation.",
+            "There must be at least one permutation, and the seed must not be negative.",
+            "Use for example n_perms=999 and seed=0, or n_perms=None for the normal approximation.",
         )
 
 
@@ -288,6 +290,6 @@ def _require_within(weights: sparse.csr_matrix, codes: NDArray) -> None:
     if across or own:
         raise InputError(
             f"The graph has {across} connections between sections and {own} of a spot with itself.",
-            "Both are taken to be absent: values are permuted within sections.",
+            "Neither is allowed, because values are permuted within sections.",
             "Build the graph with isovi.tl.spatial_neighbors and the same sections.",
         )

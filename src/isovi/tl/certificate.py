@@ -9,7 +9,7 @@ import numpy as np
 from anndata import AnnData
 from numpy.typing import ArrayLike
 
-from isovi._repr import Rows, Told
+from isovi._repr import Rows
 from isovi.errors import InputError
 from isovi.geometry.certificate import (
     CERTIFIED_EPSILON,
@@ -28,7 +28,7 @@ from isovi.tl.profile import points
 
 
 @dataclass(frozen=True, repr=False)
-class Certificate(Told):
+class Certificate(ReprMixin):
     """What is certified of L(ε) for pairs of new cells, each statement with confidence 1 - δ.
 
     Attributes

@@ -21,35 +21,34 @@ def distortion_map(
     key_added: str = "isovi_distortion",
     seed: int = 0,
 ) -> DistortionMap:
-    """Map where the latent keeps the tissue's distances, and where it tears or folds the tissue.
+    """Map where a latent space preserves the tissue's distances, and where it tears or folds the tissue.
 
-    Each spot's distances to random spots of its section are compared: distortion is
-    Σ|d_Z - λ d_S| / Σ λ d_S, and stretch the same without the absolute value.
+    The distances of each spot to random spots of its section are compared: distortion is
+    Σ|d_Z - λ d_S| / Σ λ d_S, and stretch is the same without the absolute value.
 
     Parameters
     ----------
     adata
-        Annotated data; ``obs[key_added]`` (distortion), ``obs[f"{key_added}_stretch"]`` (positive where the
-        latent holds a spot too far from the rest, a tear; negative where too near, a fold) and
-        ``uns[key_added]`` (``scale`` and the parameters) are written. Spots that take no part get
-        not-a-number.
+        Annotated data matrix. Only ``obs[key_added]`` (distortion), ``obs[f"{key_added}_stretch"]`` (positive
+        if the spot is too far from the rest in the latent space, a tear; negative if it is too near, a fold)
+        and ``uns[key_added]`` (``scale`` and the parameters) are written. Spots that are not used get NaN.
     use_rep, spatial_key, section_key, cells
         As in :func:`distortion_profile`.
     n_partners
-        Spots of its section that each spot is compared with.
+        Number of spots of the same section with which each spot is compared.
     key_added
         See ``adata``.
     seed
-        Draws them.
+        Random seed that draws these spots.
 
     Returns
     -------
-    The record, with one value for each spot that takes part.
+    The record, with one value for each spot used.
 
     Raises
     ------
     InputError
-        If a key is missing, or latent or positions are not finite.
+        If a key is missing, or the latent representation or the positions are not finite.
     """
     latent, spots = _inputs.latent_spots(adata, use_rep, spatial_key, section_key, cells)
     rng = np.random.default_rng(seed)
@@ -58,6 +57,6 @@ def distortion_map(
         column = np.full(adata.n_obs, np.nan)
         column[spots.row] = values
         adata.obs[name] = column
-    asked = _inputs.parameters(use_rep, spatial_key, section_key, seed)
-    adata.uns[key_added] = {"scale": found.scale, "n_partners": n_partners} | asked
+    parameters = _inputs.parameters(use_rep, spatial_key, section_key, seed)
+    adata.uns[key_added] = {"scale": found.scale, "n_partners": n_partners} | parameters
     return found

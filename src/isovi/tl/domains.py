@@ -1,4 +1,4 @@
-"""Spatial domains: a Gaussian mixture on the latent joined with its averages over rings of neighbours."""
+"""Spatial domains: a Gaussian mixture on the latent representation and its means over neighbours."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from isovi.tl import _inputs
 from isovi.tl.metrics import Graph, spatial_neighbors
 
 MAX_DOMAINS = 20
-"""Largest number of domains tried when none is given."""
+"""Largest number of domains tried if none is given."""
 
-_FIT_SPOTS = 20_000  # the mixture is fitted on no more spots than this, and applied to all
+_FIT_SPOTS = 20_000  # the mixture is fitted on at most this many spots, and applied to all
 _CHOICE_SPOTS = 3_000  # the same for the fits that choose the number of domains
-_SPOTS_PER_DOMAIN = 10  # on average, at least, when the number of domains is chosen
-_RIDGE = 1e-3  # added to the covariance of features of variance one: never singular
+_SPOTS_PER_DOMAIN = 10  # minimum average when the number of domains is chosen
+_RIDGE = 1e-3  # added to the covariance of features with variance one, which is then never singular
 _MAX_SEED = 2**32 - 1
 
 
@@ -39,45 +39,46 @@ def domains(
     key_added: str = "isovi_domain",
     seed: int = 0,
 ) -> None:
-    """Find spatial domains: spots whose own latent and surroundings are alike.
+    """Find spatial domains: groups of spots with similar latent representations and surroundings.
 
-    Each spot is described by its latent position and the mean latent over each ring of spatial neighbours
-    (ring l: the spots exactly l steps away on the graph of nearest neighbours of its section). Each feature
-    is brought to variance one, and a Gaussian mixture whose components share one covariance is fitted.
+    The features of a spot are its latent representation and the mean over each ring of spatial neighbours
+    (ring l: the spots exactly l steps away on the graph of nearest neighbours of its section). The features
+    are scaled to variance one and clustered by a Gaussian mixture whose components share one covariance.
 
     Parameters
     ----------
     adata
-        Annotated data; only ``obs[key_added]`` and ``uns[key_added]`` are written.
+        Annotated data matrix; only ``obs[key_added]`` and ``uns[key_added]`` are written.
     use_rep
-        Key in ``obsm`` of the latent, shape ``(n_obs, n_latent)``.
+        Key in ``obsm`` of the latent representation, shape ``(n_obs, n_latent)``.
     spatial_key
         Key in ``obsm`` of the positions, shape ``(n_obs, 2)`` or ``(n_obs, 3)``.
     section_key
-        Column of ``obs`` with the tissue section; ``None`` if there is only one. Neighbours are sought within
-        sections, domains are shared by all of them.
+        Column of ``obs`` with the tissue section; ``None`` if there is only one. Neighbours are computed
+        within sections; domains are shared by all sections.
     n_domains
-        Number of domains. ``None`` chooses one between 2 and 20 from the latent and its first ring: the knee
-        of the Bayesian information criterion, see :func:`choose_n_domains`.
+        Number of domains. ``None`` chooses a number between 2 and 20 from the latent representation and its
+        first ring: the knee of the Bayesian information criterion, see :func:`choose_n_domains`.
     n_rings
-        Number of rings; 0 clusters the latent alone.
+        Number of rings; 0 clusters the latent representation alone.
     n_neighbors
-        Neighbours of each spot on the spatial graph.
+        Number of neighbours of each spot on the spatial graph.
     key_added
         Name of the column of domains, categories ``"0"`` (most spots), ``"1"``, ... The same key in ``uns``
-        gets the parameters and, where the number was chosen, the criterion of each candidate.
+        contains the parameters and, if the number was chosen, the criterion of each candidate.
     seed
-        Seed of the mixture's initialisation.
+        Random seed of the mixture's initialisation.
 
     Raises
     ------
     InputError
-        If a key is missing, the latent or the positions are not finite, or a number is out of range.
+        If a key is missing, the latent representation or the positions are not finite, or a number is out of
+        range.
 
     Warns
     -----
     IsoviWarning
-        If fewer domains were found than asked for, because too few spots differ.
+        If fewer domains than requested were found, because too few spots differ.
     """
     latent, spots = _inputs.latent_spots(adata, use_rep, spatial_key, section_key, None)
     _require_counts(n_domains, n_rings, seed, adata.n_obs)
@@ -85,7 +86,7 @@ def domains(
     features = standardize(ring_means(latent, graph, n_rings))
     near = features[
         :, : 2 * latent.shape[1]
-    ]  # further rings tell edges of domains apart, and would count them
+    ]  # further rings distinguish edges of domains, which would count as domains
     found = {"n_domains": n_domains} if n_domains else choose_n_domains(near, seed)
     adata.obs[key_added] = _categorical(cluster(features, found["n_domains"], seed))
     parameters = {
@@ -99,7 +100,7 @@ def domains(
 
 
 def ring_means(values: ArrayLike, graph: Graph, n_rings: int) -> NDArray[np.float64]:
-    """Join values with their means over rings of neighbours.
+    """Concatenate values with their means over rings of neighbours.
 
     Parameters
     ----------
@@ -108,12 +109,12 @@ def ring_means(values: ArrayLike, graph: Graph, n_rings: int) -> NDArray[np.floa
     graph
         Connectivities, shape ``(n, n)``; directions and weights are ignored.
     n_rings
-        Ring l holds the spots at graph distance exactly l.
+        Number of rings. Ring l contains the spots at graph distance exactly l.
 
     Returns
     -------
-    Shape ``(n, (1 + n_rings) * d)``: own values, mean over ring 1, over ring 2, ... A spot whose ring is
-    empty repeats the ring before.
+    Shape ``(n, (1 + n_rings) * d)``: the values, their mean over ring 1, over ring 2, ... If a ring is empty,
+    the mean of the preceding ring is repeated.
 
     Examples
     --------
@@ -151,7 +152,7 @@ def _binary(matrix: sparse.spmatrix | sparse.sparray) -> sparse.csr_matrix:
 
 
 def standardize(features: ArrayLike) -> NDArray[np.float64]:
-    """Bring each column of ``(n, d)`` to mean zero and variance one; a constant column becomes zero."""
+    """Scale each column of ``(n, d)`` to mean zero and variance one; constant columns become zero."""
     centred = np.asarray(features, dtype=np.float64)
     centred = centred - centred.mean(axis=0)
     spread = centred.std(axis=0)
@@ -163,19 +164,19 @@ def choose_n_domains(features: ArrayLike, seed: int = 0) -> dict[str, Any]:
     """Choose a number of domains by the knee of the Bayesian information criterion (BIC).
 
     Features of neighbouring spots are not independent, so the BIC itself keeps falling far beyond any useful
-    number. With candidates and BIC both scaled to [0, 1], the knee is the candidate with the least sum of
-    both: few domains and low BIC (the kneedle rule of Satopää et al. 2011).
+    number. With candidates and BIC both scaled to [0, 1], the knee is the candidate with the smallest sum of
+    the two: few domains and low BIC (the kneedle rule of Satopää et al. 2011).
 
     Parameters
     ----------
     features
-        Shape ``(n, d)``, of variance one; 3000 rows are drawn where there are more.
+        Shape ``(n, d)``, with variance one; 3000 rows are drawn if there are more.
     seed
-        Seed of the draw and of the mixtures.
+        Random seed of the draw and of the mixtures.
 
     Returns
     -------
-    ``n_domains``, and the arrays ``candidates`` (2 to 20, with 10 spots a domain on average at least) and
+    ``n_domains``, and the arrays ``candidates`` (2 to 20, with at least 10 spots per domain on average) and
     ``bic``.
     """
     chosen = _subset(np.asarray(features, dtype=np.float64), _CHOICE_SPOTS, seed)
@@ -190,27 +191,27 @@ def _unit(values: NDArray) -> NDArray[np.float64]:
 
 
 def cluster(features: ArrayLike, n_domains: int, seed: int = 0) -> NDArray[np.int64]:
-    """Cluster by a Gaussian mixture with one shared covariance, the best of five initialisations.
+    """Cluster with a Gaussian mixture with one shared covariance, the best of five initialisations.
 
     Parameters
     ----------
     features
-        Shape ``(n, d)``, of variance one; the mixture is fitted on 20000 rows where there are more.
+        Shape ``(n, d)``, with variance one; the mixture is fitted on 20000 rows if there are more.
     n_domains
         Number of components, at most ``n``.
     seed
-        Seed of the initialisation.
+        Random seed of the initialisation.
 
     Returns
     -------
-    Domain of each row, shape ``(n,)``: 0 has most rows, 1 the next, and so on.
+    Domain of each row, shape ``(n,)``, in descending order of size: 0 is the largest.
     """
     values = np.asarray(features, dtype=np.float64)
     mixture = _fit(_subset(values, _FIT_SPOTS, seed), n_domains, seed, n_init=5)
     codes = _by_size(mixture.predict(values))
     if (found := int(codes.max()) + 1) < n_domains:
         warnings.warn(
-            f"{n_domains} domains were asked for, but only {found} found: too few spots differ.",
+            f"{n_domains} domains were requested, but only {found} found: too few spots differ.",
             IsoviWarning,
             stacklevel=2,
         )
@@ -254,11 +255,11 @@ def _require_counts(n_domains: int | None, n_rings: int, seed: int, n_obs: int) 
         raise InputError(
             f"n_domains={n_domains} for {n_obs} spots.",
             "There must be at least two spots, at least one domain, and no more domains than spots.",
-            "Pass a number in between, or None to have it chosen.",
+            "Use a number in this range, or None for an automatic choice.",
         )
     if n_rings < 0 or not 0 <= seed <= _MAX_SEED:
         raise InputError(
             f"n_rings={n_rings} and seed={seed}.",
-            f"n_rings cannot be negative, and the seed lies between 0 and {_MAX_SEED}.",
-            "Pass n_rings=3 and seed=0, say.",
+            f"n_rings must not be negative, and seed must be between 0 and {_MAX_SEED}.",
+            "Use for example n_rings=3 and seed=0.",
         )

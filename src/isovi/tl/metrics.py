@@ -1,4 +1,4 @@
-"""Measures of quality of a latent space against tissue: arrays in, numbers out, no model."""
+"""Metrics of a latent representation of a tissue. They take arrays and need no model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from isovi.graph import nearest
 UNLABELLED = frozenset(
     {"", "nan", "na", "n/a", "none", "<na>", "undetermined", "unknown", "unlabelled", "unlabeled"}
 )
-"""Label values (compared in lower case, without surrounding blanks) that stand for "no label"."""
+"""Label values that mean "no label", compared in lower case and without surrounding blanks."""
 
 Graph: TypeAlias = sparse.csr_matrix | sparse.csr_array
 Counts: TypeAlias = ArrayLike | sparse.spmatrix | sparse.sparray
@@ -38,7 +38,7 @@ def spatial_neighbors(coordinates: ArrayLike, sections: ArrayLike, k: int = 6) -
     Parameters
     ----------
     coordinates
-        Positions, shape ``(n, d)``, in any unit that is isotropic.
+        Positions, shape ``(n, d)``, in any isotropic unit.
     sections
         Section of each spot, shape ``(n,)``.
     k
@@ -51,7 +51,7 @@ def spatial_neighbors(coordinates: ArrayLike, sections: ArrayLike, k: int = 6) -
     Raises
     ------
     InputError
-        If `k` is not positive or the arrays do not describe the same spots.
+        If `k` is not positive or the arrays have different numbers of rows.
 
     Examples
     --------
@@ -63,7 +63,7 @@ def spatial_neighbors(coordinates: ArrayLike, sections: ArrayLike, k: int = 6) -
     positions, codes = _matrix(coordinates, "coordinates"), np.asarray(sections)
     _same_rows(coordinates=positions, sections=codes)
     if k < 1:
-        raise InputError(f"k={k} neighbours were asked for.", "k must be at least 1.", "Pass k=6, say.")
+        raise InputError(f"k={k}.", "k must be at least 1.", "Use for example k=6.")
     edges = [_nearest_in(positions, np.flatnonzero(codes == code), k) for code in np.unique(codes)]
     source, target = np.concatenate(edges, axis=1) if edges else np.empty((2, 0), np.int32)
     ones = np.ones(len(source), np.float32)
@@ -78,7 +78,7 @@ def _nearest_in(positions: NDArray, members: NDArray, k: int) -> NDArray[np.int3
         return np.empty((2, 0), np.int32)
     found = nearest(positions[members], k + 1)
     keep = found != np.arange(len(members))[:, None]
-    keep[keep.all(axis=1), -1] = False  # many spots at one place: the spot itself was not among its nearest
+    keep[keep.all(axis=1), -1] = False  # many coinciding spots: the spot itself is not among its nearest
     source = np.repeat(members, k)
     return np.stack([source, members[found[keep]]]).astype(np.int32)
 
@@ -87,7 +87,7 @@ def _nearest_in(positions: NDArray, members: NDArray, k: int) -> NDArray[np.int3
 
 
 def morans_i_per_dimension(latent: ArrayLike, graph: Graph) -> NDArray[np.float64]:
-    """Moran's I of each latent dimension: 1 is smooth in tissue, 0 is random.
+    """Moran's I of each latent dimension: 1 is smooth in the tissue, 0 is random.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def morans_i_per_dimension(latent: ArrayLike, graph: Graph) -> NDArray[np.float6
 
     Returns
     -------
-    Shape ``(n_latent,)``; NaN for a dimension that is constant, and everywhere if the graph has no edges.
+    Shape ``(n_latent,)``; NaN for constant dimensions, and for all dimensions if the graph has no edges.
 
     References
     ----------
@@ -108,9 +108,9 @@ def morans_i_per_dimension(latent: ArrayLike, graph: Graph) -> NDArray[np.float6
 
 
 def gearys_c_per_dimension(latent: ArrayLike, graph: Graph) -> NDArray[np.float64]:
-    """Geary's C of each latent dimension: 0 is smooth in tissue, 1 is random.
+    """Geary's C of each latent dimension: 0 is smooth in the tissue, 1 is random.
 
-    Parameters, result and reference are those of :func:`morans_i_per_dimension`.
+    For parameters, result and reference see :func:`morans_i_per_dimension`.
     """
     return _autocorrelation(sc.metrics.gearys_c, latent, graph)
 
@@ -172,20 +172,20 @@ def spearman_distance(
     rng: np.random.Generator,
     n_pairs: int = 200_000,
 ) -> float:
-    """Spearman correlation of latent with tissue distance over pairs of spots of one section.
+    """Spearman correlation of latent and tissue distances over pairs of spots of the same section.
 
     Parameters
     ----------
     latent
         Shape ``(n, n_latent)``.
     coordinates
-        Shape ``(n, d)``; only the order of distances counts, so any isotropic unit will do.
+        Shape ``(n, d)``, in any isotropic unit, because only the order of distances is used.
     sections
         Section of each spot, shape ``(n,)``.
     rng
-        Draws the pairs.
+        Random generator that draws the pairs.
     n_pairs
-        Number of pairs; all pairs are taken, once each, where there are no more than that.
+        Number of pairs. If there are no more than this, all pairs are used once.
 
     Returns
     -------
@@ -212,10 +212,11 @@ def coordinate_error(
     heldout: ArrayLike,
     k: int = 10,
 ) -> float:
-    """Median error of held-out positions by nearest-neighbour regression in the latent.
+    """Median error of held-out positions predicted by nearest-neighbour regression in the latent space.
 
-    The position of a held-out spot is predicted as the mean position of its `k` nearest training spots in
-    the latent, among those of its own section: positions of different sections are not comparable.
+    The predicted position of a held-out spot is the mean position of its `k` nearest training spots in the
+    latent space. Only spots of the same section are used, since positions of different sections are not
+    comparable.
 
     Parameters
     ----------
@@ -226,13 +227,13 @@ def coordinate_error(
     sections
         Section of each spot, shape ``(n,)``.
     train, heldout
-        Spots that teach and spots that are asked: boolean masks of shape ``(n,)`` or indices.
+        Training spots and held-out spots: boolean masks of shape ``(n,)`` or indices.
     k
-        Number of neighbours; a section with fewer training spots uses all of them.
+        Number of neighbours; in a section with fewer training spots, all of them.
 
     Returns
     -------
-    Median over the held-out spots whose section has training spots; NaN if there are none.
+    Median over the held-out spots in sections with training spots; NaN if there are none.
     """
     values, positions = _matrix(latent, "latent"), _matrix(coordinates, "coordinates")
     codes = np.asarray(sections)
@@ -257,7 +258,7 @@ def _knn_positions(train_latent: NDArray, train_positions: NDArray, latent: NDAr
 
 
 def lognorm(counts: Counts, target_sum: float = 1e4) -> NDArray[np.float64]:
-    """Log1p of counts scaled to `target_sum` per spot, shape ``(n, n_genes)``; an empty spot stays zero."""
+    """Log1p of counts scaled to `target_sum` per spot, shape ``(n, n_genes)``; zero for empty spots."""
     dense = _dense(counts)
     total = dense.sum(axis=1, keepdims=True)
     return np.log1p(dense * (target_sum / np.where(total > 0, total, 1.0)))
@@ -269,22 +270,23 @@ def lognorm_squared_error(counts: Counts, expected: ArrayLike, target_sum: float
     Parameters
     ----------
     counts
-        Observed counts, shape ``(n, n_genes)``, dense or sparse (made dense, so pass a chunk).
+        Observed counts, shape ``(n, n_genes)``, dense or sparse. They are converted to a dense array, so pass
+        them in chunks.
     expected
-        The model's normalised expression, shape ``(n, n_genes)``: shares that add to one over the genes.
+        Normalised expression of the model, shape ``(n, n_genes)``: shares that sum to one over the genes.
     target_sum
         Counts per spot after normalisation.
 
     Returns
     -------
-    The sum over spots and genes of ``(log1p(normalised counts) - log1p(target_sum * expected))**2``; divide
-    by the number of entries for the mean (Zhou and Du 2024, Fig. 5), as :func:`mse_lognorm` does.
+    The sum over spots and genes of ``(log1p(normalised counts) - log1p(target_sum * expected))**2``. Divided
+    by the number of entries it gives the mean (Zhou and Du 2024, Fig. 5), see :func:`mse_lognorm`.
     """
     observed, shares = lognorm(counts, target_sum), _matrix(expected, "expected")
     if observed.shape != shares.shape:
         raise InputError(
             f"Counts have shape {observed.shape} but expected expression has shape {shares.shape}.",
-            "Both must describe the same spots and genes.",
+            "Both must be for the same spots and genes.",
             "Pass the same chunk of both.",
         )
     return float(np.square(observed - np.log1p(target_sum * shares)).sum())
@@ -315,7 +317,7 @@ def mse_lognorm(chunks: Iterable[tuple[Counts, ArrayLike]], target_sum: float = 
 
 
 def is_labelled(labels: ArrayLike) -> NDArray[np.bool_]:
-    """Return which spots carry a label, shape ``(n,)``: not missing and not one of ``UNLABELLED``."""
+    """Whether each spot has a label, shape ``(n,)``: not missing and not in ``UNLABELLED``."""
     values = pd.Series(np.asarray(labels, dtype=object))
     named = ~values.astype(str).str.strip().str.lower().isin(UNLABELLED)
     return (values.notna() & named).to_numpy()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from isovi._repr import Rows, Told
+from isovi._repr import ReprMixin, Rows
 from isovi.data import check
 from isovi.data.query import Query, forget, match
 from isovi.errors import InputError, IsoviWarning
@@ -30,7 +30,7 @@ MUCH = 0.1  # share of flagged cells, or of missing genes, that is worth a warni
 
 
 @dataclass(frozen=True, repr=False)
-class PlacedCells(Told):
+class PlacedCells(ReprMixin):
     """Where cells of a query are in the reference's tissue.
 
     Attributes

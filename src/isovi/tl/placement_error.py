@@ -1,4 +1,4 @@
-"""How far placed cells are from where they were."""
+"""Errors of predicted positions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from isovi.errors import InputError
 from isovi.geometry.align import aligned_stress, similarity
 from isovi.tl.metrics import spearman_distance
 
-N_CONTACTS = 6  # nearest neighbours of a spot in tissue
+N_CONTACTS = 6  # nearest neighbours of a spot in the tissue
 
 
 def placement_error(
@@ -23,25 +23,25 @@ def placement_error(
     unit: float = 1.0,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Figures of placed positions against true ones.
+    """Metrics of placed positions against true positions.
 
     Parameters
     ----------
     placed, truth
-        Positions in one unit, shape ``(cell, axis)``.
+        Positions in the same unit, shape ``(cell, axis)``.
     radius
-        Radii of the regions, same unit, shape ``(cell,)``.
+        Radii of the regions in the same unit, shape ``(cell,)``.
     unit
         Length by which errors are divided, such as the spacing of the spots.
     seed
-        Draws the pairs of the rank correlation.
+        Random seed that draws the pairs of the rank correlation.
 
     Returns
     -------
-    ``median_error``, ``mean_error`` and ``aligned_median_error`` (after the similarity that fits best, for
-    frames that need not agree), in units; ``spearman_distance`` of pairwise distances; ``contact_f1`` of the
-    6 nearest neighbours of each cell among the placed; ``aligned_stress``, the share of variance left after
-    alignment; with radii ``coverage`` and ``median_radius``.
+    ``median_error``, ``mean_error`` and ``aligned_median_error`` (after alignment with the best-fitting
+    similarity, if frames differ), in units; ``spearman_distance`` of pairwise distances; ``contact_f1`` of
+    the 6 nearest neighbours of each cell among the placed cells; ``aligned_stress``, the share of variance
+    that remains after alignment; with radii also ``coverage`` and ``median_radius``.
 
     Raises
     ------
@@ -51,13 +51,13 @@ def placement_error(
     found, true = (np.asarray(points, dtype=np.float64) for points in (placed, truth))
     if found.shape != true.shape or len(found) < 3:
         raise InputError(
-            f"Positions of shapes {found.shape} and {true.shape} were to be compared.",
-            "Both must hold the same cells, three at least.",
+            f"placed has shape {found.shape} and truth has shape {true.shape}.",
+            "Both must contain the same cells, at least three.",
             "Subset both in the same way.",
         )
     errors = np.linalg.norm(found - true, axis=1) / unit
     aligned = np.linalg.norm(similarity(found, true).apply(found) - true, axis=1) / unit
-    figures = {
+    metrics = {
         "n_cells": len(errors),
         "median_error": float(np.median(errors)),
         "mean_error": float(errors.mean()),
@@ -70,26 +70,26 @@ def placement_error(
     }
     if radius is not None:
         radii = np.asarray(radius, dtype=np.float64) / unit
-        figures |= {"coverage": float((errors <= radii).mean()), "median_radius": float(np.median(radii))}
-    return figures
+        metrics |= {"coverage": float((errors <= radii).mean()), "median_radius": float(np.median(radii))}
+    return metrics
 
 
 def contact_f1(placed: ArrayLike, truth: ArrayLike, k: int = N_CONTACTS) -> float:
-    """F1 score of placed contacts, each cell being in contact with its ``k`` nearest, joined both ways.
+    """F1 score of placed contacts. Each cell is in contact with its ``k`` nearest, in either direction.
 
     Parameters
     ----------
     placed, truth
         Positions, shape ``(cell, axis)``.
     k
-        Neighbours of a cell.
+        Number of neighbours of a cell.
     """
     found, true = (_contacts(np.asarray(points, dtype=np.float64), k) for points in (placed, truth))
     return 2 * len(np.intersect1d(found, true)) / max(len(found) + len(true), 1)
 
 
 def _contacts(points: NDArray, k: int) -> NDArray[np.int64]:
-    """Unordered pairs, each as one number."""
+    """Unordered pairs, each encoded as one number."""
     n = len(points)
     near = np.atleast_2d(cKDTree(points).query(points, k=min(k + 1, n))[1])
     ends = np.stack([np.repeat(np.arange(n), near.shape[1]), near.ravel()])

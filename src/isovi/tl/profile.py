@@ -1,4 +1,4 @@
-"""Distortion profile of a latent in an AnnData."""
+"""Distortion profile of a latent representation in an AnnData."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from isovi.tl import _inputs
 from isovi.tl.metrics import pair_distances
 
 N_PAIRS = 200_000
-"""Pairs drawn for a profile."""
+"""Number of pairs drawn for a profile."""
 
 N_SAMPLES = 5
-"""Posterior samples of each spot over which the pairs are shared out."""
+"""Number of posterior samples over which the pairs are divided."""
 
-_RANGE_PAIRS = 20_000  # drawn anew for each range, so that the short one is not left to chance
+_RANGE_PAIRS = 20_000  # drawn separately for each range, so that the short range has enough
 
 
 def distortion_profile(
@@ -47,48 +47,49 @@ def distortion_profile(
     key_added: str = "isovi_profile",
     seed: int = 0,
 ) -> DistortionProfile:
-    """Measure L(ε): how far latent distances are from a multiple of tissue distances.
+    """Compute L(ε): how far latent distances are from a multiple of tissue distances.
 
     L(ε) is the smallest L for which λ d_S <= d_Z <= L λ d_S holds for all but a share ε of the pairs (the
-    definition of a distance-preserving model, Zhou & Du 2024); 1 is an isometry up to scale. Measure it on
-    held-out spots: geometry of training spots is largely memorised.
+    definition of a distance-preserving model, Zhou & Du 2024); 1 is an isometry up to scale. Use held-out
+    spots, because the geometry of training spots is largely memorised.
 
     Parameters
     ----------
     adata
-        Annotated data; only ``uns[key_added]`` is written.
+        Annotated data matrix; only ``uns[key_added]`` is written.
     use_rep
-        Key in ``obsm`` of the latent, shape ``(n_obs, n_latent)``.
+        Key in ``obsm`` of the latent representation, shape ``(n_obs, n_latent)``.
     spatial_key
         Key in ``obsm`` of the positions, shape ``(n_obs, 2)`` or ``(n_obs, 3)``.
     section_key
         Column of ``obs`` with the tissue section; pairs are formed within sections.
     pairs
-        Pairs that count, and their weights; all pairs of a section by default.
+        Kind of pairs and their weights; all pairs of a section by default.
     cells
-        Spots that take part: a boolean mask or row numbers; all by default. For held-out spots of a run:
+        Spots to use: a boolean mask or row numbers; all by default. For the held-out spots of a run:
         ``adata.obs["isovi_split"] == "heldout"``.
     model
-        A fitted model. Distances are then taken between samples z ~ q(z | y) of its posterior, the generation
-        process that the definition speaks of, instead of between rows of ``obsm[use_rep]``.
+        A fitted model. If given, distances are between samples z ~ q(z | y) from its posterior, the
+        generative process in the definition, instead of between rows of ``obsm[use_rep]``.
     n_pairs
-        Pairs drawn at random; all are taken where there are no more.
+        Number of random pairs; if there are no more than this, all pairs are used.
     key_added
         Key in ``uns`` of the result: arrays ``epsilon``, ``L``, ``scale``; ``bins`` with the arrays ``low``,
-        ``high`` (spacings), ``n_pairs`` and, a row for each range, ``L`` and ``scale``; ``n_pairs``; and the
-        parameters.
+        ``high`` (spacings), ``n_pairs`` and, with one row per range, ``L`` and ``scale``; ``n_pairs``; and
+        the parameters.
     seed
-        Draws pairs and samples.
+        Random seed that draws pairs and samples.
 
     Returns
     -------
-    The profile, exact at any ε by ``profile.for_epsilon(0.1)``, with ``bins`` for short, middle and long
+    The profile, exact at any ε with ``profile.for_epsilon(0.1)``, with ``bins`` for short, middle and long
     range. Its λ is latent length per spacing.
 
     Raises
     ------
     InputError
-        If a key is missing, latent or positions are not finite, or no pair has weight.
+        If a key is missing, the latent representation or the positions are not finite, or all weights are
+        zero.
     """
     use_rep_of = use_rep if model is None else None
     mean, spots = _inputs.latent_spots(adata, use_rep_of, spatial_key, section_key, cells)
@@ -105,7 +106,7 @@ def distortion_profile(
 
 
 def _distances(latent: NDArray, source: NDArray, target: NDArray) -> NDArray[np.float64]:
-    """Latent distances of pairs; of several samples (sample, cell, latent) each has every n-th pair."""
+    """Latent distances of pairs; each of n samples (sample, cell, latent) is used for every n-th pair."""
     found = np.empty(len(source))
     for number, points in enumerate(latent):
         mine = slice(number, None, len(latent))
@@ -127,7 +128,7 @@ def _ranges(
 
 
 def as_arrays(profile: DistortionProfile) -> dict[str, Any]:
-    """A profile as arrays that can be written to a file."""
+    """Convert a profile to arrays that can be written to a file."""
     curves = [points(part.profile.curve()) for part in profile.bins]
     bins = {
         "low": np.array([part.low for part in profile.bins]),
@@ -139,6 +140,6 @@ def as_arrays(profile: DistortionProfile) -> dict[str, Any]:
 
 
 def points(curve: Iterable[ProfilePoint]) -> dict[str, NDArray[np.float64]]:
-    """Points of a curve as one array for each field."""
+    """Points of a curve as one array per field."""
     taken = list(curve)
     return {name: np.array([getattr(p, name) for p in taken]) for name in ("epsilon", "L", "scale")}

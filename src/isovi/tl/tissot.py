@@ -1,4 +1,4 @@
-"""Tissot ellipses of a latent in an AnnData: where the map from tissue is round, stretched or torn."""
+"""Tissot ellipses of a latent representation in an AnnData: where the map is round, stretched or torn."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from isovi.geometry.tissot import TissotEllipses, tissot_ellipses
 from isovi.tl import _inputs
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-"""Shares at which the distributions of anisotropy and area are told."""
+"""Quantiles at which the distributions of anisotropy and area are reported."""
 
 
 def tissot(
@@ -29,44 +29,44 @@ def tissot(
     cells: ArrayLike | None = None,
     key_added: str = "isovi_tissot",
 ) -> TissotEllipses:
-    """Find the ellipse that the map from tissue to latent makes of a small circle around each spot.
+    """Compute the image of a small circle around each spot under the map from tissue to latent space.
 
-    The ellipse is that of the local linear map, fitted to the nearest spots with weights that fall to zero
-    with distance. Equal circles everywhere are what a distance-preserving latent has; long ellipses mean that
-    the latent changes in one direction of tissue faster than in the other. Noise widens ellipses as well, in
-    all directions: a latent of nothing but noise has fairly round ones, so read them together with
-    :func:`distortion_profile`.
+    The image is the ellipse of the local linear map, fitted to the nearest spots with weights that fall to
+    zero with distance. A distance-preserving latent space has equal circles everywhere. Long ellipses mean
+    that the latent representation changes faster in one direction of the tissue than in the other. Noise
+    enlarges ellipses in all directions, and the ellipses of pure noise are fairly round, so read them
+    together with :func:`distortion_profile`.
 
     Parameters
     ----------
     adata
-        Annotated data; only the keys below are written.
+        Annotated data matrix; only the keys below are written.
     use_rep
-        Key in ``obsm`` of the latent, shape ``(n_obs, n_latent)``.
+        Key in ``obsm`` of the latent representation, shape ``(n_obs, n_latent)``.
     spatial_key
         Key in ``obsm`` of the positions, shape ``(n_obs, 2)`` or ``(n_obs, 3)``.
     section_key
-        Column of ``obs`` with the tissue section; ``None`` if there is only one. Neighbours are sought within
-        sections, and the coordinate unit is the section's median distance to the nearest neighbour.
+        Column of ``obs`` with the tissue section; ``None`` if there is only one. Neighbours are computed
+        within sections, and the coordinate unit is the section's median distance to the nearest neighbour.
     n_neighbors
-        Number of nearest spots that the linear map is fitted to. More of them average more noise out, and
-        tell the map on a larger scale: compare latents at the same number.
+        Number of nearest spots to which the linear map is fitted. More neighbours average out more noise and
+        describe the map on a larger scale; compare latent representations with the same number.
     cells
-        Spots that take part, also as neighbours: a boolean mask or row numbers; all by default. The held-out
-        spots tell how the map is where the model was not fitted. The unit is that of all spots still.
+        Spots to use, also as neighbours: a boolean mask or row numbers; all by default. Use the held-out
+        spots to see the map where the model was not fitted. The unit is always that of all spots.
     key_added
-        First part of the keys that are written.
+        Prefix of the keys that are written.
 
     Returns
     -------
-    The record, with one ellipse for each spot that takes part. Of it the following is kept, not-a-number at
-    spots without an ellipse:
+    The record, with one ellipse for each spot used. The following is written to ``adata``, with NaN at spots
+    without an ellipse:
 
     - ``obs[f"{key_added}_anisotropy"]``: longest over shortest half axis;
     - ``obs[f"{key_added}_area"]``: product of the half axes, in latent lengths per spacing, squared (3-D:
       cubed);
-    - ``obs[f"{key_added}_angle"]``, in 2-D: direction of the longest half axis in tissue, from the first axis
-      to the second, radians from 0 to π;
+    - ``obs[f"{key_added}_angle"]``, in 2-D: direction of the longest half axis in the tissue, from the first
+      axis to the second, radians from 0 to π;
     - ``obsm[f"{key_added}_jacobian"]``: the linear maps row by row, float32, shape ``(n_obs, n_latent *
       n_axes)``;
     - ``uns[key_added]``: ``n_ellipses``, ``quantiles`` (0.05, 0.25, 0.5, 0.75, 0.95) and the ``anisotropy``
@@ -75,13 +75,13 @@ def tissot(
     Raises
     ------
     InputError
-        If a key is missing, the latent or the positions are not finite, `cells` is no selection of spots, or
-        there are too few neighbours.
+        If a key is missing, the latent representation or the positions are not finite, `cells` is not a valid
+        selection of spots, or there are too few neighbours.
 
     Warns
     -----
     IsoviWarning
-        If spots that take part have no ellipse, since their neighbours do not tell one in all directions.
+        If spots have no ellipse because their neighbours do not determine the map in all directions.
 
     Examples
     --------
@@ -103,29 +103,29 @@ def tissot(
 
 
 def summary(ellipses: TissotEllipses) -> dict[str, Any]:
-    """Quantiles of anisotropy and area scale over the spots that have them.
+    """Quantiles of anisotropy and area scale over the spots with an ellipse.
 
     Returns
     -------
-    ``n_ellipses``; ``quantiles``, which are :data:`QUANTILES`; ``anisotropy`` and ``area`` at these, values
-    that occur (the inverse of the distribution function), not-a-number if there are none.
+    ``n_ellipses``; ``quantiles``, equal to :data:`QUANTILES`; ``anisotropy`` and ``area`` at these quantiles
+    (observed values, from the inverse of the distribution function), NaN if there are no ellipses.
     """
-    told = {"anisotropy": _quantiles(ellipses.anisotropy), "area": _quantiles(ellipses.area)}
-    return {"n_ellipses": int(ellipses.valid.sum()), "quantiles": np.array(QUANTILES)} | told
+    found = {"anisotropy": _quantiles(ellipses.anisotropy), "area": _quantiles(ellipses.area)}
+    return {"n_ellipses": int(ellipses.valid.sum()), "quantiles": np.array(QUANTILES)} | found
 
 
 def _quantiles(values: NDArray) -> NDArray[np.float64]:
     known = values[~np.isnan(values)]
     if not len(known):
         return np.full(len(QUANTILES), np.nan)
-    return np.quantile(known, QUANTILES, method="inverted_cdf")  # no mean of infinite values is taken
+    return np.quantile(known, QUANTILES, method="inverted_cdf")  # avoids means of infinite values
 
 
 def _warn_of_missing(ellipses: TissotEllipses, n_neighbors: int) -> None:
     if missing := int((~ellipses.valid).sum()):
         warnings.warn(
             f"{missing} of {len(ellipses)} spots have no ellipse: their {n_neighbors} neighbours lie on a "
-            "line (in 3-D: in a plane) or at one place, or their section has too few spots.",
+            "line (in 3-D: in a plane) or coincide, or their section has too few spots.",
             IsoviWarning,
             stacklevel=3,
         )
