@@ -9,7 +9,7 @@ import numpy as np
 from anndata import AnnData
 from numpy.typing import ArrayLike
 
-from isovi._repr import Rows
+from isovi._repr import ReprMixin, Rows
 from isovi.errors import InputError
 from isovi.geometry.certificate import (
     CERTIFIED_EPSILON,
