@@ -12,6 +12,7 @@ import anndata
 import numpy as np
 import pytest
 from anndata import AnnData
+from isovi.workflow import fit as workflow
 from scipy import sparse
 from typer.testing import CliRunner, Result
 
@@ -19,7 +20,6 @@ from isovi import Constraint, Delaunay, Neighbors, Penalty, cli
 from isovi.cli import console
 from isovi.errors import IsoviError
 from isovi.simulate import simulate
-from isovi.workflow import fit as workflow
 
 
 def isovi(*arguments: object) -> Result:

@@ -164,29 +164,31 @@ def run_pipeline(
     started = time.perf_counter()
     check_data(adata, settings)
     spots = split(adata, settings)
-    genes = choose_genes(adata, spots, settings)
-    report_split(spots, genes, progress)
-    folder = tempfile.TemporaryDirectory(dir=scratch, prefix=".isovi-") if pack.is_on_disk(adata.X) else None
-    used = pack.take_genes(adata, genes, Path(folder.name) / "genes.zarr" if folder else Path())
-    model = train(used, spots, settings, progress, checkpoint)
-    if not is_first_process():
-        return None
-    latent = model.get_latent_representation(used)
-    annotated = annotate(adata, latent, genes, spots, settings)
-    metrics = describe(model, spots, settings) | evaluate(model, used, latent, spots, settings)
-    metrics |= domain_metrics(annotated, settings)
-    seconds = round(time.perf_counter() - started, 2)
-    run = Run.of(
-        annotated,
-        model,
-        settings=settings,
-        metrics=metrics,
-        provenance=replace(provenance, seconds=seconds, peak_memory_mb=peak_memory()),
-        history=pd.concat([t for t in model.history_.values() if t.index.name == "epoch"], axis=1),
-        training={"summary": getattr(model, "training_summary_", "")},
-        scratch=folder,
-    )
-    metrics["certificate"] = certified(run)
+    with isolated_random_state(settings.seed):
+        genes = choose_genes(adata, spots, settings)
+        report_split(spots, genes, progress)
+        on_disk = pack.is_on_disk(adata.X)
+        folder = tempfile.TemporaryDirectory(dir=scratch, prefix=".isovi-") if on_disk else None
+        used = pack.take_genes(adata, genes, Path(folder.name if folder else "") / "genes.zarr")
+        model = train(used, spots, settings, progress, checkpoint)
+        if not is_first_process():
+            return None
+        latent = model.get_latent_representation(used)
+        annotated = annotate(adata, latent, genes, spots, settings)
+        metrics = describe(model, spots, settings) | evaluate(model, used, latent, spots, settings)
+        metrics |= domain_metrics(annotated, settings)
+        seconds = round(time.perf_counter() - started, 2)
+        run = Run.of(
+            annotated,
+            model,
+            settings=settings,
+            metrics=metrics,
+            provenance=replace(provenance, seconds=seconds, peak_memory_mb=peak_memory()),
+            history=pd.concat([t for t in model.history_.values() if t.index.name == "epoch"], axis=1),
+            training={"summary": getattr(model, "training_summary_", "")},
+            scratch=folder,
+        )
+        metrics["certificate"] = certified(run)
     report_metrics(run, progress)
     return run
 
@@ -412,7 +414,7 @@ def train(
     """Set up the model with all spots, and train it on those that are not held out.
 
     The held-out spots are the test set of scvi-tools: they are in no minibatch, and the pair graph does not
-    look at their positions.
+    look at their positions. Counts are not checked again: :func:`check_data` has done it.
     """
     if not is_first_process():
         progress = Silent()
@@ -423,7 +425,8 @@ def train(
     with isolated_random_state(settings.seed):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", IsoviWarning)  # said when the data was checked
-            backbone.setup_anndata(used, layer=settings.layer, batch_key=settings.batch_key, **settings.keys)
+            keys = {"layer": settings.layer, "batch_key": settings.batch_key, **settings.keys}
+            backbone.setup_anndata(used, check_counts=False, **keys)
         model = backbone(
             used, distortion=settings.distortion, pairs=settings.pairs, n_latent=settings.n_latent
         )

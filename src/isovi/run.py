@@ -316,9 +316,8 @@ class Run(ReprMixin):
         scale = self.metrics["distance_scale"]
         if not isinstance(scale, dict):
             return np.full(len(self.spots), np.nan if scale is None else float(scale))
-        known = {name: float(value) for name, value in scale.items() if value is not None and value == value}
-        mean = float(np.mean(list(known.values())))
-        return np.array([known.get(name, mean) for name in self.spots.sections])[self.spots.section]
+        mean = float(np.mean(list(scale.values())))
+        return np.array([scale.get(name, mean) for name in self.spots.sections])[self.spots.section]
 
     def summary(self) -> Rows:
         """What is shown of it, by name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -300,7 +301,7 @@ class DistancePreservingMixin(ReprMixin):
         """λ, latent length per coordinate unit, shared or for each section.
 
         The coordinate unit is the section's median nearest-neighbour distance,
-        :attr:`coordinate_units`.
+        :attr:`coordinate_units`. Sections that were not trained on have no λ of their own.
         """
         objective = self.module.objective
         if objective is None:
@@ -313,7 +314,7 @@ class DistancePreservingMixin(ReprMixin):
         if not objective.distortion.per_section:
             return scale[0]
         names = self._registered(SECTION)["categorical_mapping"]
-        return dict(zip(map(str, names), scale, strict=True))
+        return {str(name): one for name, one in zip(names, scale, strict=True) if math.isfinite(one)}
 
     @property
     def coordinate_units(self) -> dict[str, float]:

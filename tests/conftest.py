@@ -1,0 +1,139 @@
+"""Shape checks at run time, real data where there is some, and a small tissue with one short run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jaxtyping import install_import_hook
+
+# Before any test imports isovi. Coverage has started by now, and the hook keeps file names and line numbers.
+install_import_hook("isovi", "beartype.beartype")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+N_OBS, N_GENES = 120, 40
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Root of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """Path of a real section by name; skips the test where the data is absent."""
+    folder = REPOSITORY.parent / "shared" / "data"
+
+    def path(name: str) -> Path:
+        file = folder / f"{name}.h5ad"
+        if not file.is_file():
+            pytest.skip(f"real data {name!r} is not in ../shared/data")
+        return file
+
+    return path
+
+
+# ---------------------------------------------------------------------------- a small tissue and a short run
+
+
+def make_tissue() -> Any:
+    """Two sections with batches, a layer of counts, and a gene that no spot has."""
+    import numpy as np
+    from scipy import sparse
+
+    from isovi.simulate import simulate
+
+    adata = simulate("layers", n_obs=N_OBS, n_genes=N_GENES, n_sections=2, seed=0)
+    counts = adata.X.toarray()
+    counts[:, 0] = 0
+    counts[:, 1] += 1  # no spot becomes empty
+    adata.X = sparse.csr_matrix(counts)
+    adata.layers["counts"] = adata.X.copy()
+    adata.obs["batch"] = np.where(np.arange(N_OBS) % 2, "a", "b")
+    return adata
+
+
+@dataclass
+class Fitted:
+    """What one call of ``files.fit`` returned, reported and left behind."""
+
+    out: Path
+    run: Any
+    said: list[str]
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        return self.run.metrics
+
+    @property
+    def model(self) -> Any:
+        return self.run.model
+
+    def json(self, name: str) -> dict[str, Any]:
+        return json.loads((self.out / name).read_text())
+
+    def adata(self) -> Any:
+        import anndata
+
+        return anndata.io.read_h5ad(self.out / "adata.h5ad")
+
+
+def run_fit(
+    file: Path, out: Path, *, plots: bool = False, resume: bool = False, force: bool = False, **settings: Any
+) -> Fitted:
+    """Fit for two epochs; the plots, which take longer than that, only where they are looked at."""
+    from isovi import files
+    from isovi.progress import Progress
+    from isovi.run import Settings
+
+    said: list[str] = []
+
+    class Recorded(Progress):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+        def epoch(self, done: int, total: int, metrics: Any) -> None:  # noqa: ARG002  # of the protocol
+            said.append(f"epoch {done}/{total}")
+
+    asked = Settings(**{"max_epochs": 2, "n_latent": 4, "holdout": 0.25, **settings})
+    with pytest.MonkeyPatch.context() as patch:
+        if not plots:
+            patch.setattr(files, "draw", lambda *_: None)
+        run = files.fit(file, out, asked, resume=resume, force=force, progress=Recorded())
+    return Fitted(Path(out), run, said)
+
+
+@pytest.fixture
+def tissue() -> Any:
+    return make_tissue()
+
+
+@pytest.fixture(scope="session")
+def tissue_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("input") / "tissue.h5ad"
+    make_tissue().write_h5ad(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def fit() -> Callable[..., Fitted]:
+    return run_fit
+
+
+@pytest.fixture(scope="session")
+def digest() -> Callable[[Path], str]:
+    return lambda path: hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="session")
+def run(tissue_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
+    """One run with all that there is; tests only read it."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    keys = {"section_key": "section", "batch_key": "batch", "label_key": "domain", "layer": "counts"}
+    return run_fit(tissue_file, out, plots=True, max_epochs=3, **keys)
