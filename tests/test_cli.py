@@ -79,10 +79,10 @@ def test_help_names_every_verb_and_says_what_it_does(verb: str) -> None:
     assert "--debug" in result.stdout and "Example" in result.stdout
 
 
-def test_help_tells_the_default_target(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_shows_the_default_target(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     shown = re.sub(r"\s+", " ", isovi("fit", "--help").stdout)
-    assert f"0-1. [default: {Constraint().target:g}]" in shown
+    assert f"distortion. [default: {Constraint().target:g}]" in shown
 
 
 @pytest.mark.parametrize("text", ["", "fit", "fit x.h5ad", "fit x.h5ad --out run --backbone gan", "paint"])

@@ -249,7 +249,7 @@ class Attempt:
             yield
         except BaseException as error:
             if self.checkpoint.exists() and not isinstance(error, IsoviError):
-                progress.say(f"Stopped. The same command with --resume resumes from {self.checkpoint}")
+                progress.say(f"Stopped. The same fit with resume=True resumes from {self.checkpoint}")
             raise
         if is_first_process():
             for path in (self.checkpoint, temporary_of(self.checkpoint)):

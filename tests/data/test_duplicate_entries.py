@@ -16,6 +16,8 @@ import zarr
 from anndata import AnnData
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from isovi.workflow.inspect import look_at
+from isovi.workflow.prepare import count_empty, select_genes
 from scipy import sparse
 
 from isovi import InputError
@@ -24,8 +26,6 @@ from isovi.data.loading.resident import CountRows
 from isovi.data.query import match
 from isovi.data.readers.filtering import cell_totals, enough
 from isovi.data.readers.matrix import read_matrix
-from isovi.workflow.inspect import look_at
-from isovi.workflow.prepare import count_empty, select_genes
 
 pytestmark = pytest.mark.filterwarnings("ignore:Writing zarr v2 data:UserWarning")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from isovi.workflow import fit as workflow
 from rich.console import Console
 
 from isovi.model.objective import Penalty
@@ -16,7 +17,6 @@ from isovi.report.record import Report
 from isovi.report.render import html
 from isovi.report.write import report
 from isovi.simulate import simulate
-from isovi.workflow import fit as workflow
 
 MARKUP = "</script><b>"  # a section name that must stay text
 

@@ -8,6 +8,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from isovi.workflow.finished import read
 
 from isovi import tl
 from isovi.geometry.certificate import certify_curve
@@ -18,7 +19,6 @@ from isovi.report import curves
 from isovi.report.record import Report
 from isovi.tl.certificate import Certificate
 from isovi.tl.metrics import pair_distances
-from isovi.workflow.finished import read
 
 
 def test_history_is_that_of_the_training(written: Report, folder: Path) -> None:

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from isovi.workflow.finished import read
 from scipy.spatial import cKDTree
 
 from isovi.report import spots
 from isovi.report.record import Channel, Report
 from isovi.tl.metrics import lognorm, morans_i_per_dimension, spatial_neighbors
-from isovi.workflow.finished import read
 
 
 def channels(written: Report) -> dict[str, Channel]:

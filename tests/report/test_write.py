@@ -12,6 +12,7 @@ from pathlib import Path
 
 import anndata
 import pytest
+from isovi.workflow import fit as workflow
 from typer.testing import CliRunner
 
 from isovi import cli
@@ -20,7 +21,6 @@ from isovi.report import render, write
 from isovi.report.record import Report
 from isovi.report.summarise import command, summarise
 from isovi.report.write import attempt, report
-from isovi.workflow import fit as workflow
 
 RESOURCES = {"src", "href", "srcset", "data", "action", "poster"}
 

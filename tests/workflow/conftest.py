@@ -14,11 +14,11 @@ import anndata
 import numpy as np
 import pytest
 from anndata import AnnData
+from isovi.workflow import fit as workflow
 from rich.console import Console
 from scipy import sparse
 
 from isovi.simulate import simulate
-from isovi.workflow import fit as workflow
 
 N_OBS, N_GENES = 120, 40
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from isovi.workflow.compare import FIGURES, draw, pictures, read, table
 from rich.console import Console
 
 from isovi.data import io
 from isovi.errors import InputError
-from isovi.workflow.compare import FIGURES, draw, pictures, read, table
 
 
 def write_run(folder: Path, distortion: str, *, heldout: bool = True, **changes: float | None) -> Path:

@@ -11,13 +11,13 @@ from typing import Any
 import anndata
 import numpy as np
 import pytest
+from isovi.workflow import diagnose, guarantee
+from isovi.workflow.finished import read
 from rich.console import Console
 
 from isovi import tl
 from isovi.errors import InputError
 from isovi.geometry.certificate import least_epsilon
-from isovi.workflow import diagnose, guarantee
-from isovi.workflow.finished import read
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from isovi.workflow import fit as workflow
+from isovi.workflow.fit import FitOptions, check_options, distortion_of
 from matplotlib import image
 from scipy import sparse
 
 from isovi import Constraint, IsoSCVI, IsoVAE, Neighbors, Penalty
 from isovi.errors import InputError, IsoviWarning, OutputError
-from isovi.workflow import fit as workflow
-from isovi.workflow.fit import FitOptions, check_options, distortion_of
 
 FIGURES = {
     "anisotropy",

@@ -18,6 +18,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from isovi.workflow import fit as workflow
+from isovi.workflow.fit import FitOptions
+from isovi.workflow.inspect import inspect, verdict
+from isovi.workflow.place import PlaceOptions
 from scipy import io as matrix_market
 from scipy import sparse
 from typer.testing import CliRunner
@@ -28,10 +32,6 @@ from isovi.data.io import Source
 from isovi.data.pack import open_packed, pack
 from isovi.errors import InputError, IsoviWarning
 from isovi.simulate import simulate
-from isovi.workflow import fit as workflow
-from isovi.workflow.fit import FitOptions
-from isovi.workflow.inspect import inspect, verdict
-from isovi.workflow.place import PlaceOptions
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*autosharding.*"),

@@ -7,10 +7,10 @@ from typing import Any
 import anndata
 import numpy as np
 import pytest
+from isovi.workflow import evaluate, prepare
 
 from isovi.data import check, pack, shelves
 from isovi.graph import Neighbors
-from isovi.workflow import evaluate, prepare
 
 KEYS = {"section_key": "section", "batch_key": "batch", "label_key": "domain"}
 

@@ -8,12 +8,12 @@ from typing import Any
 import anndata
 import numpy as np
 import pytest
+from isovi.workflow.place import PlaceOptions, place
 from rich.console import Console
 from typer.testing import CliRunner
 
 from isovi import cli
 from isovi.errors import InputError, OutputError
-from isovi.workflow.place import PlaceOptions, place
 
 
 @pytest.fixture

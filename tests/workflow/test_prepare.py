@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from anndata import AnnData
+from isovi.workflow.prepare import MIN_SPOTS, holdout_of, select_genes, split_spots
 from scipy import sparse
 
 from isovi.errors import InputError
-from isovi.workflow.prepare import MIN_SPOTS, holdout_of, select_genes, split_spots
 
 
 def split(n_obs: int, holdout: float | np.ndarray, seed: int = 0) -> np.ndarray:

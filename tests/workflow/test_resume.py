@@ -13,13 +13,13 @@ import anndata
 import numpy as np
 import pytest
 import torch
+from isovi.workflow import fit as workflow
+from isovi.workflow import resume
+from isovi.workflow.resume import begin, checkpoint_of, describe_attempt, finished, kept
 
 from isovi.errors import InputError, OutputError
 from isovi.model import checkpoint
 from isovi.simulate import simulate
-from isovi.workflow import fit as workflow
-from isovi.workflow import resume
-from isovi.workflow.resume import begin, checkpoint_of, describe_attempt, finished, kept
 
 EPOCHS = 12
 DIE_WHILE_WRITING = """

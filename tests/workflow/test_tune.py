@@ -12,6 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from isovi.workflow import choice, search, tune
+from isovi.workflow.fit import FitOptions
+from isovi.workflow.trial import VALIDATION_SHARE, Figures, Setting, try_setting, widened
+from isovi.workflow.tune import TuneOptions, settings_of, values_of
 from matplotlib.figure import Figure
 from rich.console import Console
 
@@ -19,10 +23,6 @@ from isovi import InputError, IsoviWarning, OutputError, pl
 from isovi.cli import app
 from isovi.simulate import simulate
 from isovi.spots import HELDOUT, TRAIN, VALIDATION
-from isovi.workflow import choice, search, tune
-from isovi.workflow.fit import FitOptions
-from isovi.workflow.trial import VALIDATION_SHARE, Figures, Setting, try_setting, widened
-from isovi.workflow.tune import TuneOptions, settings_of, values_of
 
 
 @pytest.fixture(scope="module")
@@ -133,9 +133,8 @@ def test_a_failed_trial_is_said_and_the_others_count(asked: TuneOptions) -> None
 
 
 def test_the_command_is_one_that_the_command_line_takes(asked: TuneOptions, monkeypatch: Any) -> None:
-    from typer.testing import CliRunner
-
     from isovi.workflow import fit as workflow
+    from typer.testing import CliRunner
 
     options = replace(asked.fit, section_key="slide", seed=4)
     tuned = choice.summarise({Setting(0.25, 7, "all+knn:6"): ended((1.0, 1.0))}, options)

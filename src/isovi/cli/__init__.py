@@ -1,4 +1,4 @@
-"""The command line: parse, call, print."""
+"""Command line: parse arguments, call a public function, print the result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every verb of the command line shares: how errors, warnings and other libraries are told."""
+"""Handling of errors, warnings and output of other libraries, shared by all commands."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from rich.markup import escape
 
 from isovi.errors import IsoviError
 
-DEFAULT = "[dim]\\[default: {}][/dim]"  # of an option whose default is worked out later
+DEFAULT = "[dim]\\[default: {}][/dim]"  # for options whose default is determined later
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 def quiet() -> None:
-    """Keep other libraries' chatter from the terminal; warnings of isoVI remain."""
+    """Hide the output of other libraries; warnings of isoVI are shown."""
     from isovi.errors import IsoviWarning
 
     for name in ("lightning.pytorch", "lightning.fabric", "scvi", "lightning"):
@@ -44,7 +44,7 @@ def typed() -> str:
 
 @contextmanager
 def reported(debug: bool) -> Iterator[None]:
-    """Bad input ends with exit code 2 and one paragraph; with its traceback when debugging."""
+    """Print errors of isoVI as one paragraph and exit with code 2; show the traceback if debugging."""
     try:
         yield
     except IsoviError as error:

@@ -1,4 +1,4 @@
-"""Tissues before a model sees them: ``isovi inspect``, ``isovi pack`` and ``isovi simulate``."""
+"""Inspect, store and simulate data: ``isovi inspect``, ``isovi pack`` and ``isovi simulate``."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def inspect(
     coordinates: Coordinates = None,
     debug: Debug = False,
 ) -> None:
-    """Say what is in a file or folder, what isovi fit would use of it, and what is missing.
+    """Show what a file contains, what isovi fit would use, and what is missing.
 
-    Known are .h5ad, .zarr of AnnData and SpatialData, Visium, Visium HD and Xenium folders, 10x .h5
-    and counts tables (.csv, .tsv, .parquet).
+    Supported are .h5ad, .zarr of AnnData and SpatialData, Visium, Visium HD and Xenium folders, 10x
+    .h5 and counts tables (.csv, .tsv, .parquet).
 
     Example: [bold]isovi inspect outs[/bold]
     """
@@ -49,7 +49,7 @@ def pack(
     file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT)],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Store to write: .zarr.")],
     spatial_key: SpatialKey = "spatial",
-    section_key: Annotated[str | None, typer.Option(help="Section in obs; stored one by one.")] = None,
+    section_key: Annotated[str | None, typer.Option(help="Column of obs with the section.")] = None,
     table: Table = None,
     coordinate_system: CoordinateSystem = None,
     coordinates: Coordinates = None,
@@ -57,7 +57,7 @@ def pack(
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier store.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Store a tissue so that isovi fit can train on it without holding it in memory.
+    """Store a data set so that isovi fit need not hold its counts in memory.
 
     Example: [bold]isovi pack atlas.h5ad atlas.zarr --section-key sample[/bold]
     """
@@ -84,10 +84,10 @@ def pack(
 def simulate(
     out: Annotated[Path, typer.Option(help="File to write: .h5ad or .zarr.")],
     kind: Annotated[Kind, typer.Option(help="Kind of tissue.")] = Kind.layers,
-    n_obs: Annotated[int, typer.Option(help="Spots, over all sections.")] = 1000,
-    n_genes: Annotated[int, typer.Option(help="Genes.")] = 500,
-    n_sections: Annotated[int, typer.Option(help="Sections.")] = 1,
-    seed: Annotated[int, typer.Option(help="Of positions and counts.")] = 0,
+    n_obs: Annotated[int, typer.Option(help="Number of spots, over all sections.")] = 1000,
+    n_genes: Annotated[int, typer.Option(help="Number of genes.")] = 500,
+    n_sections: Annotated[int, typer.Option(help="Number of sections.")] = 1,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
     debug: Debug = False,
 ) -> None:

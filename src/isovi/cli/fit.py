@@ -1,4 +1,4 @@
-"""Train: ``isovi fit`` and ``isovi tune``."""
+"""Train models: ``isovi fit`` and ``isovi tune``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Backbone(StrEnum):
-    """Variational autoencoder under the model."""
+    """Backbone of the model."""
 
     scvi = "scvi"
     vae = "vae"
@@ -38,19 +38,17 @@ class Backbone(StrEnum):
 
 def fit(
     file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT)],
-    out: Annotated[Path, typer.Option(help="Folder to write, whole or not at all.")],
-    backbone: Annotated[Backbone, typer.Option(help="Counts, or Gaussian on logs.")] = Backbone.scvi,
+    out: Annotated[Path, typer.Option(help="Output folder, written as a whole.")],
+    backbone: Annotated[Backbone, typer.Option(help="scVI, or a Gaussian VAE.")] = Backbone.scvi,
     distortion_target: Annotated[
         float | None,
-        typer.Option(help=f"Tolerated relative distortion, 0-1. {DEFAULT.format('0.2')}", show_default=False),
+        typer.Option(help=f"Target of the relative distortion. {DEFAULT.format('0.2')}", show_default=False),
     ] = None,
     penalty: Annotated[
         float | None,
-        typer.Option(help="Instead, a fixed weight: nats per unit of distortion."),
+        typer.Option(help="Fixed weight of the distortion instead of a target."),
     ] = None,
-    plain: Annotated[
-        bool, typer.Option("--plain", help="Same network and training without the term.")
-    ] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Omit the distance term.")] = False,
     pairs: Annotated[
         str,
         typer.Option(help="Pairs whose distances count, see above."),
@@ -58,31 +56,29 @@ def fit(
     spatial_key: SpatialKey = "spatial",
     section_key: SectionKey = None,
     batch_key: BatchKey = None,
-    label_key: Annotated[str | None, typer.Option(help="Labels in obs to compare domains with.")] = None,
+    label_key: Annotated[str | None, typer.Option(help="Column of obs with reference labels.")] = None,
     layer: Layer = None,
     table: Table = None,
     coordinate_system: CoordinateSystem = None,
     coordinates: Coordinates = None,
     min_counts: MinCounts = 0,
     n_top_genes: TopGenes = 2000,
-    n_latent: Annotated[int, typer.Option(help="Latent dimensions.")] = 10,
+    n_latent: Annotated[int, typer.Option(help="Number of latent dimensions.")] = 10,
     holdout: Holdout = "0.1",
     max_epochs: MaxEpochs = None,
-    seed: Annotated[int, typer.Option(help="Of split, training and figures.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace an earlier run in the folder.")] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted run of the same options.")
-    ] = False,
-    devices: Annotated[int, typer.Option(help="GPUs (or processes) of each machine.")] = 1,
-    nodes: Annotated[int, typer.Option(help="Machines, one launch on each.")] = 1,
+    seed: Annotated[int, typer.Option(help="Random seed of split, training, metrics.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
+    devices: Annotated[int, typer.Option(help="GPUs (or processes) per machine.")] = 1,
+    nodes: Annotated[int, typer.Option(help="Number of machines.")] = 1,
     debug: Debug = False,
 ) -> None:
-    """Fit a distance-preserving model: latent, domains, figures of quality, report.
+    """Fit a distance-preserving model; write latent space, domains, metrics and report.
 
-    Spots that are held out take no part in training, in its stopping, or in the choice of genes.
-    Lengths are in spacings: the median distance to the nearest neighbour.
+    Held-out spots are not used for training, early stopping or the choice of genes. Lengths are in
+    spacings, the median distance to the nearest neighbour.
 
-    Pairs: all, knn:6, radius:2.5, delaunay, gaussian:2, domain:KEY, obsp:KEY, or joined by +.
+    Pairs: all, knn:6, radius:2.5, delaunay, gaussian:2, domain:KEY, obsp:KEY, or several joined by +.
 
     Example: [bold]isovi fit section.h5ad --out run --holdout 0.25[/bold]
     """
@@ -144,15 +140,15 @@ def distortion_of(target: float | None, penalty: float | None, plain: bool) -> D
 
 def tune(
     file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT)],
-    out: Annotated[Path, typer.Option(help="Folder to write, whole or not at all.")],
-    targets: Annotated[str, typer.Option(help="Relative distortions to try.")] = "0.1,0.2,0.3",
-    n_latents: Annotated[str, typer.Option(help="Latent dimensions to try.")] = "10,20",
-    pairs: Annotated[str, typer.Option(help="Pairs to try.")] = "all,all+knn:6",
+    out: Annotated[Path, typer.Option(help="Output folder, written as a whole.")],
+    targets: Annotated[str, typer.Option(help="Distortion targets to try.")] = "0.1,0.2,0.3",
+    n_latents: Annotated[str, typer.Option(help="Numbers of latent dimensions.")] = "10,20",
+    pairs: Annotated[str, typer.Option(help="Kinds of pairs to try.")] = "all,all+knn:6",
     trials: Annotated[
         int | None,
-        typer.Option(help=f"Try so many of them. {DEFAULT.format('all')}", show_default=False),
+        typer.Option(help=f"Number of random combinations. {DEFAULT.format('all')}", show_default=False),
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Trials at once.")] = 1,
+    jobs: Annotated[int, typer.Option(help="Number of parallel trials.")] = 1,
     spatial_key: SpatialKey = "spatial",
     section_key: SectionKey = None,
     batch_key: BatchKey = None,
@@ -164,17 +160,17 @@ def tune(
     n_top_genes: TopGenes = 2000,
     holdout: Holdout = "0.2",
     max_epochs: MaxEpochs = None,
-    seed: Annotated[int, typer.Option(help="Of split, training and choice.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace an earlier search.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted search.")] = False,
+    seed: Annotated[int, typer.Option(help="Random seed of split and training.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing search.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted search.")] = False,
     debug: Debug = False,
 ) -> None:
-    r"""Search target, latent size and pairs for a tissue, and show what can be had for what.
+    r"""Search over target, latent size and pairs, and show the trade-off.
 
-    Settings are compared on validation spots; the best are told on held-out spots, which took no
-    part in the choice. Nothing is picked silently: a table, a picture and a fit command are given.
+    Settings are selected on validation spots and reported on held-out spots, which are not used for
+    the selection. Prints a table and the fit command of the recommended setting, and writes a plot.
 
-    Values stand with commas between. Needs Ray: pip install "isovi\[tune]".
+    Separate values with commas. Requires Ray: pip install "isovi\[tune]".
 
     Example: [bold]isovi tune section.h5ad --out tuned --targets 0.15,0.2,0.3 --jobs 4[/bold]
     """

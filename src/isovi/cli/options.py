@@ -1,4 +1,4 @@
-"""Options that several verbs share."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import typer
 
 from isovi.cli.console import DEFAULT
 
-INPUT = "File or folder, any that isovi inspect knows. Never changed."
-Table = Annotated[str | None, typer.Option(help="Table of SpatialData with several.")]
-CoordinateSystem = Annotated[str | None, typer.Option(help="Of SpatialData's positions.")]
+INPUT = "Input file or folder, in any format that isovi inspect supports. It is not changed."
+Table = Annotated[str | None, typer.Option(help="SpatialData table to read, if several.")]
+CoordinateSystem = Annotated[str | None, typer.Option(help="Coordinate system of SpatialData.")]
 Coordinates = Annotated[Path | None, typer.Option(help="Table of positions: names, x, y.")]
 MinCounts = Annotated[int, typer.Option(help="Leave out spots with fewer counts.")]
-SpatialKey = Annotated[str, typer.Option(help="Positions in obsm.")]
-SectionKey = Annotated[str | None, typer.Option(help="Section in obs; pairs stay within sections.")]
-BatchKey = Annotated[str | None, typer.Option(help="Batch in obs, corrected for as by scVI.")]
+SpatialKey = Annotated[str, typer.Option(help="Key in obsm of the positions.")]
+SectionKey = Annotated[str | None, typer.Option(help="Column of obs with the tissue section.")]
+BatchKey = Annotated[str | None, typer.Option(help="Column of obs with the batch, as in scVI.")]
 Layer = Annotated[
-    str | None, typer.Option(help=f"Layer of the raw counts. {DEFAULT.format('X')}", show_default=False)
+    str | None, typer.Option(help=f"Layer with raw counts. {DEFAULT.format('X')}", show_default=False)
 ]
-TopGenes = Annotated[int, typer.Option(help="Most variable genes; 0 for all.")]
-Holdout = Annotated[str, typer.Option(help="Share of spots, or section:NAME.")]
+TopGenes = Annotated[int, typer.Option(help="Number of variable genes; 0 for all.")]
+Holdout = Annotated[str, typer.Option(help="Share to hold out, or section:NAME.")]
 MaxEpochs = Annotated[
     int | None,
-    typer.Option(help=f"Epochs at most. {DEFAULT.format('by number of spots')}", show_default=False),
+    typer.Option(help=f"Maximum epochs. {DEFAULT.format('by number of spots')}", show_default=False),
 ]

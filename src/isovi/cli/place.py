@@ -1,4 +1,4 @@
-"""Cells without positions: ``isovi place``."""
+"""Place cells without positions: ``isovi place``."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from isovi.cli.options import CoordinateSystem, Table
 
 def place(
     run: Annotated[Path, typer.Argument(help="Folder written by isovi fit.")],
-    query: Annotated[Path, typer.Option(help="Cells with raw counts. Never changed.")],
+    query: Annotated[Path, typer.Option(help="Cells with raw counts. It is not changed.")],
     out: Annotated[Path, typer.Option(help="File to write: .h5ad or .zarr.")],
     table: Table = None,
     coordinate_system: CoordinateSystem = None,
-    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
     debug: Debug = False,
 ) -> None:
     """Place cells without positions in the tissue of a run.
 
-    Each gets a position and a radius, in the units of the run, that covers the truth for 90 % of
-    cells like the reference, and a flag if it is unlike them.
+    Each cell gets a position and a radius in the units of the run, and a flag if it is unlike the
+    reference. The disc covers the true position for 90 % of cells like the reference.
 
     Example: [bold]isovi place run --query cells.h5ad --out placed.h5ad[/bold]
     """

@@ -1,4 +1,4 @@
-"""What a run found: ``isovi compare``, ``isovi diagnose`` and ``isovi report``."""
+"""Show and compare runs: ``isovi compare``, ``isovi diagnose`` and ``isovi report``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from isovi.cli.console import Debug, quiet, reported
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Folders written by isovi fit.")],
-    save: Annotated[Path | None, typer.Option(help="Picture of the runs' latents to write.")] = None,
+    save: Annotated[Path | None, typer.Option(help="File for a plot of the latent spaces.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Print the figures of several runs side by side, and where their pictures are.
+    """Print the metrics of several runs side by side, and where their plots are.
 
     Example: [bold]isovi compare run plain_run --save latents.png[/bold]
     """
@@ -38,9 +38,9 @@ def diagnose(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder written by isovi fit.")],
     debug: Debug = False,
 ) -> None:
-    """Measure how well a run keeps distances, held-out spots first.
+    """Measure how well a run preserves distances, held-out spots first.
 
-    Writes diagnosis.json and pictures of profile, certificate, ellipses and map into the folder.
+    Writes diagnosis.json and plots of profile, certificate, ellipses and map to the folder of the run.
 
     Example: [bold]isovi diagnose run[/bold]
     """
@@ -61,13 +61,13 @@ def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder written by isovi fit.")],
     beside: Annotated[
         Path | None,
-        typer.Option(help="Run with the same options and --plain, to compare with."),
+        typer.Option(help="Run with the same options and --plain, for comparison."),
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Write report.html: a verdict in words, linked views of tissue and latent, curves.
+    """Write report.html: a verdict in words, linked views, metrics and plots.
 
-    One file that needs no network, to open in a browser and to send to others. isovi fit writes it too.
+    A single file that needs no network and can be sent to others. isovi fit writes it too.
 
     Example: [bold]isovi report run --beside plain_run[/bold]
     """

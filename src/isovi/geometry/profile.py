@@ -23,7 +23,7 @@ SHOWN = (0.01, 0.05, 0.1, 0.2, 0.5)
 """The shares shown in the representation of a profile."""
 
 N_BINS = 3
-"""Number of ranges of tissue distance: short, middle and long."""
+"""Number of ranges of tissue distance (short, middle and long)."""
 
 _SLACK = 1e-9  # of a share: above accumulated rounding, below one pair in a hundred million
 

@@ -73,7 +73,7 @@ class TissotEllipses(ReprMixin):
 
     @cached_property
     def area(self) -> CellFloatArray:
-        """Area scale (in 3-D: volume scale), the product of the half axes."""
+        """Area scale, the product of the half axes; in 3-D the volume scale."""
         return self.half_axes.prod(axis=1)
 
     @cached_property

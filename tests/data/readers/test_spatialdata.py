@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from isovi.workflow.inspect import inspect
 
 from isovi.data import io
 from isovi.data.io import Source
@@ -19,7 +20,6 @@ from isovi.data.readers.spatialdata import (
     require_known_sections,
 )
 from isovi.errors import InputError, IsoviWarning
-from isovi.workflow.inspect import inspect
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*autosharding.*", "ignore:.*Scaler.*")
 
