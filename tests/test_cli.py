@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import subprocess
@@ -16,7 +17,7 @@ from scipy import sparse
 from typer.testing import CliRunner, Result
 
 from isovi import Constraint, Delaunay, Neighbors, Penalty, cli
-from isovi.cli import console
+from isovi.cli import console, files
 from isovi.errors import IsoviError
 from isovi.simulate import simulate
 from isovi.workflow import fit as workflow
@@ -255,6 +256,15 @@ def test_simulate_writes_a_tissue(tmp_path: Path, suffix: str) -> None:
     expected = simulate("ring", 50, 9, 2, seed=4)
     assert (found.X != expected.X).nnz == 0
     np.testing.assert_array_equal(found.obsm["spatial"], expected.obsm["spatial"])
+
+
+def test_the_defaults_of_simulate_are_those_of_the_function() -> None:
+    command, function = (inspect.signature(one).parameters for one in (files.simulate, simulate))
+    shared = command.keys() & function.keys()
+    assert shared == {"kind", "n_obs", "n_genes", "n_sections", "seed"}
+    assert {name: command[name].default for name in shared} == {
+        name: function[name].default for name in shared
+    }
 
 
 def test_simulate_refuses_what_it_cannot_do(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def simulate(
     out: Annotated[Path, typer.Option(help="File to write: .h5ad or .zarr.")],
     kind: Annotated[Kind, typer.Option(help="Kind of tissue.")] = Kind.layers,
     n_obs: Annotated[int, typer.Option(help="Spots, over all sections.")] = 1000,
-    n_genes: Annotated[int, typer.Option(help="Genes.")] = 500,
+    n_genes: Annotated[int, typer.Option(help="Genes.")] = 300,
     n_sections: Annotated[int, typer.Option(help="Sections.")] = 1,
     seed: Annotated[int, typer.Option(help="Of positions and counts.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
