@@ -399,7 +399,7 @@ def parse_pairs(text: str) -> PairKind:
     return reduce(lambda a, b: a | b, [_parse_one(part) for part in text.split("+")])
 
 
-_KINDS = {
+KINDS = {
     "all": (AllPairs, None),
     "knn": (Neighbors, int),
     "radius": (Radius, float),
@@ -413,7 +413,7 @@ _KINDS = {
 def _parse_one(text: str) -> PairKind:
     name, _, argument = text.strip().partition(":")
     try:
-        kind, convert = _KINDS[name]
+        kind, convert = KINDS[name]
         if convert is None and argument:
             raise ValueError(argument)
         return kind(convert(argument)) if convert and argument else kind()
@@ -422,7 +422,7 @@ def _parse_one(text: str) -> PairKind:
             raise
         raise InputError(
             f"Pairs {text!r} were asked for.",
-            f"The kinds are {', '.join(_KINDS)}.",
+            f"The kinds are {', '.join(KINDS)}.",
             "Write for example all, knn:6, radius:2.5, delaunay, gaussian:2, domain:KEY, obsp:KEY "
             "or all+knn:6.",
         ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from isovi.cli import bench, files, fit, place, runs
+from isovi.cli import bench, console, files, fit, place, runs
 
 app = typer.Typer(
     help="Distance-preserving generative models of spatial transcriptomics.",
@@ -26,6 +26,7 @@ for verb in (
 ):
     app.command()(verb)
 app.add_typer(bench.app, name="bench")
+console.commands.append(app)
 
 
 def main() -> None:
