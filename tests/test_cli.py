@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,15 @@ from typing import Any
 import anndata
 import numpy as np
 import pytest
+import typer
 from anndata import AnnData
 from isovi.workflow import fit as workflow
 from scipy import sparse
 from typer.testing import CliRunner, Result
 
 from isovi import Constraint, Delaunay, Neighbors, Penalty, cli
-from isovi.cli import console
-from isovi.errors import IsoviError
+from isovi.cli import console, files
+from isovi.errors import InputError, IsoviError
 from isovi.simulate import simulate
 
 
@@ -205,6 +208,101 @@ def test_options_that_cannot_be_met(file: Path, tmp_path: Path, options: list[st
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
 
 
+# ---------------------------------------------------------------------------- parameters read as options
+
+
+def with_two_small_sections(tissue: AnnData) -> None:
+    tissue.obs["slide"] = ["A"] * 58 + ["B", "C"]
+
+
+def with_positions_elsewhere(tissue: AnnData) -> None:
+    tissue.obsm["xy"] = tissue.obsm.pop("spatial")
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize(
+    ("spoil", "options", "words"),
+    [
+        (with_normalised_counts, "", "Name the layer with the raw counts as --layer; adata.layers has"),
+        (with_normalised_counts, "--layer raw", "Name one of these as --layer, or leave it out"),
+        (with_an_empty_spot, "", "sc.pp.filter_cells(adata, min_counts=1); or fit with --min-counts 1."),
+        (with_two_small_sections, "--section-key slide", "or choose another column as --section-key."),
+        (with_positions_elsewhere, "", "Pass the right --spatial-key, or store"),
+        (None, "--table t", '--table was given with "'),
+        (None, "--coordinate-system c", '--coordinate-system was given with "'),
+    ],
+)
+def test_errors_name_options(
+    tissue: AnnData, tmp_path: Path, spoil: Callable[[AnnData], None] | None, options: str, words: str
+) -> None:
+    if spoil is not None:
+        spoil(tissue)
+    tissue.write_h5ad(tmp_path / "bad.h5ad")
+    result = isovi("fit", tmp_path / "bad.h5ad", "--out", tmp_path / "run", *options.split())
+    assert_one_paragraph(result, words)
+    assert "`" not in result.stderr
+
+
+@pytest.mark.parametrize("verb", ["pack", "simulate", "fit"])
+def test_what_is_in_the_way_is_replaced_by_an_option(file: Path, tmp_path: Path, verb: str) -> None:
+    (tmp_path / "out.zarr").mkdir()
+    out = tmp_path / "out.zarr"
+    arguments = {"pack": [file, out], "fit": [file, "--out", out], "simulate": ["--out", out]}
+    result = isovi(verb, *arguments[verb])
+    assert_one_paragraph(result, "ass --force")
+    assert "force=True" not in result.stderr and "(--force)" not in result.stderr
+
+
+def test_warnings_name_options(tissue: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # put back afterwards
+    tissue.obsm["spatial"][1] = tissue.obsm["spatial"][0]
+    tissue.write_h5ad(tmp_path / "tissue.h5ad")
+    with warnings.catch_warnings():
+        result = isovi("pack", tmp_path / "tissue.h5ad", tmp_path / "out.zarr")
+    assert result.exit_code == 0
+    assert re.search(r"Note: 1 of 60 spots .* several tissue sections, pass --section-key\.\n", result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("Pass min_counts=50.", "Pass --min-counts 50."),
+        ("Raise n_top_genes=, or `holdout`.", "Raise --n-top-genes, or --holdout."),
+        ("holdout=0.95 was given.", "--holdout 0.95 was given."),
+        ("holdout='section:A' or holdout=\"section:B 2\"", "--holdout section:A or --holdout 'section:B 2'"),
+        ("devices=-1; resume=True; resume=False", "--devices -1; --resume; no --resume"),
+        ("Pass coordinates=FILE.", "Pass --coordinates FILE."),
+        ("distortion=Constraint(0.2)", "--distortion-target 0.2"),
+        ("distortion=Constraint(target=0.2)", "--distortion-target 0.2"),
+        ("distortion=Penalty(60)", "--penalty 60"),
+        ("distortion=Penalty(0), distortion=Penalty(0.0), distortion=None", "--plain, --plain, --plain"),
+        ("`distortion`", "--distortion-target, --penalty or --plain"),
+        ("distortion=Constraint(0.2, per_section=True)", "distortion=Constraint(0.2, per_section=True)"),
+        ("pairs=Neighbors(6).", "--pairs knn:6."),
+        ("pairs=AllPairs() | Neighbors(k=6) here", "--pairs all+knn:6 here"),
+        ('pairs=SameDomain("my layer")', "--pairs 'domain:my layer'"),
+        ("table_name='cells'", "--table cells"),
+        ("isovi.fit(adata, holdout=f(0.2))", "isovi.fit(adata, holdout=f(0.2))"),
+        ('"seed=1/`out`.h5ad" has theta=2 in `obs`.', '"seed=1/`out`.h5ad" has theta=2 in `obs`.'),
+    ],
+)
+def test_parameters_are_written_as_options(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: str, shown: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise InputError(said, "Rule.", "Remedy.")
+
+    monkeypatch.setattr(workflow, "fit", refuse)
+    result = isovi("fit", "x.h5ad", "--out", tmp_path / "run")
+    assert_one_paragraph(result, "Rule. Remedy.")
+    assert result.stderr == f"Error: {shown} Rule. Remedy.\n"
+
+
+def test_every_option_has_its_name_in_messages() -> None:
+    for name, option in console._options(typer.main.get_command(cli.app)):
+        assert console.as_options(f"Pass `{name}`.") == f"Pass {option}."
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     result = isovi("fit", tmp_path / "nowhere[bold].h5ad", "--out", tmp_path / "run")
     assert_one_paragraph(result, f'There is no "{tmp_path}/nowhere[bold].h5ad".')  # not read as markup
@@ -255,6 +353,15 @@ def test_simulate_writes_a_tissue(tmp_path: Path, suffix: str) -> None:
     expected = simulate("ring", 50, 9, 2, seed=4)
     assert (found.X != expected.X).nnz == 0
     np.testing.assert_array_equal(found.obsm["spatial"], expected.obsm["spatial"])
+
+
+def test_the_defaults_of_simulate_are_those_of_the_function() -> None:
+    command, function = (inspect.signature(one).parameters for one in (files.simulate, simulate))
+    shared = command.keys() & function.keys()
+    assert shared == {"kind", "n_obs", "n_genes", "n_sections", "seed"}
+    assert {name: command[name].default for name in shared} == {
+        name: function[name].default for name in shared
+    }
 
 
 def test_simulate_refuses_what_it_cannot_do(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from isovi import (
     SameDomain,
 )
 from isovi._records import as_data, from_data
-from isovi.graph import KINDS
+from isovi.graph import KIND_CLASSES
 from isovi.run import Settings
 
 numbers = st.floats(0.01, 100)
@@ -63,7 +63,7 @@ def test_paths_and_mappings_become_plain() -> None:
 @pytest.mark.parametrize("data", [{"kind": "Everything"}, {"kind": "Neighbors", "k": 6, "weight": 2}])
 def test_other_kinds_and_fields_are_refused(data: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"The kinds are AllPairs.* version of isoVI that wrote"):
-        from_data(data, KINDS)
+        from_data(data, KIND_CLASSES)
 
 
 def test_settings_that_differ_from_the_defaults_are_known() -> None:

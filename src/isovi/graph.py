@@ -396,8 +396,7 @@ def parse_pairs(text: str) -> PairKind:
     return reduce(lambda a, b: a | b, [_parse_one(part) for part in text.split("+")])
 
 
-KINDS = (AllPairs, Neighbors, Radius, Delaunay, Gaussian, SameDomain, Obsp, Union)
-_NAMED = {
+KINDS = {
     "all": (AllPairs, None),
     "knn": (Neighbors, int),
     "radius": (Radius, float),
@@ -406,12 +405,15 @@ _NAMED = {
     "domain": (SameDomain, str),
     "obsp": (Obsp, str),
 }
+"""Kinds of pairs by the name that the command line gives them, each with the type of its argument."""
+
+KIND_CLASSES = (*(kind for kind, _ in KINDS.values()), Union)
 
 
 def _parse_one(text: str) -> PairKind:
     name, _, argument = text.strip().partition(":")
     try:
-        kind, convert = _NAMED[name]
+        kind, convert = KINDS[name]
         if convert is None and argument:
             raise ValueError(argument)
         return kind(convert(argument)) if convert and argument else kind()
@@ -420,7 +422,7 @@ def _parse_one(text: str) -> PairKind:
             raise
         raise InputError(
             f"Pairs {text!r} were asked for.",
-            f"The kinds are {', '.join(_NAMED)}.",
+            f"The kinds are {', '.join(KINDS)}.",
             "Write for example all, knn:6, radius:2.5, delaunay, gaussian:2, domain:KEY, obsp:KEY "
             "or all+knn:6.",
         ) from error

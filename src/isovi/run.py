@@ -24,7 +24,7 @@ from isovi.data import check, io, pack
 from isovi.errors import InputError
 from isovi.geometry.certificate import CERTIFIED_EPSILON, least_epsilon
 from isovi.geometry.pairs import sample_pairs
-from isovi.graph import KINDS, AllPairs, PairKind
+from isovi.graph import KIND_CLASSES, AllPairs, PairKind
 from isovi.model.model import IsoSCVI, IsoVAE
 from isovi.model.objective import Constraint, Distortion, Penalty
 from isovi.spots import HELDOUT, TRAIN, Spots
@@ -132,7 +132,7 @@ class Settings:
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Settings:
         """The settings that :meth:`as_data` was called of."""
-        return from_data({"kind": "Settings", **data}, [cls, Constraint, Penalty, *KINDS])
+        return from_data({"kind": "Settings", **data}, [cls, Constraint, Penalty, *KIND_CLASSES])
 
 
 def _share(holdout: Any) -> float:

@@ -131,9 +131,9 @@ MESSAGES: dict[str, tuple[Callable[[AnnData], object], list[str]]] = {
     "negative counts": (lambda a: count(a, -2), ["-2", '"spot7"', '"g3"', "negative", 'has: "counts"']),
     "fractional counts": (
         lambda a: count(a, 0.693),
-        ["0.693", '"spot7"', '"g3"', "normalised", 'raw counts; adata.layers has: "counts"'],
+        ["0.693", '"spot7"', '"g3"', "normalised", 'raw counts as `layer`; adata.layers has: "counts"'],
     ),
-    "NaN counts": (lambda a: count(a, np.nan), ["adata.X holds nan", '"spot7"', '"g3"', "finite", "--layer"]),
+    "NaN counts": (lambda a: count(a, np.nan), ["adata.X holds nan", '"spot7"', '"g3"', "finite", "`layer`"]),
     "infinite counts": (lambda a: count(a, np.inf), ["adata.X holds inf", '"spot7"', "finite"]),
     "empty spots": (
         lambda a: setattr(a, "X", sparse.diags((np.arange(40) > 1).astype(float)) @ a.X),
@@ -249,7 +249,7 @@ def test_genes_in_common_come_in_the_models_order() -> None:
 
 def test_duplicate_positions_warn_with_their_number(adata: AnnData) -> None:
     adata.obsm["spatial"][:3] = [[0.0, 1.0], [-0.0, 1.0], [0.0, 1.0]]
-    with pytest.warns(IsoviWarning, match=r"^2 of 40 spots .* section_key"):
+    with pytest.warns(IsoviWarning, match=r"^2 of 40 spots .* `section_key`"):
         check.dataset(adata)
 
 

@@ -231,7 +231,7 @@ def test_an_existing_directory_needs_force(tmp_path: Path) -> None:
         entered = True
     assert not entered, "refused before the work starts"
     assert f'"{tmp_path / "out"}" exists' in caught.value.received
-    assert "--force" in caught.value.remedy
+    assert "pass force=True" in caught.value.remedy
     assert tree(tmp_path) == before
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 from rich.console import Console
 
-from isovi.cli import files, fit, place, runs
+from isovi.cli import console, files, fit, place, runs
 
 app = typer.Typer(
     help="Distance-preserving generative models of spatial transcriptomics.",
@@ -38,6 +38,9 @@ def bench() -> None:
     moved = "isovi bench is now isovi-bench: pip install isovi-bench"
     Console(stderr=True).print(moved, highlight=False, soft_wrap=True)
     raise typer.Exit(2)
+
+
+console.commands.append(app)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shlex
 import sys
 import warnings
@@ -15,9 +16,29 @@ from rich.console import Console
 from rich.markup import escape
 
 from isovi.errors import IsoviError
+from isovi.progress import ConsoleProgress
 
 DEFAULT = "[dim]\\[default: {}][/dim]"  # for options whose default is determined later
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+commands: list[typer.Typer] = []  # the application, whose options messages are translated to
+_RENAMED = {"table_name": "--table", "distortion": "--distortion-target, --penalty or --plain"}
+_QUOTES = "\"'"
+_CALL = r"[A-Za-z_][\w.]*\([^()]*(?:\([^()]*\)[^()]*)*\)"
+_TEXT = r'"[^"\n]*"'
+_VALUE = rf"{_TEXT}|'[^'\n]*'|[-./~]*\w+(?:[-.:/+]+\w+)*"
+_PARAMETER = re.compile(
+    rf"""
+    \bdistortion=(?:(?P<plain>None|Penalty\(0(?:\.0*)?\))
+                 |Constraint\((?:target=)?(?P<target>-?[\d.]+)\)
+                 |Penalty\((?:weight=)?(?P<penalty>-?[\d.]+)\))
+    | \bpairs=(?P<pairs>[A-Z]\w*\([^()]*\)(?:\s*\|\s*[A-Z]\w*\([^()]*\))*)
+    | (?P<kept>{_CALL}|{_TEXT})
+    | (?<![\w.-])(?P<name>[a-z_]+)=(?P<value>{_VALUE})?
+    | `(?P<bare>[a-z_]+)`
+    """,
+    re.VERBOSE,
+)
 
 
 def quiet() -> None:
@@ -33,8 +54,16 @@ def quiet() -> None:
 
 def note(message: Warning | str, *_: Any, **__: Any) -> None:
     """Show a warning as one line."""
-    text = f"[yellow]Note:[/yellow] {escape(str(message))}"
+    text = f"[yellow]Note:[/yellow] {escape(as_options(str(message)))}"
     Console(stderr=True).print(text, highlight=False, soft_wrap=True)
+
+
+class CommandProgress(ConsoleProgress):
+    """Progress on the terminal, with parameters written as options."""
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+        super().say(as_options(text))
 
 
 def typed() -> str:
@@ -50,5 +79,67 @@ def reported(debug: bool) -> Iterator[None]:
     except IsoviError as error:
         if debug:
             raise
-        Console(stderr=True).print(f"[red]Error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        text = f"[red]Error:[/red] {escape(as_options(str(error)))}"
+        Console(stderr=True).print(text, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
+
+
+# ---------------------------------------------------------------------------- parameters as options
+
+
+def as_options(text: str) -> str:
+    """Write the parameters that a message names as options of the command line.
+
+    Parameters
+    ----------
+    text
+        Parameters are written ``name=value``, ``name=`` or `` `name` ``.
+
+    Returns
+    -------
+    The same text with ``--name value`` and ``--name`` (``no --name`` for ``False`` and ``None``) for every
+    parameter that some verb has as an option. Double-quoted text and calls such as ``f(x, name=1)`` stay.
+
+    Examples
+    --------
+    >>> as_options("Pass min_counts=50, or `layer`.")  # within isovi.cli
+    'Pass --min-counts 50, or --layer.'
+    """
+    options = {name: option for one in commands for name, option in _options(typer.main.get_command(one))}
+    return _PARAMETER.sub(lambda found: _as_option(found, {**options, **_RENAMED}), text) if options else text
+
+
+def _options(command: Any) -> Iterator[tuple[str, str]]:
+    """Names of the parameters of a command and those beneath it, and the options that set them."""
+    for parameter in command.params:
+        if parameter.param_type_name == "option":
+            yield parameter.name, parameter.opts[0]
+    for verb in getattr(command, "commands", {}).values():
+        yield from _options(verb)
+
+
+def _as_option(found: re.Match[str], options: dict[str, str]) -> str:
+    if found["plain"]:
+        return "--plain"
+    if found["target"]:
+        return f"--distortion-target {found['target']}"
+    if found["penalty"]:
+        return f"--penalty {found['penalty']}"
+    if found["pairs"]:
+        return f"--pairs {_pairs(found['pairs'])}"
+    option, value = options.get(found["name"] or found["bare"]), found["value"]
+    if option is None or (found["name"] == "distortion" and value):  # one that has no option
+        return found[0]
+    if value in (None, "True"):
+        return option
+    return f"no {option}" if value in ("False", "None") else f"{option} {shlex.quote(value.strip(_QUOTES))}"
+
+
+def _pairs(text: str) -> str:
+    """Kinds of pairs as the command line writes them: ``knn:6`` for ``Neighbors(6)``."""
+    from isovi.graph import KINDS
+
+    names = {kind.__name__: name for name, (kind, _) in KINDS.items()}
+    parts = re.findall(r"(\w+)\((?:\w+=)?([^()]*)\)", text)
+    words = [":".join(filter(None, (names.get(kind, kind), value.strip(_QUOTES)))) for kind, value in parts]
+    return shlex.quote("+".join(words))

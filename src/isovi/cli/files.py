@@ -85,7 +85,7 @@ def simulate(
     out: Annotated[Path, typer.Option(help="File to write: .h5ad or .zarr.")],
     kind: Annotated[Kind, typer.Option(help="Kind of tissue.")] = Kind.layers,
     n_obs: Annotated[int, typer.Option(help="Number of spots, over all sections.")] = 1000,
-    n_genes: Annotated[int, typer.Option(help="Number of genes.")] = 500,
+    n_genes: Annotated[int, typer.Option(help="Number of genes.")] = 300,
     n_sections: Annotated[int, typer.Option(help="Number of sections.")] = 1,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from isovi.cli.console import DEFAULT, Debug, quiet, reported, typed
+from isovi.cli.console import DEFAULT, CommandProgress, Debug, quiet, reported, typed
 from isovi.cli.options import (
     INPUT,
     BatchKey,
@@ -85,7 +85,6 @@ def fit(
     from isovi import files
     from isovi.data.io import Source
     from isovi.graph import parse_pairs
-    from isovi.progress import ConsoleProgress
     from isovi.report.write import attempt
     from isovi.run import Settings
 
@@ -98,7 +97,7 @@ def fit(
             n_top_genes=n_top_genes, n_latent=n_latent, max_epochs=max_epochs, seed=seed, devices=devices,
             nodes=nodes,
         )  # fmt: skip
-        source, progress = Source(file, table, coordinate_system, coordinates), ConsoleProgress(Console())
+        source, progress = Source(file, table, coordinate_system, coordinates), CommandProgress(Console())
         asked: dict[str, Any] = {"min_counts": min_counts, "force": force, "resume": resume}
         run = files.fit(source, out, settings, call=typed(), progress=progress, **asked)
         if run is not None:  # the first of several processes has it

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from isovi.cli.console import Debug, quiet, reported
+from isovi.cli.console import CommandProgress, Debug, quiet, reported
 from isovi.cli.options import CoordinateSystem, Table
 
 
@@ -32,11 +32,10 @@ def place(
     from isovi import files
     from isovi.cli.tables import placement
     from isovi.data.io import Source
-    from isovi.progress import ConsoleProgress
 
     with reported(debug):
         quiet()
         console, source = Console(), Source(query, table, coordinate_system)
-        found = files.place(run, source, out, seed=seed, force=force, progress=ConsoleProgress(console))
+        found = files.place(run, source, out, seed=seed, force=force, progress=CommandProgress(console))
         if found.get("errors"):
             console.print(placement(found["errors"]))

@@ -166,7 +166,7 @@ def coordinates(
         raise InputError(
             f'adata.obsm has no "{spatial_key}"; it has: {_some(adata.obsm.keys(), limit=20)}.',
             "The position of every spot is needed, as 2 or 3 numeric columns.",
-            'Pass the right spatial_key (--spatial-key), or store the positions in adata.obsm["spatial"].',
+            'Pass the right `spatial_key`, or store the positions in adata.obsm["spatial"].',
         )
     where = f'adata.obsm["{spatial_key}"]'
     positions = _numeric(_with_columns(adata.obsm[spatial_key], where), where)
@@ -205,7 +205,7 @@ def section_coordinates(coordinates: CoordinateArray, codes: CellIndexArray, nam
         raise InputError(
             f"All spots of {_section_list(stuck)} are at one place, {tuple(coordinates[first].tolist())}.",
             "Distances in tissue need spots at different places.",
-            "Check that the right columns were stored as positions (spatial_key).",
+            "Check that the right columns were stored as positions, or choose another `spatial_key`.",
         )
     _warn_of_duplicates(coordinates, codes)
 
@@ -239,7 +239,7 @@ def sections(adata: AnnData, section_key: str | None = None) -> tuple[CellIndexA
         raise InputError(
             f"{what} has {len(small)} section(s) with too few spots: {_some(small, quote=False)}.",
             f"A section needs at least {MIN_SECTION_SPOTS} spots: distances are compared within sections.",
-            "Remove these spots, or choose another column as section_key (--section-key).",
+            "Remove these spots, or choose another column as `section_key`.",
         )
     return codes, section_names
 
@@ -336,7 +336,7 @@ def _with_columns(values: Any, where: str) -> Any:
         raise InputError(
             f"{where} has shape {shape}.",
             "Positions need 2 or 3 columns (x, y or x, y, z), one row per spot.",
-            f"Store just these columns ({where} = ...), or pass spatial_key with the key that holds them.",
+            f"Store just these columns ({where} = ...), or pass the key that holds them as `spatial_key`.",
         )
     return values
 
@@ -380,7 +380,7 @@ def _warn_of_duplicates(coordinates: CoordinateArray, codes: CellIndexArray) -> 
         warnings.warn(
             f"{repeated} of {len(codes)} spots are at exactly the position of an earlier spot. "
             "Such pairs have no distance in tissue and say nothing about the latent space. "
-            "If the spots come from several tissue sections, pass section_key (--section-key).",
+            "If the spots come from several tissue sections, pass `section_key`.",
             IsoviWarning,
             stacklevel=2,
         )
@@ -504,7 +504,7 @@ def _matrix(adata: AnnData, layer: str | None) -> tuple[Any, str]:
         raise InputError(
             f'adata.layers has no "{layer}"; it has: {_layers(adata)}.',
             "The raw counts are read from that layer.",
-            "Pass layer (--layer) with the right name, or leave it out if adata.X holds the counts.",
+            "Name one of these as `layer`, or leave it out if adata.X holds the counts.",
         )
     where = "adata.X" if layer is None else f'adata.layers["{layer}"]'
     matrix = adata.X if layer is None else adata.layers[layer]
@@ -603,7 +603,7 @@ def _layers(adata: AnnData) -> str:
 def _find_counts(adata: AnnData) -> str:
     raw = "; adata.raw may hold them too" if adata.raw is not None else ""
     layers = _layers(adata)
-    return f"Pass layer (--layer) with the layer that holds the raw counts; adata.layers has: {layers}{raw}."
+    return f"Name the layer with the raw counts as `layer`; adata.layers has: {layers}{raw}."
 
 
 def _require_filled(totals: np.ndarray, names: pd.Index, layer: str | None, where: str, what: str) -> None:
@@ -618,11 +618,11 @@ def _require_filled(totals: np.ndarray, names: pd.Index, layer: str | None, wher
             "gene": "sc.pp.filter_genes(adata, min_cells=1)",
         }
         by_scanpy = layer is None  # scanpy filters by X only
-        flag = "; isovi fit does so with --min-counts 1" if by_scanpy and what == "spot" else ""
+        fit = "; or fit with min_counts=1" if what == "spot" else ""
         raise InputError(
             f"{where} has {len(empty)} {what}s without any count: {_some(names[empty])}.",
             f"Every {what} needs at least one count.",
-            f"Remove them first: {(scanpy if by_scanpy else keep)[what]}{flag}.",
+            f"Remove them first: {(scanpy if by_scanpy else keep)[what]}{fit}.",
         )
 
 

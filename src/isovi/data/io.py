@@ -291,7 +291,7 @@ def _require_replaceable(final: Path, force: bool) -> None:
         raise OutputError(
             f'The output folder "{final}" exists.',
             "Results are not overwritten unasked.",
-            "Choose another folder, or pass force=True (--force) to replace it.",
+            "Choose another folder, or pass force=True to replace it.",
         )
     if any(final.iterdir()) and not (final / RUN_FILE).is_file():
         raise OutputError(

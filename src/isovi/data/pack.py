@@ -132,7 +132,7 @@ def _target(source: str | os.PathLike[str], target: str | os.PathLike[str], forc
         )
     if os.path.exists(final) and not force:
         rule = "Files are not overwritten unasked."
-        raise OutputError(f'"{final}" exists.', rule, "Pass force=True (--force), or choose another name.")
+        raise OutputError(f'"{final}" exists.', rule, "Pass force=True, or choose another name.")
     return final
 
 

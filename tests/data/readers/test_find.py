@@ -35,8 +35,8 @@ def test_many_files_are_not_all_listed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ({"table": "t"}, r"--table was given with .*, which is AnnData\. It is for SpatialData\."),
-        ({"coordinate_system": "c"}, "--coordinate-system was given"),
+        ({"table": "t"}, r"`table` was given with .*, which is AnnData\. It is for SpatialData\."),
+        ({"coordinate_system": "c"}, "`coordinate_system` was given"),
     ],
 )
 def test_options_of_another_kind_are_refused(option: dict[str, str], words: str, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_polygons_and_points_are_placed_by_their_centroids(blobs: Any) -> None:
 
 def test_several_elements_are_one_section_only_if_so_said(blobs: Any) -> None:
     blobs.tables["two"] = table_of({"blobs_circles": [0, 1, 2], "blobs_polygons": [0, 1, 2]})
-    with pytest.warns(IsoviWarning, match="taken for one section in 'global'.*--section-key region"):
+    with pytest.warns(IsoviWarning, match="taken for one section in 'global'.*section_key='region'"):
         place_table(blobs, "two", None, "spatial", None)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -90,7 +90,7 @@ def test_elements_in_systems_of_their_own_are_sections(blobs: Any, tmp_path: Pat
     assert found.uns["isovi_input"]["coordinate_system"] == OWN
     np.testing.assert_array_equal(found.obsm["spatial"][:3], found.obsm["spatial"][:2:-1])
     require_known_sections(found, "region")
-    with pytest.raises(InputError, match=r"A, B share no coordinate system.*--section-key region"):
+    with pytest.raises(InputError, match=r"A, B share no coordinate system.*section_key='region'"):
         require_known_sections(found, None)
     assert inspect(tmp_path / "x.zarr").command.endswith("--section-key region")
 
@@ -120,7 +120,7 @@ def test_a_table_that_annotates_nothing_keeps_its_positions(tmp_path: Path) -> N
         (["nuclei", "table"], None, "table"),
         (["square_002um", "square_008um", "square_016um"], None, "square_008um"),
         (["cells", "nuclei"], "nuclei", "nuclei"),
-        (["cells", "nuclei"], None, "Name it with --table"),
+        (["cells", "nuclei"], None, "Name it as `table`"),
         (["cells"], "nuclei", 'it has: "cells"'),
         ([], None, "aggregate"),
     ],

@@ -98,12 +98,12 @@ def _nothing(path: Path) -> InputError:
 def _require_apt(source: Source, found: Reader) -> None:
     """Refuse options that say nothing about this kind of input."""
     is_elements = isinstance(found, SpatialDataStore)
-    given = {"--table": source.table, "--coordinate-system": source.coordinate_system}
+    given = {"table": source.table, "coordinate_system": source.coordinate_system}
     wrong = [] if is_elements else [name for name, value in given.items() if value is not None]
-    wrong += ["--coordinates"] if is_elements and source.coordinates is not None else []
+    wrong += ["coordinates"] if is_elements and source.coordinates is not None else []
     if wrong:
         raise InputError(
-            f'{wrong[0]} was given with "{source.path}", which is {found.kind}.',
+            f'`{wrong[0]}` was given with "{source.path}", which is {found.kind}.',
             "It is for counts without positions." if is_elements else "It is for SpatialData.",
             "Leave it out.",
         )

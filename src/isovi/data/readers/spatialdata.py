@@ -120,7 +120,7 @@ def is_spatialdata(path: Path) -> bool:
     )
 
 
-def choose_table(names: list[str], asked: str | None, where: str) -> str:
+def choose_table(names: list[str], asked: str | None, where: str, parameter: str = "table") -> str:
     """The table that was asked for, or the one that is meant.
 
     Parameters
@@ -131,6 +131,8 @@ def choose_table(names: list[str], asked: str | None, where: str) -> str:
         Name of one of them, or ``None``: then the only one, the one called ``table``, or bins of 8 µm.
     where
         What has the tables, for messages.
+    parameter
+        What the caller calls ``asked``, for messages.
 
     Raises
     ------
@@ -142,7 +144,7 @@ def choose_table(names: list[str], asked: str | None, where: str) -> str:
         raise InputError(
             f'{where} has no table "{asked}"; it has: {listed}.',
             "Counts are read from a table.",
-            "Name one of them (--table).",
+            f"Name one of them as `{parameter}`.",
         )
     meant = [asked] if asked is not None else [name for name in ("table", BIN) if name in names] or names
     if not meant:
@@ -155,7 +157,7 @@ def choose_table(names: list[str], asked: str | None, where: str) -> str:
         raise InputError(
             f"{where} has the tables {listed}.",
             "Counts are read from one table.",
-            "Name it with --table (table_name).",
+            f"Name it as `{parameter}`.",
         )
     return meant[0]
 
@@ -232,7 +234,7 @@ def choose_systems(known: Mapping[str, list[str]], asked: str | None) -> dict[st
     raise InputError(
         f"The elements of the table have the coordinate systems {listed}{missing}.",
         "All must be in one.",
-        "Name one that all have: --coordinate-system (coordinate_system).",
+        "Name one that all have as `coordinate_system`.",
     )
 
 
@@ -286,7 +288,7 @@ def place_table(
     InputError
         If there is no such table or coordinate system, or other positions stand under the key.
     """
-    name = choose_table(list(sdata.tables), table_name, "sdata")
+    name = choose_table(list(sdata.tables), table_name, "sdata", "table_name")
     table = sdata.tables[name]
     elements = {
         region: sdata[region] for region in regions_of(table.uns.get(ATTRS_KEY, {})) if region in sdata
@@ -299,7 +301,7 @@ def place_table(
         raise InputError(
             f'obsm["{key}"] of table "{name}" differs from the centroids in coordinate system "{system}".',
             "Positions that are there are not overwritten.",
-            f'Pass a key of its own, spatial_key="{key}_centroids", or the other coordinate_system.',
+            f'Pass a key of its own, spatial_key="{key}_centroids", or the other `coordinate_system`.',
         )
     if key not in table.obsm:
         table.obsm[key] = positions
@@ -336,11 +338,11 @@ def require_sections(attrs: Mapping[str, Any] | None, system: str | None, sectio
         raise InputError(
             f"The table's elements {listed} share no coordinate system.",
             "Distances are compared within one.",
-            f"Take them for sections: --section-key {key} (section_key={key!r}).",
+            f"Take them for sections: section_key={key!r}.",
         )
     warnings.warn(
         f"The table's elements {listed} are taken for one section in {system!r}. "
-        f"If they are sections, pass section_key={key!r} (--section-key {key}).",
+        f"If they are sections, pass section_key={key!r}.",
         IsoviWarning,
         stacklevel=3,
     )
