@@ -3,26 +3,32 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import shlex
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 import typer
 from anndata import AnnData
-from isovi.workflow import fit as workflow
 from scipy import sparse
 from typer.testing import CliRunner, Result
 
-from isovi import Constraint, Delaunay, Neighbors, Penalty, cli
-from isovi.cli import console, files
+from isovi import Constraint, Delaunay, Neighbors, Penalty, cli, files, pipeline
+from isovi.cli import console
+from isovi.data.io import Source
 from isovi.errors import InputError, IsoviError
+from isovi.run import Settings
 from isovi.simulate import simulate
+
+FIT = files.fit
 
 
 def isovi(*arguments: object) -> Result:
@@ -42,16 +48,59 @@ def file(tissue: AnnData, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[workflow.FitOptions]:
-    """What a fit was asked to do, instead of doing it."""
-    options: list[workflow.FitOptions] = []
-    monkeypatch.setattr(workflow, "fit", lambda given, _: options.append(given))
-    return options
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What a fit was asked to do, instead of doing it: source, folder, settings and other parameters."""
+    calls: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(files, "fit", lambda *given, **others: calls.append((*given, others)))
+    return calls
 
 
 @pytest.fixture
 def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workflow, "train", lambda *_: pytest.fail("training was reached"))
+    monkeypatch.setattr(pipeline, "train", lambda *_: pytest.fail("training was reached"))
+
+
+# ---------------------------------------------------------------------------- inspect
+
+
+def test_inspect_prints_what_there_is_and_a_fit_that_can_be_typed(
+    tissue: AnnData, tmp_path: Path, asked: list[tuple[Any, ...]]
+) -> None:
+    tissue.layers["counts"] = tissue.X.copy()
+    tissue.X = tissue.X.log1p()
+    tissue.obs["sample"] = np.repeat(["a", "b"], 30)
+    path = tmp_path / "my slide.h5ad"
+    tissue.write_h5ad(path)
+    result = isovi("inspect", path)
+    assert result.exit_code == 0, result.stderr
+    command = f"isovi fit '{path}' --out run --section-key sample --layer counts"
+    assert result.stdout.endswith(f"To fit it:\n  {command}\n")
+    assert "AnnData" in result.stdout and "60 x 20" in result.stdout and "no raw counts" in result.stdout
+    assert isovi(*shlex.split(command)[1:]).exit_code == 0
+    source, out, settings, _ = asked[0]
+    assert (source, out) == (Source(path), Path("run"))
+    assert settings == Settings(section_key="sample", layer="counts")
+
+
+def test_inspect_loads_no_model(file: Path) -> None:
+    """Which takes longer than all the rest of it."""
+    code = f"""
+import sys
+from isovi.cli import app
+app(["inspect", {str(file)!r}], standalone_mode=False)
+assert not {{"scvi", "lightning", "ray"}} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_inspect_prints_what_is_missing(tissue: AnnData, tmp_path: Path) -> None:
+    del tissue.obsm["spatial"]
+    tissue.write_h5ad(tmp_path / "tissue.h5ad")
+    result = isovi("inspect", tmp_path / "tissue.h5ad")
+    assert result.exit_code == 0
+    assert "Missing:\n- Positions" in result.stdout and "isovi fit" not in result.stdout
+    assert isovi("inspect", tmp_path).exit_code == 2
 
 
 # ---------------------------------------------------------------------------- pack
@@ -71,10 +120,22 @@ def test_pack_refuses_in_one_paragraph(file: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "tissue.zarr").exists()
 
 
+def test_positions_in_a_table_are_packed_along(tissue: AnnData, tmp_path: Path) -> None:
+    counts, positions = tmp_path / "counts.csv", tmp_path / "xy.csv"
+    tissue.to_df().astype(int).to_csv(counts)
+    names = pd.Index(tissue.obs_names, name="cell")
+    pd.DataFrame(tissue.obsm["spatial"], index=names, columns=["x", "y"]).to_csv(positions)
+    result = isovi("pack", counts, tmp_path / "p.zarr", "--coordinates", positions)
+    assert result.exit_code == 0, result.stderr
+    assert anndata.io.read_zarr(tmp_path / "p.zarr").shape == (60, 20)
+
+
 # ---------------------------------------------------------------------------- help
 
 
-@pytest.mark.parametrize("verb", ["fit", "compare", "diagnose", "pack", "place", "simulate"])
+@pytest.mark.parametrize(
+    "verb", ["fit", "compare", "diagnose", "inspect", "pack", "place", "simulate", "tune"]
+)
 def test_help_names_every_verb_and_says_what_it_does(verb: str) -> None:
     assert verb in isovi("--help").stdout
     result = isovi(verb, "--help")
@@ -96,49 +157,63 @@ def test_wrong_usage_ends_with_two(text: str) -> None:
 # ---------------------------------------------------------------------------- what fit is asked
 
 
-def test_defaults_are_those_of_the_function(asked: list[workflow.FitOptions]) -> None:
+def test_defaults_are_those_of_the_function(asked: list[tuple[Any, ...]]) -> None:
     assert isovi("fit", "x.h5ad", "--out", "run").exit_code == 0
-    assert asked == [workflow.FitOptions(Path("x.h5ad"), Path("run"))]
+    source, out, settings, others = asked[0]
+    assert (source, out, settings) == (Source(Path("x.h5ad")), Path("run"), Settings())
+    del others["call"], others["progress"]
+    defaults = inspect.signature(FIT).parameters
+    assert others == {name: defaults[name].default for name in ("min_counts", "force", "resume")}
 
 
-def test_every_option_arrives(asked: list[workflow.FitOptions]) -> None:
+def test_every_option_arrives(asked: list[tuple[Any, ...]]) -> None:
     text = (
         "fit x.zarr --out run --backbone vae --distortion-target 0.3 --pairs knn:6 --spatial-key xy "
         "--section-key slide --batch-key donor --label-key layer --layer raw --n-top-genes 7 --n-latent 3 "
-        "--holdout section:A --max-epochs 5 --seed 9 --force "
-        "--resume --devices 2 --nodes 3"
+        "--holdout section:A --max-epochs 5 --seed 9 --force --resume --devices 2 --nodes 3 "
+        "--table t --coordinate-system c --coordinates xy.csv --min-counts 9"
     )
     assert isovi(*text.split()).exit_code == 0
-    assert asked == [
-        workflow.FitOptions(
-            input=Path("x.zarr"),
-            out=Path("run"),
-            backbone="vae",
-            distortion=Constraint(0.3),
-            pairs=Neighbors(6),
-            spatial_key="xy",
-            section_key="slide",
-            batch_key="donor",
-            label_key="layer",
-            layer="raw",
-            n_top_genes=7,
-            n_latent=3,
-            holdout="section:A",
-            max_epochs=5,
-            seed=9,
-            force=True,
-            resume=True,
-            devices=2,
-            nodes=3,
-        )
-    ]
+    source, out, settings, others = asked[0]
+    assert (source, out) == (Source(Path("x.zarr"), "t", "c", Path("xy.csv")), Path("run"))
+    assert (others["min_counts"], others["force"], others["resume"]) == (9, True, True)
+    assert settings == Settings(
+        backbone="vae",
+        distortion=Constraint(0.3),
+        pairs=Neighbors(6),
+        spatial_key="xy",
+        section_key="slide",
+        batch_key="donor",
+        label_key="layer",
+        layer="raw",
+        n_top_genes=7,
+        n_latent=3,
+        holdout="section:A",
+        max_epochs=5,
+        seed=9,
+        devices=2,
+        nodes=3,
+    )
+    assert len(settings.changed()) == len(fields(Settings))  # none was left out above
+    assert type(settings.backbone) is str
 
 
-def test_penalty_plain_and_pairs_are_read(asked: list[workflow.FitOptions]) -> None:
+def test_penalty_plain_and_pairs_are_read(asked: list[tuple[Any, ...]]) -> None:
     assert isovi("fit", "x.h5ad", "--out", "run", "--penalty", 3, "--pairs", "delaunay").exit_code == 0
     assert isovi("fit", "x.h5ad", "--out", "run", "--plain").exit_code == 0
-    assert [options.distortion for options in asked] == [Penalty(3.0), Penalty(0.0)]
-    assert asked[0].pairs == Delaunay()
+    settings = [call[2] for call in asked]
+    assert [one.distortion for one in settings] == [Penalty(3.0), Penalty(0.0)]
+    assert settings[0].pairs == Delaunay()
+
+
+def test_options_of_place_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(files, "place", lambda *given, **others: asked.append((*given, others)) or {})
+    text = "place run --query q --out p.h5ad --table t --coordinate-system c --seed 3 --force"
+    assert isovi(*text.split()).exit_code == 0
+    run, query, out, others = asked[0]
+    assert (run, query, out) == (Path("run"), Source(Path("q"), "t", "c"), Path("p.h5ad"))
+    assert (others["seed"], others["force"]) == (3, True)
 
 
 # ---------------------------------------------------------------------------- bad input
@@ -197,9 +272,9 @@ def test_data_that_cannot_be_used(
         (["--plain", "--penalty", "1"], "They exclude each other."),
         (["--distortion-target", "2"], "between 0 and 1"),
         (["--penalty", "-1"], "zero or more"),
-        (["--holdout", "most"], "--holdout most was asked for."),
-        (["--holdout", "section:A"], "--section-key is missing"),
-        (["--n-latent", "0"], "--n-latent 0"),
+        (["--holdout", "most"], "holdout=most was given."),
+        (["--holdout", "section:A"], "section_key is not given"),
+        (["--n-latent", "0"], "n_latent=0"),
         (["--label-key", "truth"], 'no column "truth"'),
     ],
 )
@@ -292,7 +367,7 @@ def test_parameters_are_written_as_options(
     def refuse(*_: object) -> None:
         raise InputError(said, "Rule.", "Remedy.")
 
-    monkeypatch.setattr(workflow, "fit", refuse)
+    monkeypatch.setattr(files, "fit", refuse)
     result = isovi("fit", "x.h5ad", "--out", tmp_path / "run")
     assert_one_paragraph(result, "Rule. Remedy.")
     assert result.stderr == f"Error: {shown} Rule. Remedy.\n"
@@ -373,28 +448,32 @@ def test_simulate_refuses_what_it_cannot_do(tmp_path: Path) -> None:
     assert out.read_text() == "mine"
 
 
-def test_compare_prints_figures_and_pictures(tmp_path: Path) -> None:
-    for name, value in (("a", 1.5), ("b", 2.5)):
-        (tmp_path / name / "figures").mkdir(parents=True)
-        (tmp_path / name / "figures" / "domains.png").touch()
-        metrics: dict[str, Any] = {"distortion": "none", "all": {"reconstruction": value}}
-        (tmp_path / name / "metrics.json").write_text(json.dumps(metrics))
-    result = isovi("compare", tmp_path / "a", tmp_path / "b")
-    assert result.exit_code == 0
-    assert re.search(r"reconstruction \(nats\).*1\.5.*2\.5", result.stdout)
-    assert f"{tmp_path}/b/figures/domains.png\n" in result.stdout
+@pytest.fixture
+def runs(file: Path, tmp_path: Path) -> list[Path]:
+    """Two runs, one of them plain."""
+    folders = []
+    for name, more in (("run", []), ("plain", ["--plain"])):
+        options = ["--holdout", 0.4, "--max-epochs", 2, "--n-latent", 3]
+        result = isovi("fit", file, "--out", tmp_path / name, *options, *more)
+        assert result.exit_code == 0, result.output
+        folders.append(tmp_path / name)
+    return folders
 
 
 @pytest.mark.slow
-def test_diagnose_prints_held_out_figures_first_and_where_the_pictures_are(
-    file: Path, tmp_path: Path
+def test_compare_and_diagnose_print_metrics_and_where_the_plots_are(
+    runs: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fitted = isovi("fit", file, "--out", tmp_path / "run", "--holdout", 0.4, "--max-epochs", 2)
-    assert fitted.exit_code == 0, fitted.output
-    result = isovi("diagnose", tmp_path / "run")
+    monkeypatch.setenv("COLUMNS", "300")
+    result = isovi("compare", *runs)
+    assert result.exit_code == 0, result.output
+    shown = [json.loads((run / "metrics.json").read_text())["heldout"]["reconstruction"] for run in runs]
+    assert re.search(r"reconstruction \(nats per spot\).*{:.4g}.*{:.4g}".format(*shown), result.stdout)
+    assert f"{runs[1]}/figures/domains.png\n" in result.stdout
+    result = isovi("diagnose", runs[0])
     assert result.exit_code == 0, result.output
     assert result.stdout.index("held out") < result.stdout.index("training")
-    found = json.loads((tmp_path / "run" / "diagnosis.json").read_text())
+    found = json.loads((runs[0] / "diagnosis.json").read_text())
     assert found["certificate"]["n_pairs"] == 12
     for name in ("distortion_profile.png", "tissot_spatial.png", "diagnosis.json"):
         (path,) = [line for line in result.stdout.splitlines() if line.endswith(name)]
@@ -402,11 +481,11 @@ def test_diagnose_prints_held_out_figures_first_and_where_the_pictures_are(
 
 
 def test_diagnose_refuses_other_folders(tmp_path: Path) -> None:
-    assert_one_paragraph(isovi("diagnose", tmp_path), "holds no finished run")
+    assert_one_paragraph(isovi("diagnose", tmp_path), "holds no run.json")
 
 
 def test_compare_refuses_other_folders(tmp_path: Path) -> None:
-    assert_one_paragraph(isovi("compare", tmp_path), "holds no metrics.json")
+    assert_one_paragraph(isovi("compare", tmp_path), "holds no run.json")
 
 
 # ---------------------------------------------------------------------------- what has moved

@@ -154,7 +154,7 @@ def test_no_pairs_asked_for_no_weights(name: str, tissue: Tissue) -> None:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_text_is_read_as_the_kind(name: str) -> None:
-    assert parse_pairs(name) == KINDS[name]
+    assert parse_pairs(name) == KINDS[name] and str(KINDS[name]) == name
     assert parse_pairs(f" {name} ".replace("+", " + ")) == KINDS[name]
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -91,8 +91,7 @@ def fit(
         return Run.read(out) if first else None
     attempt.begin(resume=resume, force=force, progress=progress)
     checkpoint = EpochCheckpoint(attempt.checkpoint, attempt.about)
-    asked = {"path": str(source.path), **_given(source), **({"min_counts": min_counts} if min_counts else {})}
-    provenance = Provenance(sha256=attempt.about["input_sha256"], source=asked, call=call)
+    provenance = attempt.provenance(source, call)
     with attempt.kept(progress), _output(out, force, first) as folder:
         adata = read(source, settings, min_counts, progress)
         run = run_pipeline(adata, settings, progress, provenance, checkpoint=checkpoint, scratch=folder)
@@ -115,12 +114,6 @@ def _output(out: Path, force: bool, first: bool) -> Iterator[Path | None]:
         yield folder
 
 
-def _given(source: io.Source) -> dict[str, str]:
-    """Options of reading that were given."""
-    options = {name: value for name, value in asdict(source).items() if name != "path"}
-    return {name: str(value) for name, value in options.items() if value is not None}
-
-
 def read(source: io.Source, settings: Settings, min_counts: int, progress: Progress) -> AnnData:
     """Read the input into memory without the spots of few counts, or open a packed store.
 
@@ -130,7 +123,7 @@ def read(source: io.Source, settings: Settings, min_counts: int, progress: Progr
         If it cannot be read, has no positions, or options are given that packing has decided.
     """
     if pack.is_packed(source.path):
-        given = {**_given(source), **({"min_counts": min_counts} if min_counts else {})}
+        given = {**source.options, **({"min_counts": min_counts} if min_counts else {})}
         if given:
             name, value = next(iter(given.items()))
             raise InputError(
@@ -175,22 +168,40 @@ class Attempt:
     out
         Folder of the results.
     checkpoint
-        File beside it in which training is kept until the results are there.
+        Beside it, where training is kept until the results are there.
     about
         Settings, hash of the input and versions: what has to be the same for resuming.
     """
+
+    what: ClassVar[str] = "run"
+    suffix: ClassVar[str] = ".partial.ckpt"
 
     out: Path
     checkpoint: Path
     about: dict[str, str]
 
     @classmethod
-    def of(cls, source: io.Source, out: Path, settings: Settings, min_counts: int) -> Attempt:
+    def of(cls, source: io.Source, out: Path, settings: Settings, min_counts: int, **more: str) -> Attempt:
         """The attempt to fit with these settings; the input is hashed."""
         final = out.expanduser().resolve()
-        about = describe(settings, io.digest(source), min_counts=min_counts, **_given(source))
+        about = describe(settings, io.digest(source), min_counts=min_counts, **source.options, **more)
         about.pop("coordinates", None)  # a path; its content is in the hash
-        return cls(final, final.with_name(f"{final.name}.partial.ckpt"), about)
+        return cls(final, final.with_name(f"{final.name}{cls.suffix}"), about)
+
+    def before(self) -> dict[str, str]:
+        """What the unfinished attempt was about."""
+        return read_about(self.checkpoint)
+
+    def remove(self) -> None:
+        """Remove what is kept."""
+        for path in (self.checkpoint, temporary_of(self.checkpoint)):
+            path.unlink(missing_ok=True)
+
+    def provenance(self, source: io.Source, call: str) -> Provenance:
+        """Where the results come from."""
+        n = int(self.about["min_counts"])
+        asked = {"path": str(source.path), **source.options, **({"min_counts": n} if n else {})}
+        return Provenance(sha256=self.about["input_sha256"], source=asked, call=call)
 
     def is_finished(self) -> bool:
         """Whether the folder holds the run that this attempt would make."""
@@ -204,56 +215,55 @@ class Attempt:
         return known | {name: run.provenance.versions.get(name, "") for name in _VERSIONS} == self.about
 
     def begin(self, *, resume: bool, force: bool, progress: Progress) -> None:
-        """Look for an unfinished run, to resume it, or to remove it where it may be replaced.
+        """Look for an unfinished attempt, to resume it, or to remove it where it may be replaced.
 
         Every process of a fit comes to the same decision: none writes the checkpoint before all train.
 
         Raises
         ------
         OutputError
-            If there is an unfinished run, and neither ``resume`` nor ``force`` was given.
+            If there is an unfinished one, and neither ``resume`` nor ``force`` was given.
         InputError
-            If the unfinished run is another one.
+            If the unfinished one is another one.
         """
         if not resume:
             if self.checkpoint.exists() and not force:
                 raise OutputError(
-                    f'An unfinished run is kept in "{self.checkpoint}".',
+                    f'An unfinished {self.what} is kept in "{self.checkpoint}".',
                     "It is not thrown away without being asked.",
                     "Resume it by resume=True, or start anew by force=True.",
                 )
-            self.checkpoint.unlink(missing_ok=True)
+            self.remove()
             return
         if is_first_process():
             io.remove_leftovers(self.out)
         if not self.checkpoint.exists():
-            progress.say("There is no unfinished run to resume: starting from the beginning")
+            progress.say(f"There is no unfinished {self.what} to resume: starting from the beginning")
             return
-        before = read_about(self.checkpoint)
+        before = self.before()
         changed = [
             name for name in sorted({*before, *self.about}) if before.get(name) != self.about.get(name)
         ]
         if changed:
             listed = "; ".join(f"{n} was {before.get(n)}, is {self.about.get(n)}" for n in changed)
             raise InputError(
-                f'The unfinished run in "{self.checkpoint}" is another one: {listed}.',
-                "Only the same fit to the same file with the same packages leads to the same result.",
+                f'The unfinished {self.what} in "{self.checkpoint}" is another one: {listed}.',
+                "Only the same parameters, input and packages lead to the same result.",
                 "Give what was given before, or start anew by force=True without resume=True.",
             )
         progress.say(f"Resuming from {self.checkpoint}")
 
     @contextmanager
     def kept(self, progress: Progress) -> Iterator[None]:
-        """Remove the checkpoint once the block has done its work; say where it is if the block fails."""
+        """Remove what is kept once the block has done its work; say where it is if the block fails."""
         try:
             yield
         except BaseException as error:
             if self.checkpoint.exists() and not isinstance(error, IsoviError):
-                progress.say(f"Stopped. The same fit with resume=True resumes from {self.checkpoint}")
+                progress.say(f"Stopped. Pass resume=True to resume the {self.what} from {self.checkpoint}")
             raise
         if is_first_process():
-            for path in (self.checkpoint, temporary_of(self.checkpoint)):
-                path.unlink(missing_ok=True)
+            self.remove()
 
 
 def describe(settings: Settings, digest: str, **source: Any) -> dict[str, str]:

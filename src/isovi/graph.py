@@ -165,6 +165,14 @@ class PairKind(ABC):
             The ``obsp`` matrices in :attr:`obsp_keys`, sparse or dense, each of shape ``(cell, cell)``.
         """
 
+    def __str__(self) -> str:
+        """As :func:`parse_pairs` reads it; a kind that it does not know shows its fields."""
+        names = [name for name, (kind, _) in KINDS.items() if kind is type(self)]
+        if not names:
+            return repr(self)
+        values = (repr(v).removesuffix(".0") if isinstance(v, float) else str(v) for v in vars(self).values())
+        return ":".join([*names, *values])
+
     def __or__(self, other: PairKind) -> PairKind:
         return Union(self, other)
 
@@ -333,6 +341,9 @@ class Union(PairKind):
 
     first: PairKind
     second: PairKind
+
+    def __str__(self) -> str:
+        return f"{self.first}+{self.second}"
 
     @property
     def local(self) -> bool:  # type: ignore[override]  # a union is local when either part is

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from isovi.cli.console import Debug, quiet, reported
-from isovi.cli.options import INPUT, Coordinates, CoordinateSystem, MinCounts, SpatialKey, Table
+from isovi.cli.options import INPUT, Coordinates, CoordinateSystem, MinCounts, SpatialKey, Table, fit_command
 
 
 class Kind(StrEnum):
@@ -35,14 +35,21 @@ def inspect(
 
     Example: [bold]isovi inspect outs[/bold]
     """
+    from isovi.cli import tables
+    from isovi.data.inspect import inspect as look
     from isovi.data.io import Source
-    from isovi.workflow import inspect as workflow
 
     with reported(debug):
         quiet()
-        found = workflow.inspect(Source(file, table, coordinate_system, coordinates))
-        Console().print(workflow.table(found))
-        Console().print(workflow.verdict(found), markup=False, highlight=False, soft_wrap=True)
+        found = look(Source(file, table, coordinate_system, coordinates))
+        Console().print(tables.inspection(found))
+        if found.missing:
+            verdict = ["Missing:", *(f"- {text}" for text in found.missing)]
+        else:
+            options = {**found.source.options, **found.parameters}
+            verdict = ["To fit it:", f"  {fit_command(file, options)}"]
+        for line in verdict:
+            Console().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def pack(

@@ -23,6 +23,9 @@ from isovi.cli.options import (
     SpatialKey,
     Table,
     TopGenes,
+    fit_command,
+    settings_of,
+    values_of,
 )
 
 if TYPE_CHECKING:
@@ -82,21 +85,18 @@ def fit(
 
     Example: [bold]isovi fit section.h5ad --out run --holdout 0.25[/bold]
     """
+    options = locals()
     from isovi import files
     from isovi.data.io import Source
     from isovi.graph import parse_pairs
     from isovi.report.write import attempt
-    from isovi.run import Settings
 
     with reported(debug):
         quiet()
-        settings = Settings(
-            holdout=holdout, spatial_key=spatial_key, section_key=section_key, batch_key=batch_key,
-            label_key=label_key, layer=layer, backbone=backbone.value,
-            distortion=distortion_of(distortion_target, penalty, plain), pairs=parse_pairs(pairs),
-            n_top_genes=n_top_genes, n_latent=n_latent, max_epochs=max_epochs, seed=seed, devices=devices,
-            nodes=nodes,
-        )  # fmt: skip
+        distortion = distortion_of(distortion_target, penalty, plain)
+        settings = settings_of(
+            options, backbone=backbone.value, distortion=distortion, pairs=parse_pairs(pairs)
+        )
         source, progress = Source(file, table, coordinate_system, coordinates), CommandProgress(Console())
         asked: dict[str, Any] = {"min_counts": min_counts, "force": force, "resume": resume}
         run = files.fit(source, out, settings, call=typed(), progress=progress, **asked)
@@ -173,30 +173,30 @@ def tune(
 
     Example: [bold]isovi tune section.h5ad --out tuned --targets 0.15,0.2,0.3 --jobs 4[/bold]
     """
-    from isovi.workflow import choice
-    from isovi.workflow import tune as workflow
-    from isovi.workflow.fit import FitOptions
+    options = locals()
+    from isovi.cli import tables
+    from isovi.data.io import Source
+    from isovi.graph import AllPairs, parse_pairs
+    from isovi.tune import tune as search
 
     with reported(debug):
         quiet()
-        console = Console()
-        fit_options = FitOptions(
-            file, out, spatial_key=spatial_key, section_key=section_key, batch_key=batch_key, layer=layer,
-            n_top_genes=n_top_genes, holdout=holdout, max_epochs=max_epochs, seed=seed, force=force,
-            resume=resume, table=table, coordinate_system=coordinate_system, coordinates=coordinates,
-            min_counts=min_counts,
-        )  # fmt: skip
-        found = workflow.tune(
-            workflow.TuneOptions(
-                fit_options,
-                workflow.values_of(targets, float, "--targets"),
-                workflow.values_of(n_latents, int, "--n-latents"),
-                workflow.values_of(pairs, str, "--pairs"),
-                trials,
-                jobs,
-            ),
-            console,
+        console, source = Console(), Source(file, table, coordinate_system, coordinates)
+        found = search(
+            source,
+            out,
+            settings_of(options, pairs=AllPairs()),
+            targets=values_of(targets, float, "--targets"),
+            n_latents=values_of(n_latents, int, "--n-latents"),
+            pairs=values_of(pairs, parse_pairs, "--pairs"),
+            n_trials=trials,
+            **{name: options[name] for name in ("jobs", "min_counts", "force", "resume")},
+            call=typed(),
+            progress=CommandProgress(console),
         )
-        console.print(choice.table(found))
-        for line in choice.words(found):
+        console.print(tables.tuned(found))
+        given = {**source.options, **({"min_counts": min_counts} if min_counts else {})}
+        changed = found.recommended.changed() | {"distortion_target": found.recommended.target}
+        changed.pop("distortion", None)
+        for line in (*tables.choice(found), fit_command(file, {**given, **changed})):
             console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from isovi.cli.console import DEFAULT
+from isovi.errors import InputError
+
+if TYPE_CHECKING:
+    from isovi.run import Settings
 
 INPUT = "Input file or folder, in any format that isovi inspect supports. It is not changed."
 Table = Annotated[str | None, typer.Option(help="SpatialData table to read, if several.")]
@@ -26,3 +33,59 @@ MaxEpochs = Annotated[
     int | None,
     typer.Option(help=f"Maximum epochs. {DEFAULT.format('by number of spots')}", show_default=False),
 ]
+
+
+def settings_of(options: Mapping[str, Any], **others: Any) -> Settings:
+    """Settings from the options of the same names, but for others that are given as they are."""
+    from isovi.run import Settings
+
+    names = {one.name for one in fields(Settings)} & options.keys()
+    return Settings(**{name: options[name] for name in names} | others)
+
+
+def fit_command(path: Path, parameters: Mapping[str, Any]) -> str:
+    """The ``isovi fit`` of these parameters, as it is typed.
+
+    Examples
+    --------
+    >>> fit_command(Path("my section.h5ad"), {"n_latent": 5})
+    "isovi fit 'my section.h5ad' --out run --n-latent 5"
+    """
+    words = ["isovi", "fit", str(path), "--out", "run"]
+    for name, value in parameters.items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join(words)
+
+
+def values_of(text: str, kind: Callable[[str], Any], flag: str) -> list[Any]:
+    """Values with commas between.
+
+    Parameters
+    ----------
+    text
+        For example ``"0.1,0.2"``.
+    kind
+        Makes a value of a word.
+    flag
+        Option that is named if it cannot.
+
+    Raises
+    ------
+    InputError
+        If a word is no such value.
+
+    Examples
+    --------
+    >>> values_of("5,10", int, "--n-latents")
+    [5, 10]
+    """
+    try:
+        return [kind(word.strip()) for word in text.split(",") if word.strip()]
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{flag} {text} was given.",
+            f"It takes values of type {kind.__name__} with commas between.",
+            "Write for example 5,10." if kind is int else "Write for example 0.1,0.2.",
+        ) from error

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from isovi.diagnose import NAMES
+from isovi.data.inspect import Counts, Inspection, Positions
+
+if TYPE_CHECKING:
+    from isovi.tune.result import Tuned
 
 SHOWN = (0.05, 0.1, 0.2)  # ε of the table of a diagnosis
 PLACEMENT = {
@@ -50,6 +54,8 @@ def placement(errors: dict[str, dict[str, Any]]) -> Table:
 
 def diagnosis(found: dict[str, Any]) -> Table:
     """Metrics of a diagnosis, held-out spots first."""
+    from isovi.diagnose import NAMES
+
     parts = [part for part in NAMES if found["profile"][part] is not None]
     shown = Table(title="Distances kept within a factor L for all but a share ε of pairs")
     shown.add_column("")
@@ -90,3 +96,67 @@ def _at(curve: list[dict[str, float]], epsilon: float) -> float:
 
 def _number(value: float | None) -> str:
     return "inf" if value is None or not np.isfinite(value) else f"{value:.3g}"
+
+
+def inspection(found: Inspection) -> Table:
+    """What an input holds, line by line."""
+    shown = Table.grid(padding=(0, 2))
+    for name, text in _lines(found):
+        shown.add_row(name, Text(text))
+    return shown
+
+
+def _lines(found: Inspection) -> Iterator[tuple[str, str]]:
+    yield "input", f"{found.source.path} ({found.kind})"
+    yield from found.about.items()
+    yield "cells x genes", f"{found.n_obs} x {found.n_vars}"
+    yield from (("positions", _positions(one)) for one in found.positions)
+    yield from (("counts", _counts(one)) for one in found.counts)
+    yield from (("sections", f'{number} in obs["{key}"]') for key, number in found.sections.items())
+    if not found.sections:
+        yield "sections", "one, as far as the columns' names tell"
+    yield from (("note", note) for note in found.notes)
+
+
+def _positions(one: Positions) -> str:
+    return (
+        f'obsm["{one.key}"] ({one.columns}); unit: {one.unit}; '
+        f"median distance to the nearest neighbour {one.spacing:.4g}"
+    )
+
+
+def _counts(one: Counts) -> str:
+    where = "X" if one.layer is None else f'layers["{one.layer}"]'
+    if one.problem:
+        return f"{where}: no raw counts ({one.problem})"
+    empty = f", {one.n_empty} cells without any" if one.n_empty else ""
+    return f"{where}: raw counts, median {one.median:.5g} a cell{empty}"
+
+
+def tuned(found: Tuned) -> Table:
+    """Pareto-optimal settings, with metrics on validation spots and, in brackets, on held-out spots."""
+    from isovi.tl import METRICS
+
+    heldout = [str(name) for name in found.table if str(name).startswith("heldout_")]
+    metrics = [METRICS[name.removeprefix("heldout_")] for name in heldout]
+    shown = Table(title="Pareto-optimal settings: on validation spots (on held-out spots)")
+    for name in ("", "target", "latent", "pairs"):
+        shown.add_column(name)
+    for name in (*(metric.title for metric in metrics), "epochs"):
+        shown.add_column(name, justify="right")
+    for _, row in found.table[found.table["pareto"]].sort_values("reconstruction").iterrows():
+        setting = (f"{row['target']:g}", str(row["n_latent"]), escape(str(row["pairs"])))
+        values = [f"{row[m.name]:.4g} ({row[f'heldout_{m.name}']:.4g})" for m in metrics]
+        shown.add_row("*" if row["recommended"] else "", *setting, *values, str(row["epochs"]))
+    return shown
+
+
+def choice(found: Tuned) -> list[str]:
+    """Sentences on what was chosen from a search, and how."""
+    from isovi.tune.result import WITHIN
+
+    return [
+        f"{len(found.table)} settings tried; {int(found.table['pareto'].sum())} are Pareto-optimal. "
+        "Metrics on held-out spots took no part in any choice.",
+        f"* lowest coordinate error within {WITHIN:.0%} of the lowest reconstruction loss:",
+    ]

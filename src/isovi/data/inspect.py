@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,8 +10,6 @@ from typing import Any
 
 import numpy as np
 from anndata import AnnData
-from rich.table import Table
-from rich.text import Text
 
 from isovi.data import check
 from isovi.data.readers.filtering import cell_totals
@@ -109,19 +106,16 @@ class Inspection:
     missing: tuple[str, ...]
 
     @property
-    def command(self) -> str:
-        """The command that fits a model to it."""
-        given = {
-            "--table": self.source.table,
-            "--coordinate-system": self.source.coordinate_system,
-            "--coordinates": self.source.coordinates,
-            "--spatial-key": _other(self.positions[0].key if self.positions else POSITIONS_KEY),
-            "--section-key": next(iter(self.sections), None),
-            "--layer": self.counts[0].layer if self.counts else None,
-            "--min-counts": 1 if self.counts and self.counts[0].n_empty else None,
+    def parameters(self) -> dict[str, Any]:
+        """Parameters of a fit that differ from their defaults, such as ``{"layer": "counts"}``."""
+        key = self.positions[0].key if self.positions else POSITIONS_KEY
+        proposed = {
+            "spatial_key": None if key == POSITIONS_KEY else key,
+            "section_key": next(iter(self.sections), None),
+            "layer": self.counts[0].layer if self.counts else None,
+            "min_counts": 1 if self.counts and self.counts[0].n_empty else None,
         }
-        words = [str(word) for pair in given.items() if pair[1] is not None for word in pair]
-        return shlex.join(["isovi", "fit", str(self.source.path), "--out", "run", *words])
+        return {name: value for name, value in proposed.items() if value is not None}
 
 
 def inspect(source: Source | str | Path) -> Inspection:
@@ -134,7 +128,7 @@ def inspect(source: Source | str | Path) -> Inspection:
 
     Returns
     -------
-    What there is, what :func:`isovi.workflow.fit.fit` would use, and what is missing.
+    What there is, what :func:`isovi.files.fit` would use, and what is missing.
 
     Raises
     ------
@@ -282,8 +276,8 @@ def _missing_positions(adata: AnnData, positions: tuple[Positions, ...]) -> Iter
             return
     have = ", ".join(map(str, adata.obsm)) or "nothing"
     yield (
-        f"Positions: obsm has {have}. Pass --coordinates FILE, a table with the names of the cells and "
-        "columns x and y, or --spatial-key if one of these has them."
+        f"Positions: obsm has {have}. Pass coordinates=FILE, a table with the names of the cells and "
+        "columns x and y, or spatial_key=KEY if one of these has them."
     )
 
 
@@ -295,56 +289,3 @@ def _missing_counts(counts: tuple[Counts, ...]) -> Iterator[str]:
             'adata.layers["counts"] = adata.raw[:, adata.var_names].X; otherwise go back to the file before '
             "normalisation."
         )
-
-
-def _other(key: str) -> str | None:
-    return None if key == POSITIONS_KEY else key
-
-
-# ---------------------------------------------------------------------------- shown
-
-
-def table(found: Inspection) -> Table:
-    """What there is, line by line."""
-    shown = Table.grid(padding=(0, 2))
-    for name, text in lines(found):
-        shown.add_row(name, Text(text))
-    return shown
-
-
-def lines(found: Inspection) -> Iterator[tuple[str, str]]:
-    """Name and text of each line."""
-    yield "input", f"{found.source.path} ({found.kind})"
-    yield from found.about.items()
-    yield "cells x genes", f"{found.n_obs} x {found.n_vars}"
-    for place in found.positions or ():
-        yield "positions", _tell_positions(place)
-    for counts in found.counts:
-        yield "counts", _tell_counts(counts)
-    for key, number in found.sections.items():
-        yield "sections", f'{number} in obs["{key}"]'
-    if not found.sections:
-        yield "sections", "one, as far as the columns' names tell"
-    yield from (("note", note) for note in found.notes)
-
-
-def _tell_positions(place: Positions) -> str:
-    return (
-        f'obsm["{place.key}"] ({place.columns}); unit: {place.unit}; '
-        f"median distance to the nearest neighbour {place.spacing:.4g}"
-    )
-
-
-def _tell_counts(counts: Counts) -> str:
-    where = "X" if counts.layer is None else f'layers["{counts.layer}"]'
-    if counts.problem:
-        return f"{where}: no raw counts ({counts.problem})"
-    empty = f", {counts.n_empty} cells without any" if counts.n_empty else ""
-    return f"{where}: raw counts, median {counts.median:.5g} a cell{empty}"
-
-
-def verdict(found: Inspection) -> str:
-    """The command to fit it, or what is missing."""
-    if found.missing:
-        return "\n".join(("Missing:", *(f"- {text}" for text in found.missing)))
-    return f"To fit it:\n  {found.command}"

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from isovi.errors import InputError
 from isovi.pl import _canvas, _palette
 from isovi.pl._canvas import AxesLike, PathLike
+from isovi.tl.evaluate import METRICS
 
 _FRONT, _OTHER = _palette.CATEGORICAL[0], "0.6"
 
@@ -70,8 +71,5 @@ def pareto(
     return panel
 
 
-_UNITS = {"reconstruction": " (nats per spot)", "coordinate_error": " (spacings)"}
-
-
 def _words(name: str) -> str:
-    return name.replace("_", " ") + _UNITS.get(name, "")
+    return METRICS[name].title if name in METRICS else name.replace("_", " ")

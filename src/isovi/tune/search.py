@@ -1,131 +1,182 @@
-"""A search on Ray Tune: one trial for each setting, going on where an interrupted search left off."""
+"""The search: settings to try, trials, and what is written of them."""
 
 from __future__ import annotations
 
-import logging
-import os
-import warnings
-from dataclasses import asdict, replace
+import importlib.util
+import itertools
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
-from rich.console import Console
+import numpy as np
 
-from isovi.spots import HELDOUT, VALIDATION
-from isovi.workflow.fit import FitOptions
-from isovi.workflow.trial import Setting, try_setting
+from isovi import files, pipeline, pl
+from isovi._records import as_data
+from isovi.data import io
+from isovi.errors import InputError
+from isovi.graph import AllPairs, Neighbors, PairKind
+from isovi.model.objective import Constraint
+from isovi.progress import Progress
+from isovi.run import SCHEMA, Settings
+from isovi.spots import HELDOUT
+from isovi.tune.result import Tuned, name_of, summarise
 
-FOLDER = "ray"
+TARGETS = (0.1, 0.2, 0.3)
+N_LATENTS = (10, 20)
+PAIRS = (AllPairs(), AllPairs() | Neighbors(6))
+ABOUT = "about.json"  # what an unfinished search is about
 
 
-def search(
-    settings: list[Setting], options: FitOptions, trials: Path, *, jobs: int, console: Console
-) -> dict[Setting, dict[str, Any] | str]:
-    """Try every setting, or those that an unfinished search left.
+def tune(
+    source: io.Source | str | Path,
+    out: str | Path,
+    settings: Settings,
+    *,
+    targets: Sequence[float] = TARGETS,
+    n_latents: Sequence[int] = N_LATENTS,
+    pairs: Sequence[PairKind] = PAIRS,
+    n_trials: int | None = None,
+    jobs: int = 1,
+    min_counts: int = 0,
+    force: bool = False,
+    resume: bool = False,
+    call: str = "",
+    progress: Progress | None = None,
+) -> Tuned:
+    """Search target, number of latent dimensions and pairs, and write a table and a plot of the trade-off.
 
     Parameters
     ----------
+    source, min_counts
+        As for :func:`isovi.files.fit`.
+    out
+        Folder to write: ``tune.csv``, ``pareto.png`` and ``run.json``; it appears whole or not at all.
     settings
-        What is tried.
-    options
-        All else of a fit; with ``resume`` a search that is in ``trials`` goes on.
-    trials
-        Where trainings and Ray's own state are kept.
+        Settings that all trials share; some spots must be held out. Their distortion, number of latent
+        dimensions and pairs are replaced.
+    targets, n_latents, pairs
+        Values that are tried, in all combinations.
+    n_trials
+        Number of combinations to try, drawn at random; all by default.
     jobs
-        Trials at once.
-    console
-        Is told of each trial that ends, unless it is quiet.
+        Number of trials at once, each a process of its own.
+    force
+        Replace an earlier search in ``out``.
+    resume
+        Resume an unfinished search.
+    call
+        How it was called, for the record.
+    progress
+        Receives progress; nothing is shown by default.
 
     Returns
     -------
-    What :func:`isovi.workflow.trial.try_setting` returned, or what went wrong, by setting.
+    Table of the trials, and the settings that are recommended.
 
     Raises
     ------
-    KeyboardInterrupt
-        If it was stopped before all trials had ended.
+    InputError
+        If Ray is missing, or the input or a parameter cannot be used, before any training; or if every trial
+        failed.
+    OutputError
+        If the folder cannot be written, or there is an unfinished search and neither ``resume`` nor
+        ``force`` was given.
     """
-    quieten()
-    import ray
-    from ray import tune as ray_tune
+    source, out, progress = io.Source.of(source), Path(out), progress or Progress()
+    tried = to_try(settings, targets, n_latents, pairs, n_trials)
+    if jobs < 1:
+        raise InputError(f"jobs={jobs} was given.", "It must be at least 1.", "Give another number.")
+    if importlib.util.find_spec("ray") is None:
+        raise InputError(
+            "Ray is not installed.", "The trials run on it.", 'Install it: pip install "isovi[tune]".'
+        )
+    from isovi.tune.workers import run_trials  # needs Ray
 
-    from isovi.workflow.teller import Teller
-
-    ray.init(num_cpus=jobs, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    try:
-        trainable = ray_tune.with_parameters(one_trial, options=elsewhere(options), trials=trials)
-        trainable = ray_tune.with_resources(trainable, {"cpu": 1})
-        tuner = going_on(trainable, settings, trials) if options.resume else None
-        tuner = tuner or new(trainable, settings, trials, jobs, Teller(len(settings), console.quiet))
-        found = {Setting(**one.config["setting"]): outcome(one) for one in tuner.fit()}
-    finally:
-        ray.shutdown()
-    if any(result is None for result in found.values()):
-        raise KeyboardInterrupt  # Ray stops at Ctrl-C, and returns what there is
-    return {setting: result for setting, result in found.items() if result is not None}
-
-
-def elsewhere(options: FitOptions) -> FitOptions:
-    """The same options with paths that hold in other processes."""
-    paths = {"input": options.input, "coordinates": options.coordinates}
-    whole = {name: path and path.expanduser().resolve() for name, path in paths.items()}
-    return replace(options, **whole)  # type: ignore[arg-type]
-
-
-def quieten() -> None:
-    """Ray reports nothing home, writes no logs for other programs, and stays in the working folder."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # its older output can be silent
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    attempt = SearchAttempt.of(source, out, settings, min_counts, tried="; ".join(tried))
+    attempt.begin(resume=resume, force=force, progress=progress)
+    with attempt.kept(progress), io.output_directory(out, force) as folder:
+        check_input(source, settings, min_counts, progress)
+        attempt.checkpoint.mkdir(parents=True, exist_ok=True)
+        io.write_json(attempt.checkpoint / ABOUT, attempt.about)
+        found = run_trials(tried, source, min_counts, attempt.checkpoint, jobs=jobs, progress=progress)
+        tuned = summarise(tried, found)
+        tuned.table.to_csv(folder / "tune.csv")
+        pl.pareto(tuned.table, save=folder / "pareto.png")
+        record = {
+            "schema": SCHEMA,
+            "tried": [one.as_data() for one in tried.values()],
+            "recommended": tuned.recommended.as_data(),
+            "failed": tuned.failed,
+            "provenance": as_data(attempt.provenance(source, call)),
+        }
+        io.write_json(folder / io.RUN_FILE, record)
+    progress.say(f"Wrote {out}")
+    return tuned
 
 
-def new(trainable: Any, settings: list[Setting], trials: Path, jobs: int, callback: Any) -> Any:
-    """Ray's tuner of all settings."""
-    from ray import tune as ray_tune
+def to_try(
+    settings: Settings,
+    targets: Sequence[float],
+    n_latents: Sequence[int],
+    pairs: Sequence[PairKind],
+    n_trials: int | None,
+) -> dict[str, Settings]:
+    """Settings to try, by name.
 
-    return ray_tune.Tuner(
-        trainable,
-        param_space=space(settings),
-        tune_config=ray_tune.TuneConfig(max_concurrent_trials=jobs),
-        run_config=ray_tune.RunConfig(name=FOLDER, storage_path=str(trials), verbose=0, callbacks=[callback]),
-    )
-
-
-def going_on(trainable: Any, settings: list[Setting], trials: Path) -> Any:
-    """Ray's tuner of a search that was interrupted, or nothing if none had begun."""
-    from ray import tune as ray_tune
-
-    where = str(trials / FOLDER)
-    if not ray_tune.Tuner.can_restore(where):
-        return None
-    return ray_tune.Tuner.restore(where, trainable, resume_errored=True, param_space=space(settings))
-
-
-def space(settings: list[Setting]) -> dict[str, Any]:
-    """Ray's space of parameters: these settings, each once."""
-    from ray import tune as ray_tune
-
-    return {"setting": ray_tune.grid_search([asdict(setting) for setting in settings])}
-
-
-def one_trial(config: dict[str, Any], options: FitOptions, trials: Path) -> dict[str, Any]:
-    """What a worker of Ray does."""
-    setting = Setting(**config["setting"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what is worth knowing was said when the input was checked
-        return try_setting(setting, options, trials / name_of(setting))
+    Raises
+    ------
+    InputError
+        If a value is out of range or there is none.
+    """
+    for name, values in {"targets": targets, "n_latents": n_latents, "pairs": pairs}.items():
+        if not values:
+            raise InputError(f"{name}=() was given.", "There must be a value to try.", "Give at least one.")
+    if n_trials is not None and n_trials < 1:
+        raise InputError(f"n_trials={n_trials} was given.", "It must be at least 1.", "Give another number.")
+    combined = [
+        replace(settings, distortion=Constraint(target), n_latent=n_latent, pairs=kind)
+        for target, n_latent, kind in itertools.product(targets, n_latents, pairs)
+    ]
+    named = {name_of(one): one for one in combined}
+    if n_trials is None or n_trials >= len(named):
+        return named
+    drawn = np.random.default_rng(settings.seed).choice(len(named), n_trials, replace=False)
+    return {name: one for row, (name, one) in enumerate(named.items()) if row in drawn}
 
 
-def name_of(setting: Setting) -> str:
-    """Folder of a setting's training."""
-    return "".join(letter if letter.isalnum() else "_" for letter in str(setting))
+@dataclass(frozen=True)
+class SearchAttempt(files.Attempt):
+    """One attempt at a search: its trials are kept in a folder beside its output."""
+
+    what: ClassVar[str] = "search"
+    suffix: ClassVar[str] = ".partial.trials"
+
+    def before(self) -> dict[str, str]:
+        """What the unfinished search was about."""
+        file = self.checkpoint / ABOUT
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else self.about
+
+    def remove(self) -> None:
+        """Remove the folder of the trials."""
+        shutil.rmtree(self.checkpoint, ignore_errors=True)
 
 
-def outcome(result: Any) -> dict[str, Any] | str | None:
-    """Figures of a trial, or what went wrong; nothing if it did not end."""
-    if result.error is not None:
-        return str(result.error).strip().splitlines()[-1]
-    if "epochs" not in (result.metrics or {}):
-        return None
-    return {name: result.metrics[name] for name in ("epochs", VALIDATION, HELDOUT)}
+def check_input(source: io.Source, settings: Settings, min_counts: int, progress: Progress) -> None:
+    """Read and check the input once.
+
+    Raises
+    ------
+    InputError
+        If it cannot be used, or no spot is held out.
+    """
+    adata = files.read(source, settings, min_counts, progress)
+    pipeline.check_data(adata, settings)
+    if not len(pipeline.split(adata, settings).rows(HELDOUT)):
+        raise InputError(
+            f"holdout={settings.holdout} was given, which leaves no held-out spots.",
+            "Settings are chosen on validation spots, and reported on others.",
+            "Hold out a share of spots: holdout=0.2.",
+        )

@@ -7,7 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -55,6 +55,12 @@ class Source:
     def of(cls, given: Source | str | os.PathLike[str]) -> Source:
         """The source itself, or that of a path."""
         return given if isinstance(given, Source) else cls(Path(given))
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What was given besides the path, as text by name."""
+        given = {name: value for name, value in asdict(self).items() if name != "path"}
+        return {name: str(value) for name, value in given.items() if value is not None}
 
 
 class Reader(ABC):

@@ -1,4 +1,4 @@
-"""Every kind of input, made as its format is specified: read, told of, fitted, packed."""
+"""Every kind of input, made as its format is specified: read, inspected, fitted, packed."""
 
 from __future__ import annotations
 
@@ -12,25 +12,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import anndata
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
-from isovi.workflow import fit as workflow
-from isovi.workflow.fit import FitOptions
-from isovi.workflow.inspect import inspect, verdict
-from isovi.workflow.place import PlaceOptions
 from scipy import io as matrix_market
 from scipy import sparse
-from typer.testing import CliRunner
 
-from isovi import IsoSCVI, IsoVAE, cli
+from isovi import IsoSCVI, IsoVAE, files
 from isovi.data import io
+from isovi.data.inspect import inspect
 from isovi.data.io import Source
 from isovi.data.pack import open_packed, pack
 from isovi.errors import InputError, IsoviWarning
+from isovi.pipeline import check_data
+from isovi.progress import Silent
+from isovi.run import Settings
 from isovi.simulate import simulate
 
 pytestmark = [
@@ -245,20 +243,21 @@ def test_what_is_there_is_told(given: tuple[Kind, Source]) -> None:
     assert found.missing == ()
     assert [(counts.layer, counts.problem) for counts in found.counts] == [(None, "")]
     assert found.positions[0].key == "spatial" and kind.unit in found.positions[0].unit
-    assert found.command.startswith(f"isovi fit '{source.path}'" if " " in str(source.path) else "isovi fit ")
+    assert found.parameters == {}
 
 
 @pytest.mark.parametrize("given", sorted(set(KINDS) - {"h5ad", "old visium", "matrix"}), indirect=True)
 def test_every_kind_can_be_fitted(
-    given: tuple[Kind, Source], tmp_path: Path, fit: Callable[..., Any]
+    given: tuple[Kind, Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But for AnnData, which other tests fit, and variants that only reading tells apart."""
-    source = given[1]
-    run = fit(source.path, tmp_path / "run", coordinates=source.coordinates, max_epochs=2, n_latent=2)
-    assert run.adata().obsm["X_isovi"].shape == (N_OBS, 2)
-    assert run.json("run.json")["input_sha256"] == io.digest(source)
-    again = workflow.fit(FitOptions(**{**vars(run.options), "resume": True}))
-    assert again == run.metrics, "finished already"
+    source, settings = given[1], Settings(max_epochs=2, n_latent=2)
+    monkeypatch.setattr(files, "draw", lambda *_: None)  # plots take longer than the fit
+    run = files.fit(source, tmp_path / "run", settings)
+    assert run.adata.obsm["X_isovi"].shape == (N_OBS, 2)
+    assert run.provenance.sha256 == io.digest(source)
+    again = files.fit(source, tmp_path / "run", settings, resume=True)
+    assert again.id == run.id, "finished already"
 
 
 def test_every_kind_can_be_packed(given: tuple[Kind, Source], tmp_path: Path) -> None:
@@ -331,9 +330,9 @@ def test_columns_of_the_cells_come_along(tmp_path: Path) -> None:
 def test_a_matrix_without_positions_can_be_a_query_but_not_be_fitted(tmp_path: Path) -> None:
     write_h5(tmp_path / "filtered_feature_bc_matrix.h5", make_tissue())
     assert io.read(tmp_path).n_obs == N_OBS, "what isovi place needs"
-    assert "--coordinates FILE" in inspect(tmp_path).missing[0]
-    with pytest.raises(InputError, match=r"has no positions.*--coordinates FILE"):
-        workflow.read_source(FitOptions(tmp_path, tmp_path / "out"))
+    assert "coordinates=FILE" in inspect(tmp_path).missing[0]
+    with pytest.raises(InputError, match=r"has no positions.*coordinates=FILE"):
+        files.read(Source(tmp_path), Settings(), 0, Silent())
 
 
 # ---------------------------------------------------------------------------- SpatialData
@@ -419,27 +418,27 @@ def with_an_empty_spot(tissue: AnnData) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "options"),
+    ("change", "parameters"),
     [
-        (normalise_x, "--layer counts"),
-        (with_sections, "--section-key sample"),
-        (with_an_empty_spot, "--min-counts 1"),
-        (lambda tissue: tissue.obsm.update(X_spatial=tissue.obsm.pop("spatial")), "--spatial-key X_spatial"),
+        (normalise_x, {"layer": "counts"}),
+        (with_sections, {"section_key": "sample"}),
+        (with_an_empty_spot, {"min_counts": 1}),
+        (
+            lambda tissue: tissue.obsm.update(X_spatial=tissue.obsm.pop("spatial")),
+            {"spatial_key": "X_spatial"},
+        ),
     ],
 )
-def test_the_command_is_complete(
-    tmp_path: Path,
-    change: Callable[[AnnData], None],
-    options: str,
-    monkeypatch: pytest.MonkeyPatch,
+def test_the_parameters_are_complete(
+    tmp_path: Path, change: Callable[[AnnData], None], parameters: dict[str, Any]
 ) -> None:
-    found = inspect(spoiled(tmp_path, change))
+    file = spoiled(tmp_path, change)
+    found = inspect(file)
     assert found.missing == ()
-    assert found.command == f"isovi fit {tmp_path}/tissue.h5ad --out run {options}"
-    asked: list[FitOptions] = []
-    monkeypatch.setattr(workflow, "fit", lambda given, _: asked.append(given))
-    assert CliRunner().invoke(cli.app, found.command.split()[1:]).exit_code == 0
-    assert (workflow.read(asked[0], workflow.Console(quiet=True)).n_obs >= N_OBS - 1) is True
+    assert found.parameters == parameters
+    min_counts = parameters.pop("min_counts", 0)
+    adata = files.read(Source(file), Settings(**parameters), min_counts, Silent())
+    check_data(adata, Settings(**parameters))  # raises if they do not do
 
 
 def in_columns(tissue: AnnData) -> None:
@@ -456,27 +455,11 @@ def in_columns(tissue: AnnData) -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore:Variable names are not unique")
-def test_what_is_missing_is_told_with_its_remedy(
+def test_what_is_missing_is_named_with_its_remedy(
     tmp_path: Path, change: Callable[[AnnData], None], words: str
 ) -> None:
     found = inspect(spoiled(tmp_path, change))
     assert words in "\n".join(found.missing)
-    assert verdict(found).startswith("Missing:")
-
-
-def test_the_verb_prints_what_can_be_copied(tmp_path: Path) -> None:
-    source = make_visium(make_tissue(), tmp_path / "my slide")
-    result = CliRunner().invoke(cli.app, ["inspect", str(source.path)], terminal_width=60)
-    assert result.exit_code == 0, result.stderr
-    assert f"  isovi fit '{source.path}' --out run\n" in result.stdout
-    assert "10x Visium" in result.stdout and "60 x 20" in result.stdout
-    assert CliRunner().invoke(cli.app, ["inspect", str(tmp_path)]).exit_code == 2
-
-
-def test_the_help_of_inspect_has_an_example() -> None:
-    result = CliRunner().invoke(cli.app, ["inspect", "--help"])
-    assert result.exit_code == 0
-    assert "--coordinates" in result.stdout and "Example" in result.stdout
 
 
 def test_importing_the_models_loads_no_reader() -> None:
@@ -488,13 +471,22 @@ assert not {"spatialdata", "pyarrow.parquet"} & set(sys.modules)
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_inspecting_loads_no_model_and_no_terminal() -> None:
+    code = """
+import sys
+import isovi.data.inspect
+assert not {"scvi", "lightning", "typer", "isovi.model", "isovi.cli"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_spots_of_few_counts_are_left_out_in_fit_and_pack(tmp_path: Path) -> None:
     file, tissue = spoiled(tmp_path, lambda _: None), make_tissue()
     totals = np.asarray(tissue.X.sum(axis=1)).ravel()
     least = int(np.sort(totals)[5])
     kept = tissue.obs_names[totals >= least]
     with pytest.warns(IsoviWarning, match=f"fewer than {least} counts"):
-        read = workflow.read_source(FitOptions(file, tmp_path / "run", min_counts=least))
+        read = files.read(Source(file), Settings(), least, Silent())
     assert read.obs_names.tolist() == kept.tolist()
     with pytest.warns(IsoviWarning, match="are left out"):
         assert pack(file, tmp_path / "packed.zarr", min_counts=least).n_obs == len(kept)
@@ -502,34 +494,4 @@ def test_spots_of_few_counts_are_left_out_in_fit_and_pack(tmp_path: Path) -> Non
     assert sorted(packed.obs_names) == sorted(kept)
     assert (packed.X[:] != tissue[packed.obs_names].X).nnz == 0
     with pytest.raises(InputError, match="which is packed"):
-        workflow.open_packed(FitOptions(tmp_path / "packed.zarr", tmp_path / "run", min_counts=least))
-
-
-def test_options_of_the_command_line_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
-    fits: list[FitOptions] = []
-    places: list[PlaceOptions] = []
-    monkeypatch.setattr(workflow, "fit", lambda given, _: fits.append(given))
-    monkeypatch.setattr("isovi.workflow.place.place", lambda given, _: places.append(given))
-    text = "fit x --out run --table t --coordinate-system c --coordinates xy.csv --min-counts 9"
-    assert CliRunner().invoke(cli.app, text.split()).exit_code == 0
-    assert fits == [
-        FitOptions(
-            Path("x"),
-            Path("run"),
-            table="t",
-            coordinate_system="c",
-            coordinates=Path("xy.csv"),
-            min_counts=9,
-        )
-    ]
-    text = "place run --query q --out p.h5ad --table t --coordinate-system c"
-    assert CliRunner().invoke(cli.app, text.split()).exit_code == 0
-    assert (places[0].table, places[0].coordinate_system) == ("t", "c")
-
-
-def test_a_table_is_packed_from_the_command_line(tmp_path: Path) -> None:
-    source = make_table(make_tissue(), tmp_path / "t")
-    arguments = ["pack", source.path, tmp_path / "p.zarr", "--coordinates", source.coordinates]
-    result = CliRunner().invoke(cli.app, list(map(str, arguments)))
-    assert result.exit_code == 0, result.stderr
-    assert anndata.io.read_zarr(tmp_path / "p.zarr").shape == (N_OBS, N_GENES)
+        files.read(Source(tmp_path / "packed.zarr"), Settings(), least, Silent())
