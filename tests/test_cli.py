@@ -272,9 +272,9 @@ def test_data_that_cannot_be_used(
         (["--plain", "--penalty", "1"], "They exclude each other."),
         (["--distortion-target", "2"], "between 0 and 1"),
         (["--penalty", "-1"], "zero or more"),
-        (["--holdout", "most"], "holdout=most was given."),
+        (["--holdout", "most"], "--holdout most was given."),
         (["--holdout", "section:A"], "section_key is not given"),
-        (["--n-latent", "0"], "n_latent=0"),
+        (["--n-latent", "0"], "--n-latent 0"),
         (["--label-key", "truth"], 'no column "truth"'),
     ],
 )
@@ -364,7 +364,7 @@ def test_warnings_name_options(tissue: AnnData, tmp_path: Path, monkeypatch: pyt
 def test_parameters_are_written_as_options(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: str, shown: str
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise InputError(said, "Rule.", "Remedy.")
 
     monkeypatch.setattr(files, "fit", refuse)
