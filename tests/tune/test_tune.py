@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from matplotlib.figure import Figure
+from rich.console import Console
 from typer.testing import CliRunner
 
 from isovi import (
@@ -27,7 +29,7 @@ from isovi import (
     pl,
     tl,
 )
-from isovi.cli import app
+from isovi.cli import app, tables
 from isovi.data.io import Source
 from isovi.progress import Progress, Silent
 from isovi.run import Settings
@@ -290,6 +292,13 @@ def test_the_command_line_prints_the_front_and_a_fit_that_can_be_typed(
     assert again == replace(
         settings, distortion=Constraint(0.25), n_latent=7, pairs=AllPairs() | Neighbors(6)
     )
+
+
+def test_no_word_of_the_table_is_cut_short_on_a_narrow_terminal() -> None:
+    terminal = Console(width=80, record=True, file=StringIO())
+    terminal.print(tables.tuned(choose(ended((1000.5, 1.125)))))
+    shown = terminal.export_text()
+    assert "reconstruction" in shown and "…" not in shown
 
 
 def test_values_that_cannot_be_read_are_named_by_their_option(out: Path) -> None:

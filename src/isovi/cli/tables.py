@@ -143,7 +143,7 @@ def tuned(found: Tuned) -> Table:
     for name in ("", "target", "latent", "pairs"):
         shown.add_column(name)
     for name in (*(metric.title for metric in metrics), "epochs"):
-        shown.add_column(name, justify="right")
+        shown.add_column(name, justify="right", min_width=max(map(len, name.split())))  # no word is cut short
     for _, row in found.table[found.table["pareto"]].sort_values("reconstruction").iterrows():
         setting = (f"{row['target']:g}", str(row["n_latent"]), escape(str(row["pairs"])))
         values = [f"{row[m.name]:.4g} ({row[f'heldout_{m.name}']:.4g})" for m in metrics]
