@@ -66,10 +66,11 @@ class DiskLoader:
         self.rows = StoredRows(adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY))
         others = [key for key in adata_manager.data_registry if key != REGISTRY_KEYS.X_KEY]
         self.other_fields = adata_manager.create_torch_dataset(data_and_attributes=others)
-        self.sampler: DiskSampler | None = None
+        # not self.sampler: Lightning would take this for a DataLoader and look for its batch_sampler
+        self.buffers: DiskSampler | None = None
         if shuffle or inclusion is not None:
             rng = np.random.default_rng(settings.seed)
-            self.sampler = DiskSampler(
+            self.buffers = DiskSampler(
                 self.indices,
                 batch_size=batch_size,
                 rng=rng,
@@ -79,22 +80,22 @@ class DiskLoader:
             )
 
     def __len__(self) -> int:
-        return -(-len(self.indices) // self.batch_size) if self.sampler is None else len(self.sampler)
+        return -(-len(self.indices) // self.batch_size) if self.buffers is None else len(self.buffers)
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        buffers = self._in_order() if self.sampler is None else self.sampler
+        buffers = self._in_order() if self.buffers is None else self.buffers
         for buffer, counts in self._ahead(buffers):
             for batch in buffer.batches:
                 yield self._tensors(counts[batch], buffer.cells[batch])
 
     def state_dict(self) -> dict[str, Any]:
         """State of the generator between two epochs."""
-        return {} if self.sampler is None else {"rng": self.sampler.rng.bit_generator.state}
+        return {} if self.buffers is None else {"rng": self.buffers.rng.bit_generator.state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on dealing from a state."""
-        if self.sampler is not None:
-            self.sampler.rng.bit_generator.state = state["rng"]
+        if self.buffers is not None:
+            self.buffers.rng.bit_generator.state = state["rng"]
 
     def _in_order(self) -> Iterator[ShuffleBuffer]:
         """The cells as they were asked for, many read at a time."""
