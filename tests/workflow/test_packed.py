@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from isovi.workflow import evaluate, prepare
 
-from isovi.data import check, pack, shelves
+from isovi.data import check, pack
+from isovi.data.loading import disk_sampler
 from isovi.graph import Neighbors
 
 KEYS = {"section_key": "section", "batch_key": "batch", "label_key": "domain"}
@@ -24,10 +25,10 @@ def store(tissue_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run_packed(store: Path, tmp_path_factory: pytest.TempPathFactory, fit: Callable) -> Any:
-    """One run on a store, with so little read at a time that there are several shelves."""
+    """One run on a store, with so little read at a time that there are several buffers."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shelves, "RUN", 8)
-        patch.setattr(shelves, "RUNS_PER_SHELF", 4)
+        patch.setattr(disk_sampler, "RUN", 8)
+        patch.setattr(disk_sampler, "RUNS_PER_BUFFER", 4)
         patch.setattr(prepare, "GENE_SPOTS", 50)
         patch.setattr(evaluate, "EVALUATED", 15)
         return fit(store, tmp_path_factory.mktemp("runs") / "run", n_top_genes=20, layer="counts", **KEYS)

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from anndata import AnnData
+from lightning.pytorch import Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
 from scvi.data import AnnDataManager
 from scvi.data.fields import LayerField
 
@@ -52,6 +56,22 @@ def test_minibatches_hold_the_rows_of_their_cells(manager: AnnDataManager, shuff
         assert np.array_equal(batch[COORDINATES].numpy(), adata.obsm["_isovi_coordinates"][cells])
         names = adata.obs["slice"].iloc[cells]
         assert batch[SECTION].ravel().tolist() == [int(name == "s2") for name in names]
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_lightning_runs_over_a_loader(manager: AnnDataManager, shuffle: bool) -> None:
+    """It takes what has certain attributes for a DataLoader, and reads others of it."""
+    seen: list[int] = []
+
+    class Counted(BoringModel):
+        def validation_step(self, batch: dict[str, torch.Tensor], _: int) -> None:
+            seen.extend(batch[CELL].ravel().long().tolist())
+
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.validate(Counted(), DiskLoader(manager, batch_size=8, shuffle=shuffle), verbose=False)
+    assert sorted(seen) == list(range(manager.adata.n_obs))
 
 
 @pytest.mark.parametrize("patches", [True, False])

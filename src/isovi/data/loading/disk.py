@@ -67,6 +67,7 @@ class DiskLoader:
         self.rows = StoredRows(adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY))
         others = [key for key in adata_manager.data_registry if key != REGISTRY_KEYS.X_KEY]
         self.other_fields = adata_manager.create_torch_dataset(data_and_attributes=others)
+        # not self.sampler: Lightning would take this for a DataLoader and look for its batch_sampler
         self.buffers: DiskSampler | None = None
         if shuffle or inclusion is not None:
             rng = np.random.default_rng(drawn_seed(False))
