@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
 
 from isovi import IsoSCVI, tl
-from isovi.errors import InputError
+from isovi.errors import InputError, IsoviWarning
 from isovi.simulate import simulate
 
 
@@ -76,12 +78,72 @@ def test_too_few_cells_say_how_many_it_takes() -> None:
         tl.certificate(adata, cells=np.array([1]))
 
 
-def test_a_model_tells_which_cells_it_saw() -> None:
+@pytest.fixture(scope="module")
+def fitted() -> tuple[Any, anndata.AnnData]:
+    """A model that saw 48 of 160 cells."""
     adata = simulate("layers", n_obs=160, n_genes=30, seed=0)
     IsoSCVI.setup_anndata(adata)
     model = IsoSCVI(adata, n_latent=2)
-    model.train(2, train_size=0.2, validation_size=0.1, enable_progress_bar=False)
+    model.train(1, train_size=0.2, validation_size=0.1, enable_progress_bar=False)
+    return model, adata.copy()
+
+
+def with_split(adata: anndata.AnnData, heldout: np.ndarray) -> anndata.AnnData:
+    found = adata.copy()
+    found.obs["isovi_split"] = "train"
+    found.obs.iloc[heldout, found.obs.columns.get_loc("isovi_split")] = "heldout"
+    return found
+
+
+def test_a_model_tells_which_cells_it_saw(fitted: tuple[Any, anndata.AnnData]) -> None:
+    model, adata = fitted
     found = tl.certificate(adata, model=model, epsilon=0.3)
     assert found.n_pairs == len(model.test_indices) // 2
+    assert found.basis == adata.uns["isovi_certificate"]["basis"] == "model"
     with pytest.raises(InputError, match="trained on"):
         tl.certificate(adata, model=model, cells=np.sort(model.validation_indices), epsilon=None)
+
+
+def test_an_old_split_column_does_not_make_cells_unseen(fitted: tuple[Any, anndata.AnnData]) -> None:
+    model, adata = fitted
+    seen = np.concatenate([model.train_indices, model.validation_indices])
+    with pytest.raises(InputError, match=r'48 of 48 cells that obs.*calls "heldout" were trained on'):
+        tl.certificate(with_split(adata, seen), model=model, epsilon=None)
+    half = np.concatenate([seen[:10], model.test_indices[:60]])
+    with pytest.warns(IsoviWarning, match=r"10 of 70 cells .* They are left out"):
+        assert tl.certificate(with_split(adata, half), model=model, epsilon=None).n_pairs == 30
+
+
+def test_cells_that_a_query_model_was_fine_tuned_on_are_refused(fitted: tuple[Any, anndata.AnnData]) -> None:
+    model, adata = fitted
+    query = IsoSCVI.load_query_data(adata[model.test_indices].copy(), model)
+    query.train(1, train_size=0.9, enable_progress_bar=False)
+    with pytest.raises(InputError, match=r"112 of 112 cells .* were trained on"):
+        tl.certificate(with_split(adata, model.test_indices), model=query, epsilon=None)
+
+
+def test_all_cells_trained_on_leave_none_to_certify_on() -> None:
+    adata = simulate("layers", n_obs=60, n_genes=30, seed=0)
+    IsoSCVI.setup_anndata(adata)
+    model = IsoSCVI(adata, n_latent=2)
+    model.train(1, train_size=1.0, enable_progress_bar=False)
+    with pytest.raises(InputError, match="0 held-out cells make 0 pairs"):
+        tl.certificate(adata, model=model)
+
+
+def test_a_model_without_a_record_leaves_it_to_the_split_column(
+    fitted: tuple[Any, anndata.AnnData], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, adata = fitted
+    monkeypatch.setattr(model, "seen_cells_", None)
+    with pytest.warns(IsoviWarning, match=r'not known which .* rests on obs."isovi_split"'):
+        found = tl.certificate(with_split(adata, np.arange(100)), model=model, epsilon=None)
+    assert found.basis == "split column" and found.n_pairs == 50
+
+
+def test_what_it_rests_on_is_recorded() -> None:
+    adata = run()
+    held_out = np.flatnonzero(adata.obs["isovi_split"] == "heldout")
+    assert tl.certificate(adata).basis == adata.uns["isovi_certificate"]["basis"] == "split column"
+    del adata.obs["isovi_split"]
+    assert tl.certificate(adata, cells=held_out).basis == adata.uns["isovi_certificate"]["basis"] == "caller"

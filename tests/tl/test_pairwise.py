@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from isovi.errors import InputError
+from isovi import IsoSCVI
+from isovi.errors import InputError, IsoviWarning
+from isovi.simulate import simulate
 from isovi.tl.pairwise import pairwise_distance
 
 
@@ -67,3 +69,41 @@ def test_missing_latents_are_refused() -> None:
     adata = isometric(50, 0.0)
     with pytest.raises(InputError, match='no key "X_other"'):
         pairwise_distance(adata, "group", use_rep="X_other")
+
+
+def test_a_model_tells_which_cells_calibrate_whatever_the_column_says() -> None:
+    adata = simulate("layers", n_obs=300, n_genes=30, seed=0)
+    IsoSCVI.setup_anndata(adata)
+    model = IsoSCVI(adata, n_latent=2)
+    model.train(1, train_size=0.5, enable_progress_bar=False)
+    adata.obsm["X_isovi"] = model.get_latent_representation()
+    trained = np.isin(np.arange(300), model.train_indices)
+    adata.obs["isovi_split"] = np.where(trained, "train", "validation")
+    expected = pairwise_distance(adata, "domain")
+    assert expected.attrs["basis"] == "split column"
+    adata.obs["isovi_split"] = np.where(trained, "heldout", "train")  # of another fit
+    found = pairwise_distance(adata, "domain", model=model)
+    pd.testing.assert_frame_equal(found, expected)
+    assert found.attrs["basis"] == "model"
+
+
+def test_a_model_that_was_trained_on_all_cells_cannot_calibrate() -> None:
+    adata = simulate("layers", n_obs=60, n_genes=30, seed=0)
+    IsoSCVI.setup_anndata(adata)
+    model = IsoSCVI(adata, n_latent=2)
+    model.train(1, train_size=1.0, enable_progress_bar=False)
+    adata.obsm["X_isovi"] = model.get_latent_representation()
+    adata.obs["isovi_split"] = "heldout"
+    with pytest.raises(InputError, match="According to the model"):
+        pairwise_distance(adata, "domain", model=model)
+
+
+def test_a_model_without_a_record_leaves_it_to_the_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    adata = simulate("layers", n_obs=120, n_genes=30, seed=0)
+    IsoSCVI.setup_anndata(adata)
+    model = IsoSCVI(adata, n_latent=2)
+    monkeypatch.setattr(model, "seen_cells_", None, raising=False)
+    adata.obsm["X_isovi"] = adata.obsm["spatial"]
+    adata.obs["isovi_split"] = np.where(np.arange(120) % 2, "train", "heldout")
+    with pytest.warns(IsoviWarning, match='rest on obs."isovi_split"'):
+        assert pairwise_distance(adata, "domain", model=model).attrs["basis"] == "split column"

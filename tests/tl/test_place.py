@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from anndata import AnnData
 from scipy import sparse
+from scipy.spatial.distance import cdist
 from sklearn.exceptions import NotFittedError
 
 from isovi import IsoSCVI
 from isovi.errors import InputError, IsoviWarning
 from isovi.simulate import simulate
 from isovi.spots import spacing
-from isovi.tl.place import PlacedCells, SpatialPlacer
+from isovi.tl.place import PlacedCells, SpatialPlacer, _not_trained_on
 
 
 @pytest.fixture(scope="module")
@@ -177,14 +178,85 @@ def test_a_mask_that_cannot_calibrate_is_refused(
 
 
 def test_too_few_cells_to_calibrate_with_are_told(model: Any, tissue: tuple[AnnData, AnnData]) -> None:
+    few = np.isin(np.arange(380), model.validation_indices[:5])
     with pytest.warns(IsoviWarning, match="too few cells to calibrate with"):
-        placer = SpatialPlacer(model, method="latent").fit(tissue[0], calibration=np.arange(380) < 5)
+        placer = SpatialPlacer(model, method="latent").fit(tissue[0], calibration=few)
     assert np.isinf(placer.place(tissue[1]).radius).all()
 
 
 def test_a_reference_that_the_model_never_saw_serves(model: Any, tissue: tuple[AnnData, AnnData]) -> None:
     found = SpatialPlacer(model, method="latent").fit(tissue[1]).place(tissue[0])
     assert np.isfinite(found.radius).all()
+
+
+def changed(reference: AnnData, how: str, first: int) -> AnnData:
+    """The reference less a cell, in another order, or with other names."""
+    order = np.random.default_rng(1).permutation(380) if how == "reordered" else np.arange(380)
+    found = reference[order[order != first] if how == "less one" else order].copy()
+    if how == "renamed":
+        found.obs_names = [f"renamed{i}" for i in range(380)]
+    return found
+
+
+@pytest.mark.parametrize("how", ["less one", "reordered", "renamed"])
+def test_training_cells_never_calibrate_whatever_became_of_them(
+    model: Any, tissue: tuple[AnnData, AnnData], how: str
+) -> None:
+    first = model.train_indices[0]
+    placer = SpatialPlacer(model).fit(changed(tissue[0], how, first))
+    unit, centre = placer.sections_[0].unit, placer.sections_[0].centre
+    anchors = placer.sections_[0].placer.anchors_.positions * unit + centre
+    expected = np.setdiff1d(model.train_indices, first) if how == "less one" else np.sort(model.train_indices)
+    assert len(anchors) == len(expected)
+    apart = cdist(anchors, tissue[0].obsm["spatial"])
+    np.testing.assert_array_equal(np.sort(apart.argmin(axis=1)), expected)
+    found = placer.place(tissue[1])
+    covered = (errors(found, tissue[1]) <= found.radius).mean()
+    assert covered > 0.9 - 4 * np.sqrt(0.09 * (1 / 120 + 1 / 95))
+
+
+def test_training_cells_in_the_mask_are_refused(model: Any, tissue: tuple[AnnData, AnnData]) -> None:
+    mask = np.isin(np.arange(380), [*model.validation_indices, *model.train_indices[:3]])
+    with pytest.raises(InputError, match="trained on 3 of the 98 cells of calibration"):
+        SpatialPlacer(model).fit(tissue[0], calibration=mask)
+
+
+def test_without_a_record_of_the_training_there_are_no_radii_unless_cells_are_given(
+    model: Any, tissue: tuple[AnnData, AnnData], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "seen_cells_", None)  # as after loading what 0.1.0 saved, with other data
+    with pytest.warns(IsoviWarning, match="not known which of the cells"):
+        placer = SpatialPlacer(model, method="latent").fit(tissue[0])
+    assert np.isinf(placer.place(tissue[1]).radius).all()
+    mask = np.isin(np.arange(380), model.validation_indices)
+    with pytest.warns(IsoviWarning, match="Radii rest on calibration"):
+        placer = SpatialPlacer(model, method="latent").fit(tissue[0], calibration=mask)
+    assert np.isfinite(placer.place(tissue[1]).radius).all()
+
+
+@pytest.mark.parametrize(
+    ("parts", "calibrating"),
+    [
+        ({"train": 75, "validation": 25}, {"validation": 25}),
+        ({"train": 60, "validation": 10, "heldout": 30}, {"validation": 10, "heldout": 10}),
+        ({"train": 70, "validation": 30, "heldout": 0}, {"validation": 30}),
+        ({"heldout": 100}, {"heldout": 20}),
+        ({"validation": 100}, {"validation": 50}),
+        ({"train": 97, "validation": 3}, {"validation": 3}),
+        ({"train": 100}, {}),
+        ({"": 100}, {}),
+    ],
+)
+def test_validation_cells_calibrate_then_unseen_ones_up_to_a_fifth_of_each_section(
+    parts: dict[str, int], calibrating: dict[str, int]
+) -> None:
+    split = np.random.default_rng(0).permutation(np.repeat(list(parts), list(parts.values())))
+    section = np.repeat([0, 1], [100, 30])
+    both = np.concatenate([split, np.repeat("train", 30)])
+    mask = _not_trained_on(both, section, np.random.default_rng(0))
+    assert not mask[100:].any()
+    found = dict(zip(*np.unique(both[mask], return_counts=True), strict=True))
+    assert found == calibrating
 
 
 def test_cells_are_placed_alike_in_chunks_and_not_kept(

@@ -31,6 +31,7 @@ from isovi.data.fields import (
     spatial_fields,
     units_of,
 )
+from isovi.data.fingerprint import keeps_record, records_cells
 from isovi.data.loading.disk import DiskLoader, DiskSplitter, counts_on_disk
 from isovi.data.loading.inclusion import InclusionProbability
 from isovi.data.loading.resident import resident
@@ -228,6 +229,7 @@ class DistancePreservingMixin(ReprMixin):
         cls.setup_anndata(adata, spatial_key=spatial_key, section_key=section_key, **kwargs)
         return adata
 
+    @records_cells
     def train(
         self,
         max_epochs: int | None = None,
@@ -497,6 +499,8 @@ def preserve_distances(backbone: type) -> type:
         )
     name = f"Iso{backbone.__name__}"
     added = {"_module_cls": distance_preserving(backbone._module_cls), "__module__": __name__}
+    if hasattr(backbone, "from_scvi_model"):
+        added["from_scvi_model"] = keeps_record(backbone.from_scvi_model.__func__)
     return type(name, (DistancePreservingMixin, backbone), {**added, "__doc__": backbone.__doc__})
 
 

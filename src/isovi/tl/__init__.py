@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from isovi.data.fingerprint import training_split
 from isovi.tl.autocorrelation import autocorrelation_table, spatial_autocorrelation
 from isovi.tl.certificate import certificate
 from isovi.tl.distortion_map import distortion_map
@@ -58,4 +59,5 @@ __all__ = [
     "spatial_neighbors",
     "spearman_distance",
     "tissot",
+    "training_split",
 ]

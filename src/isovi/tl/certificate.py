@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,9 @@ from anndata import AnnData
 from numpy.typing import ArrayLike
 
 from isovi._repr import ReprMixin, Rows
-from isovi.errors import InputError
+from isovi._shapes import CellBoolArray, CellIndexArray
+from isovi.data.fingerprint import training_split, warn_unknown
+from isovi.errors import InputError, IsoviWarning
 from isovi.geometry.certificate import (
     CERTIFIED_EPSILON,
     DELTA,
@@ -40,17 +43,22 @@ class Certificate(ReprMixin):
     matched
         Whether the pairs are matched by range, as many at short as at middle and long range; otherwise they
         are random pairs of a section.
+    basis
+        How it is known that the model never saw the cells: from the ``"model"`` itself, from the ``"split
+        column"``, or from the ``"caller"``, who gave ``cells``.
     """
 
     curve: CurveCertificate
     point: PointCertificate | None
     matched: bool
+    basis: str = "split column"
 
     def summary(self) -> Rows:
         """What is shown of it, by name."""
         about = "matched by range" if self.matched else "at random"
         point = {} if self.point is None else self.point.summary()
-        return {"pairs of new cells": about, **point, **self.curve.summary(), **point}
+        rows = {"pairs of new cells": about, "held out according to": self.basis}
+        return {**rows, **point, **self.curve.summary(), **point}
 
     @property
     def n_pairs(self) -> int:
@@ -99,11 +107,14 @@ def certificate(
     ----------
     adata
         Annotated data; only ``uns[key_added]`` is written.
-    use_rep, spatial_key, section_key, model
-        As in :func:`distortion_profile`. With ``model``, each cell's latent is a sample of its posterior.
+    use_rep, spatial_key, section_key
+        As in :func:`distortion_profile`.
+    model
+        The fitted model. Each cell's latent representation is then a sample of its posterior, and the model
+        says which cells it saw (:func:`training_split`), whatever the split column says.
     split_key
         Column of ``obs`` that says ``"heldout"`` for cells that the model did not see, not in training nor to
-        stop it; ``isovi fit`` writes it.
+        stop it; ``isovi fit`` writes it. Without ``model``, the certificate rests on it.
     cells
         Cells to certify on, a boolean mask or row numbers; all held-out ones by default.
     matched
@@ -116,8 +127,8 @@ def certificate(
         Chance that a certificate is wrong.
     key_added
         Key in ``uns`` of the result: ``epsilon``, ``L``, ``scale`` (arrays: the certified curve),
-        ``n_pairs``, ``delta``, ``eta``, ``matched``, ``point`` (``epsilon``, ``L``, ``scale``), and the
-        parameters.
+        ``n_pairs``, ``delta``, ``eta``, ``matched``, ``basis``, ``point`` (``epsilon``, ``L``, ``scale``),
+        and the parameters.
     seed
         Joins and halves the pairs.
 
@@ -126,8 +137,14 @@ def certificate(
     InputError
         If it is not known which cells were held out, one of `cells` was not, or there are too few of them:
         the message says how many it takes.
+
+    Warns
+    -----
+    IsoviWarning
+        If the model saw cells that the split column calls held out, which are then left out, or if it is not
+        known which cells it saw, so that the certificate rests on the split column.
     """
-    chosen = _unseen(adata, split_key, cells, model)
+    chosen, basis = _unseen(adata, split_key, cells, model)
     use_rep_of = use_rep if model is None else None
     latent, spots = _inputs.latent_spots(adata, use_rep_of, spatial_key, section_key, chosen)
     if model is not None:
@@ -142,42 +159,67 @@ def certificate(
     point = None
     if epsilon is not None:
         point = certify_point(*distances, *pairs, rng=rng, epsilon=epsilon, delta=delta)
-    found = Certificate(curve, point, matched)
+    found = Certificate(curve, point, matched, basis)
     adata.uns[key_added] = as_arrays(found) | _inputs.parameters(use_rep, spatial_key, section_key, seed)
     return found
 
 
-def _unseen(adata: AnnData, split_key: str, cells: ArrayLike | None, model: Any) -> np.ndarray:
-    """Rows of the cells to certify on, all of them known to be held out."""
-    seen = _seen(adata, split_key, model)
-    if seen is None and cells is None:
-        raise InputError(
-            f'obs has no column "{split_key}".',
-            "A certificate holds for cells that the model never saw, and it is not known which those are.",
-            f'Write "heldout" for them to adata.obs["{split_key}"], or pass them as cells.',
-        )
+def _unseen(
+    adata: AnnData, split_key: str, cells: ArrayLike | None, model: Any
+) -> tuple[CellIndexArray, str]:
+    """Rows of the cells to certify on, and how it is known that they were held out."""
+    seen, basis = _seen(adata, split_key, model)
     if seen is None:
-        return _inputs.chosen_cells(cells, adata.n_obs)
-    chosen = np.flatnonzero(~seen) if cells is None else _inputs.chosen_cells(cells, adata.n_obs)
-    wrong = int(seen[chosen].sum())
-    if wrong:
-        raise InputError(
-            f"{wrong} of {len(chosen)} cells were trained on, or stopped the training.",
-            "It holds for cells that the model never saw: geometry of training cells is memorised.",
-            f'Leave cells out to take those that obs["{split_key}"] calls "{HELDOUT}".',
+        if cells is None:
+            raise InputError(
+                f'obs has no column "{split_key}".',
+                "A certificate needs cells that the model never saw, and it is not known which those are.",
+                f'Write "heldout" for them to adata.obs["{split_key}"], or pass them as cells.',
+            )
+        return _inputs.chosen_cells(cells, adata.n_obs), "caller"
+    heldout = adata.obs[split_key] == HELDOUT if split_key in adata.obs else ~seen
+    chosen = np.flatnonzero(heldout) if cells is None else _inputs.chosen_cells(cells, adata.n_obs)
+    if wrong := int(seen[chosen].sum()):
+        _refuse(wrong, len(chosen), basis, split_key, given=cells is not None)
+    chosen = chosen[~seen[chosen]]
+    _require_pairs(len(chosen) // 2, len(chosen))
+    return chosen, basis
+
+
+def _seen(adata: AnnData, split_key: str, model: Any) -> tuple[CellBoolArray | None, str]:
+    """Mask of the cells that the model saw, if it is known, and from what."""
+    split = None if model is None else training_split(model, adata)
+    if split is not None and (split != "").all():
+        return split != HELDOUT, "model"
+    found = (adata.obs[split_key] != HELDOUT).to_numpy(dtype=bool) if split_key in adata.obs else None
+    if split is not None:
+        basis = "cells" if found is None else f'obs["{split_key}"]'
+        warn_unknown(f"The certificate rests on {basis}.", stacklevel=4)
+    return found, "split column"
+
+
+def _refuse(wrong: int, n_cells: int, basis: str, split_key: str, *, given: bool) -> None:
+    """Refuse cells that the model saw; leave them out with a warning if only some that were not given are."""
+    column = f'that obs["{split_key}"] calls "{HELDOUT}"'
+    received = (
+        f"{wrong} of {n_cells} cells {'' if given else column + ' '}were trained on, or stopped the training."
+    )
+    if not given and wrong < n_cells:
+        warnings.warn(
+            f"{received} They are left out; cells with the same counts as one of those are as well.",
+            IsoviWarning,
+            stacklevel=4,
         )
-    return chosen
-
-
-def _seen(adata: AnnData, split_key: str, model: Any) -> np.ndarray | None:
-    """Mask of the cells that the model saw, if the split or the model itself tells."""
-    if split_key in adata.obs:
-        return (adata.obs[split_key] != HELDOUT).to_numpy(dtype=bool)
-    if model is not None and model.adata is adata and model.is_trained:
-        known = np.zeros(adata.n_obs, dtype=bool)
-        known[np.concatenate([model.train_indices, model.validation_indices]).astype(int)] = True
-        return known
-    return None
+        return
+    remedy = {
+        "model": f"Take cells that isovi.tl.training_split(model, adata) calls '{HELDOUT}'.",
+        "split column": f"Leave cells out to take those {column}.",
+    }
+    raise InputError(
+        received,
+        "A certificate holds for cells that the model never saw: geometry of training cells is memorised.",
+        remedy[basis],
+    )
 
 
 def _require_pairs(n_pairs: int, n_cells: int) -> None:
@@ -185,12 +227,12 @@ def _require_pairs(n_pairs: int, n_cells: int) -> None:
         raise InputError(
             f"{n_cells} held-out cells make {n_pairs} pairs.",
             "A certificate needs held-out cells in pairs of one section.",
-            "Hold out more cells: isovi fit --holdout 0.25, say.",
+            "Hold out more cells, for example holdout=0.25.",
         )
 
 
 def as_arrays(found: Certificate) -> dict[str, Any]:
     """A certificate as numbers and arrays that can be written to a file."""
     point = {} if found.point is None else {"point": points([found.for_epsilon(found.point.epsilon)])}
-    numbers = {name: getattr(found, name) for name in ("n_pairs", "delta", "eta", "matched")}
+    numbers = {name: getattr(found, name) for name in ("n_pairs", "delta", "eta", "matched", "basis")}
     return {**points(found.curve.curve()), **numbers, **point}

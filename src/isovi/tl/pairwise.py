@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,14 @@ import torch
 from anndata import AnnData
 from numpy.typing import NDArray
 
+from isovi._shapes import CellBoolArray
 from isovi.data import check
+from isovi.data.fingerprint import training_split, warn_unknown
 from isovi.errors import InputError
 from isovi.geometry.conformal import conformal_interval
 from isovi.geometry.distortion import profile_scale
 from isovi.geometry.pairs import sample_pairs
+from isovi.spots import SPLIT_KEY, TRAIN
 
 N_PAIRS = 100_000  # over which λ is fitted
 MIN_DISTANCE = 1e-9
@@ -36,7 +40,8 @@ def pairwise_distance(
     *,
     reference: AnnData | None = None,
     use_rep: str = "X_isovi",
-    calibration: str = "isovi_split",
+    model: Any = None,
+    calibration: str = SPLIT_KEY,
     spatial_key: str = "spatial",
     section_key: str | None = None,
     coverage: float = 0.9,
@@ -55,9 +60,12 @@ def pairwise_distance(
         Cells with latents of the same model and with positions; ``adata`` by default.
     use_rep
         Key in ``obsm`` of the latents.
+    model
+        The model of the latents. It says which cells of the reference it was trained on
+        (:func:`training_split`), whatever the column says; the others calibrate the intervals.
     calibration
-        Column of the reference's ``obs`` that is ``"train"`` for cells that the model was trained on; all
-        others calibrate the intervals.
+        Column of the reference's ``obs`` that is ``"train"`` for cells that the model was trained on. Without
+        ``model``, the intervals rest on it.
     spatial_key, section_key
         Positions and sections of the reference; all sections must be in one unit.
     coverage
@@ -79,7 +87,8 @@ def pairwise_distance(
         If a key is missing or no cell is left to calibrate with.
     """
     known = adata if reference is None else reference
-    ruler = _ruler(known, use_rep, calibration, spatial_key, section_key, coverage, seed)
+    trained, basis = _trained(known, calibration, model)
+    ruler = _ruler(known, use_rep, trained, spatial_key, section_key, coverage, seed)
     codes = check.categories(adata, groups, role="label", allow_missing=True)
     names = pd.Categorical(adata.obs[groups]).remove_unused_categories().categories
     latent, rng = _latent(adata, use_rep), np.random.default_rng(seed)
@@ -90,13 +99,35 @@ def pairwise_distance(
         distance = float(np.median(apart)) / ruler.scale if len(apart) else np.nan
         limits = (distance * ruler.low, distance * ruler.high)
         rows.append((str(names[one]), str(names[other]), distance, *limits))
-    return pd.DataFrame(rows, columns=["group", "other", "distance", "low", "high"])
+    found = pd.DataFrame(rows, columns=["group", "other", "distance", "low", "high"])
+    found.attrs["basis"] = basis
+    return found
+
+
+def _trained(adata: AnnData, calibration: str, model: Any) -> tuple[CellBoolArray, str]:
+    """Mask of the cells that the model was trained on, and how it is known."""
+    split = None if model is None else training_split(model, adata)
+    trained, basis = None, "split column"
+    if split is not None and (split != "").all():
+        trained, basis = split == TRAIN, "model"
+    elif calibration in adata.obs:
+        trained = (adata.obs[calibration] == TRAIN).to_numpy(dtype=bool)
+    if trained is None or trained.all():
+        known = "the model" if basis == "model" else f'obs["{calibration}"]'
+        raise InputError(
+            f"According to {known}, there is no cell that the model was not trained on.",
+            "Intervals are calibrated with such cells.",
+            "Use the file that isovi fit wrote, or mark training cells as 'train' and the others otherwise.",
+        )
+    if split is not None and basis != "model":
+        warn_unknown(f'The intervals rest on obs["{calibration}"].', stacklevel=3)
+    return trained, basis
 
 
 def _ruler(
     adata: AnnData,
     use_rep: str,
-    calibration: str,
+    trained: CellBoolArray,
     spatial_key: str,
     section_key: str | None,
     coverage: float,
@@ -105,13 +136,6 @@ def _ruler(
     positions = check.coordinates(adata, spatial_key)
     section = check.sections(adata, section_key)[0]
     latent = _latent(adata, use_rep)
-    if calibration not in adata.obs or (adata.obs[calibration] == "train").all():
-        raise InputError(
-            f"obs[{calibration!r}] tells of no cell that the model was not trained on.",
-            "Intervals are calibrated with such cells.",
-            "Use the file that isovi fit wrote, or mark training cells as 'train' and the others otherwise.",
-        )
-    trained = (adata.obs[calibration] == "train").to_numpy()
     rng = np.random.default_rng(seed)
     source, target = sample_pairs(section[trained], N_PAIRS, rng)
     ends = np.flatnonzero(trained)[source], np.flatnonzero(trained)[target]

@@ -14,18 +14,21 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from isovi._repr import ReprMixin, Rows
+from isovi._shapes import CellIndexArray
 from isovi.data import check
+from isovi.data.fingerprint import training_split, warn_unknown
 from isovi.data.query import Query, forget, match
 from isovi.errors import InputError, IsoviWarning
 from isovi.geometry.conformal import novelty_limit
 from isovi.reconstruct.anchored import neighbor_distance
 from isovi.reconstruct.placer import STRANGE, Method, Regions, SectionPlacer
-from isovi.spots import Spots
+from isovi.spots import HELDOUT, TRAIN, VALIDATION, Spots
 from isovi.tl._features import ExpressionFeatures
 
 BATCH = 1_024  # cells encoded at once
 CHUNK = 20_000  # cells whose counts are copied at once
-CALIBRATION_SHARE = 0.2  # of a reference that the model has not seen
+CALIBRATION_SHARE = 0.2  # of a section, where the model has that many validation or unseen cells
+MOST = 0.5  # of a section that calibrates, at most: positions are learned from the rest
 MUCH = 0.1  # share of flagged cells, or of missing genes, that is worth a warning
 
 
@@ -158,26 +161,29 @@ class SpatialPlacer(BaseEstimator):
         y
             Not used; scikit-learn's pipelines pass it.
         calibration
-            Cells that the model was not trained on, shape ``(cell,)``: regions and flags are calibrated with
-            them, positions are learned from the others. By default the model's validation cells if
-            the reference is the model's own data, otherwise a random fifth.
+            Cells that the model was not trained on, a mask of shape ``(cell,)``: regions and flags are
+            calibrated with them, positions are learned from the others. By default the model's validation
+            cells and, where these are less than a fifth of a section, random ones of those that the model
+            never saw. Cells are recognised by their counts, see :func:`training_split`.
 
         Raises
         ------
         InputError
-            If a parameter is out of range, or the reference cannot be used.
+            If a parameter is out of range, the reference cannot be used, or the model was trained on a cell
+            of ``calibration``.
 
         Warns
         -----
         IsoviWarning
-            If a section has too few cells to calibrate with.
+            If a section has too few cells to calibrate with, or it is not known which cells the model was
+            trained on; without ``calibration`` radii are then infinite.
         """
         del y
         self._check()
         setup = self.model.registry["setup_args"]
         raw = check.coordinates(adata, setup["spatial_key"])
         codes, names = check.sections(adata, setup["section_key"])
-        held = self._calibration(adata, calibration)
+        held = self._calibration(adata, calibration, codes)
         query = match(adata, self.model.adata, setup)
         self.features_ = ExpressionFeatures(self.seed).fit(query.adata.X[~held])
         seen = self._encode(query)
@@ -192,8 +198,9 @@ class SpatialPlacer(BaseEstimator):
             self.sections_.append(_Section(str(name), placer, spots.centre[code], float(spots.unit[code])))
         self._warn_of_few()
         self.usual_novelty_ = float("nan")
-        own = self._place(_Encoded(latent[held], features[held], strangeness[held]), [])
-        self.usual_novelty_ = float(np.median(own.novelty)) if held.any() else float("nan")
+        if held.any():
+            own = self._place(_Encoded(latent[held], features[held], strangeness[held]), [])
+            self.usual_novelty_ = float(np.median(own.novelty))
         return self
 
     def predict(self, adata: AnnData) -> NDArray[np.float64]:
@@ -261,25 +268,34 @@ class SpatialPlacer(BaseEstimator):
         forget(self.model, query.adata)
         return _Encoded(latent.astype(np.float64), features, strangeness)
 
-    def _calibration(self, adata: AnnData, given: NDArray | None) -> NDArray[np.bool_]:
+    def _calibration(
+        self, adata: AnnData, given: NDArray | None, section: CellIndexArray
+    ) -> NDArray[np.bool_]:
+        """Cells that calibrate regions and flags, none of which the model was trained on."""
+        split = training_split(self.model, adata)
+        if not (split != "").all():
+            rest = (
+                "Radii rest on calibration=."
+                if given is not None
+                else "Radii are infinite without calibration=."
+            )
+            warn_unknown(rest, stacklevel=3)
         if given is None:
-            return self._unseen(adata)
+            return _not_trained_on(split, section, np.random.default_rng(self.seed))
         mask = np.asarray(given)
-        if mask.shape != (adata.n_obs,) or mask.dtype != bool or mask.all():
+        is_mask = mask.shape == (adata.n_obs,) and mask.dtype == bool
+        if not is_mask or len(np.setdiff1d(section, section[~mask])):
             raise InputError(
                 f"calibration has shape {mask.shape}, dtype {mask.dtype} and {int(mask.sum())} cells.",
-                f"It is a mask of shape ({adata.n_obs},) that leaves cells to learn from.",
+                f"It is a mask of shape ({adata.n_obs},) that leaves cells of each section to learn from.",
                 "Give for example (adata.obs['isovi_split'] == 'validation').to_numpy().",
             )
-        return mask
-
-    def _unseen(self, adata: AnnData) -> NDArray[np.bool_]:
-        mask = np.zeros(adata.n_obs, dtype=bool)
-        if adata.obs_names.equals(self.model.adata.obs_names):
-            mask[np.asarray(self.model.validation_indices, dtype=int)] = True
-        else:
-            n = round(CALIBRATION_SHARE * adata.n_obs)
-            mask[np.random.default_rng(self.seed).permutation(adata.n_obs)[:n]] = True
+        if trained := int((split[mask] == TRAIN).sum()):
+            raise InputError(
+                f"The model was trained on {trained} of the {int(mask.sum())} cells of calibration.",
+                "Such cells lie nearer to their positions than new ones do, and radii would be too short.",
+                "Leave calibration out, or those that isovi.tl.training_split(model, adata) calls 'train'.",
+            )
         return mask
 
     def _check(self) -> None:
@@ -305,6 +321,19 @@ class SpatialPlacer(BaseEstimator):
                 IsoviWarning,
                 stacklevel=3,
             )
+
+
+def _not_trained_on(
+    split: np.ndarray, section: CellIndexArray, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Validation cells of each section, and unseen ones as far as a fifth of the section is not reached."""
+    mask = np.zeros(len(split), dtype=bool)
+    for code in np.unique(section):
+        order = rng.permutation(np.flatnonzero(section == code))
+        validation, unseen = (order[split[order] == part] for part in (VALIDATION, HELDOUT))
+        wanted = max(round(CALIBRATION_SHARE * len(order)), min(len(validation), int(MOST * len(order))))
+        mask[np.concatenate([validation, unseen])[:wanted]] = True
+    return mask
 
 
 def _columns(cells: _Encoded) -> tuple[NDArray, NDArray, NDArray]:
