@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from isovi.data import check
-from isovi.data.fields import MINIFIED
 from isovi.errors import IsoviWarning
 from isovi.spots import HELDOUT, TRAIN, VALIDATION
 
 Fingerprints = NDArray[np.uint64]
 Record = dict[str, Fingerprints]  # of the cells of each part of a training; plain arrays, as it is saved
 
+MINIFIED = "_scvi_adata_minify_type"  # scvi-tools' key in uns of data whose counts were dropped
 _WITHOUT_COUNTS = "latent_posterior_parameters"  # scvi-tools' word for data whose counts were dropped
 
 
@@ -56,7 +56,7 @@ def training_split(model: Any, adata: AnnData) -> np.ndarray:
     IsoviWarning
         If it can be taken only from the row numbers of the last training, on the model's own data.
     """
-    if _lacks_counts(adata) and adata is model.adata and (rows := _split_of_rows(model)) is not None:
+    if _lacks_counts(adata) and adata is _data(model) and (rows := _split_of_rows(model)) is not None:
         return rows
     prints, seen = fingerprints(model, adata), _record(model)
     if prints is None or seen is None:
@@ -143,7 +143,7 @@ def _record(model: Any) -> Record | None:
 def _with_cells_of(before: Record, model: Any) -> Record | None:
     """A record with the cells of the training that has just ended."""
     parts = _indices(model)
-    prints = None if model.adata is None or parts is None else fingerprints(model, model.adata)
+    prints = None if _data(model) is None or parts is None else fingerprints(model, model.adata)
     if prints is None or parts is None:
         return None
     return {part: np.union1d(before[part], prints[rows]) for part, rows in parts.items() if part != HELDOUT}
@@ -152,7 +152,7 @@ def _with_cells_of(before: Record, model: Any) -> Record | None:
 def _split_of_rows(model: Any) -> np.ndarray | None:
     """Part of each row of a model's own data in its only training; ``None`` if that cannot be known."""
     parts, recorded = _indices(model), getattr(model, "seen_cells_", None)
-    if parts is None or model.adata is None or not model.is_trained or _was_pretrained(model):
+    if parts is None or _data(model) is None or not model.is_trained or _was_pretrained(model):
         return None
     n_obs, here = model.adata.n_obs, getattr(model, "trainer", None) is not None
     numbers = np.concatenate(list(parts.values()))
@@ -179,6 +179,11 @@ def _indices(model: Any) -> dict[str, NDArray[np.int64]] | None:
         return None
     of = {HELDOUT: model.test_indices, VALIDATION: model.validation_indices, TRAIN: model.train_indices}
     return {part: np.asarray([] if rows is None else rows, dtype=np.int64) for part, rows in of.items()}
+
+
+def _data(model: Any) -> AnnData | None:
+    """The model's data; a model that a datamodule trained has none."""
+    return getattr(model, "adata", None)
 
 
 def _was_pretrained(model: Any) -> bool:

@@ -19,7 +19,7 @@ def check_pairs(pairs: PairKind) -> None:
     """Refuse pairs whose weights need the positions of all cells at once."""
     if pairs != AllPairs():
         raise InputError(
-            f"pairs={pairs} was given for training on a datamodule.",
+            f"pairs={pairs!r} was given for training on a datamodule.",
             "The weights of these pairs come from the positions of all cells, which only an AnnData holds.",
             "Use pairs=AllPairs(), or make the model of an AnnData.",
         )

@@ -417,7 +417,7 @@ class DistancePreservingMixin(ReprMixin):
     def _draw_patches(self, objective: Objective, kwargs: dict[str, Any]) -> None:
         if not issubclass(type(self)._data_splitter_cls, DataSplitter):
             raise InputError(
-                f"pairs={self.pairs} was asked for with {type(self).__name__}.",
+                f"pairs={self.pairs!r} was asked for with {type(self).__name__}.",
                 "Near pairs need minibatches of patches, and this backbone draws its own.",
                 "Use pairs=AllPairs().",
             )
