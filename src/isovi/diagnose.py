@@ -95,7 +95,7 @@ def _ellipses(run: Run) -> dict[str, Any]:
     """Quantiles of anisotropy and area of each part among its own spots; the map of all spots stays."""
     told: dict[str, Any] = {"anisotropy": {}, "area": {}}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", IsoviWarning)  # of spots without an ellipse: their number is told
+        warnings.simplefilter("ignore", IsoviWarning)  # of spots without an ellipse: their number is given
         for part, cells in {**run.parts(), "all": None}.items():
             found = summary(tl.tissot(run.adata, use_rep=LATENT_KEY, cells=cells, **run.settings.keys))
             for name, quantiles in told.items():
