@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
@@ -573,7 +572,9 @@ class IsoSCVI(preserve_distances(SCVI)):  # a class made at run time
 class IsoVAE(preserve_distances(GaussianSCVI)):  # likewise
     """The paper's VAE: Gaussian likelihood on log-normalised expression, with distances kept.
 
-    Takes raw counts and what :class:`IsoSCVI` takes, but for the likelihood.
+    Takes raw counts and what :class:`IsoSCVI` takes, but for what a Gaussian leaves no choice of: the
+    likelihood, the library size, and a dispersion of each cell. ``dispersion`` is ``"gene"`` (default),
+    ``"gene-batch"`` or ``"gene-label"``: what a gene has one variance for.
     """
 
     network_defaults: ClassVar[dict[str, Any]] = {"n_layers": 2, "dropout_rate": 0.2}
@@ -583,9 +584,3 @@ class IsoVAE(preserve_distances(GaussianSCVI)):  # likewise
     def reads_counts(cls, **_: Any) -> bool:
         """Raw counts are needed always: they are normalised as they are loaded."""
         return True
-
-    def summary(self) -> Rows:
-        """What is shown of the model, by name; scVI's likelihood is not this one's."""
-        rows = dict(super().summary())
-        rows["network"] = re.sub(r"gene_likelihood: \w+", "likelihood: normal", rows["network"])
-        return rows
