@@ -16,6 +16,7 @@ from torch import nn
 
 from isovi.errors import InputError
 from isovi.model import keys
+from isovi.model.hooks import builds
 
 TARGET_SUM = 1e4  # scanpy's usual library size after normalisation
 
@@ -108,8 +109,12 @@ class GaussianVAE(VAE):
         self.px_r: nn.Parameter = nn.Parameter(torch.zeros_like(self.px_r))  # logarithms of variances
 
     @auto_move_data
-    def _regular_inference(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        outputs = super()._regular_inference(log_normalise(x), *args, **kwargs)
+    def inference(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Posterior of the latent, and the logarithm of the library size; minified data has no counts."""
+        if keys.X not in kwargs:
+            return super().inference(*args, **kwargs)
+        x = kwargs.pop(keys.X)
+        outputs = super().inference(*args, **kwargs, **{keys.X: log_normalise(x)})
         library = x.sum(1, keepdim=True).log()
         outputs[keys.LIBRARY] = library.expand_as(outputs[keys.LIBRARY])
         return outputs
@@ -162,6 +167,7 @@ class GaussianVAE(VAE):
         return super().loss(normalised, inference_outputs, generative_outputs, kl_weight=kl_weight)
 
 
+@builds(GaussianVAE)
 class GaussianSCVI(SCVI):
     """SCVI's interface over :class:`GaussianVAE`.
 
@@ -173,7 +179,7 @@ class GaussianSCVI(SCVI):
         As for :class:`scvi.model.SCVI`, but for what :func:`check_arguments` refuses.
     """
 
-    _module_cls = GaussianVAE
-
-    def __init__(self, adata: Any = None, registry: Any = None, **kwargs: Any) -> None:
-        super().__init__(adata, registry, **{"gene_likelihood": "normal", **kwargs})
+    def __init__(
+        self, adata: Any = None, registry: Any = None, gene_likelihood: str = "normal", **kwargs: Any
+    ) -> None:
+        super().__init__(adata, registry, gene_likelihood=gene_likelihood, **kwargs)
