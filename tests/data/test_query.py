@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
 from scipy import sparse
+from scvi.model import SCVI
 
-from isovi.data.query import match
+from isovi.data.query import forget, match
 from isovi.errors import InputError
 
 
@@ -62,3 +66,21 @@ def test_what_is_not_counts_is_refused() -> None:
     query.X = query.X * 0.5
     with pytest.raises(InputError, match="whole"):
         match(query, data(["a"]), {})
+
+
+def test_data_that_is_forgotten_is_let_go_of_and_other_data_is_not() -> None:
+    reference, waiting = (data(["a", "b"], n_obs=6) for _ in range(2))
+    for adata in (reference, waiting):
+        SCVI.setup_anndata(adata)
+    model = SCVI(reference, n_latent=2, n_hidden=4)
+    model.is_trained_ = True
+    query = data(["a", "b"], n_obs=5)
+    latent = model.get_latent_representation(query)
+    held = weakref.ref(query)
+    forget(model, query)
+    forget(model, query)  # it is not known any more, and that is fine
+    del query
+    gc.collect()
+    assert held() is None
+    assert np.isfinite(latent).all() and np.isfinite(model.get_latent_representation()).all()
+    SCVI(waiting, n_latent=2, n_hidden=4)

@@ -110,6 +110,20 @@ def test_a_training_that_stopped_early_stays_stopped(trained: Callable, tmp_path
     assert_same(whole, trained(EpochCheckpoint(file), ckpt_path=file, **asked))
 
 
+@pytest.mark.parametrize(("killed", "warm_up", "n_epochs"), [(1, 2, 4), (3, 2, 4), (2, 1, 3)])
+def test_the_warm_up_of_early_stopping_does_not_begin_anew(
+    trained: Callable, tmp_path: Path, killed: int, warm_up: int, n_epochs: int
+) -> None:
+    file = tmp_path / "x.ckpt"
+    asked = {"early_stopping_patience": 1, "early_stopping_min_delta": 1e9}
+    asked["early_stopping_warmup_epochs"] = warm_up
+    whole = trained(**asked)
+    assert len(whole.history_["elbo_train"]) == n_epochs, "one after the warm-up, and one of patience"
+    with pytest.raises(RuntimeError, match="killed"):
+        trained(EpochCheckpoint(file), Kill(killed), **asked)
+    assert_same(whole, trained(EpochCheckpoint(file), ckpt_path=file, **asked))
+
+
 @pytest.mark.parametrize(("cost", "epochs"), [(0.0, [1, 2, 3, 4, EPOCHS]), (1e6, [EPOCHS])])
 def test_epochs_much_shorter_than_writing_are_passed_over(
     trained: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cost: float, epochs: list[int]

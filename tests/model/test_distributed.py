@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -13,16 +14,16 @@ import pytest
 import torch
 from anndata import AnnData
 from lightning.pytorch.strategies import DDPStrategy
-from scvi.train import LoudEarlyStopping, TrainingPlan
+from scvi.train import LoudEarlyStopping, Trainer
 
 from isovi import Constraint, IsoSCVI
 from isovi.model import distributed
 from isovi.model.distributed import (
     STRATEGY,
+    as_in_one_process,
     average,
     is_distributed,
     is_first_process,
-    reporting_plan,
     stop_together,
 )
 from isovi.model.objective import Objective
@@ -76,18 +77,22 @@ def test_the_first_process_is_on_the_first_machine(
     assert is_first_process() is first
 
 
-def test_figures_are_not_made_in_inference_mode() -> None:
-    made = []
-
-    class Plan(TrainingPlan):
-        @torch.inference_mode()
-        def compute_and_log_metrics(self, *_: Any) -> None:
-            made.append(torch.ones(1))
-
-    Plan.compute_and_log_metrics(None)
-    reporting_plan(Plan).compute_and_log_metrics(None)
-    assert [figure.is_inference() for figure in made] == [True, False]
-    assert not made[1].requires_grad
+def test_nothing_is_said_or_written_that_one_process_would_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = {"strategy": "ddp", "log_save_dir": None}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        with as_in_one_process(arguments):
+            trainer = Trainer(accelerator="cpu", devices=1, **arguments)
+            trainer.logger.finalize("success")
+            folder = Path(arguments["log_save_dir"])
+            assert list(folder.rglob("*.pkl"))
+    assert not folder.exists() and not list(tmp_path.iterdir())
+    given = {"log_save_dir": str(tmp_path)}
+    with as_in_one_process(given):
+        assert given == {"log_save_dir": str(tmp_path)}
 
 
 # ------------------------------------------------------------------ one state

@@ -9,7 +9,7 @@ import torch
 from anndata import AnnData
 from scipy.stats import norm
 
-from isovi import IsoVAE, Penalty
+from isovi import InputError, IsoVAE, Penalty
 from isovi.model.gaussian import log_normalise
 
 
@@ -90,7 +90,9 @@ def test_what_a_scvi_model_offers_works(model: IsoVAE) -> None:
         assert np.isfinite(float(value))
 
 
-@pytest.mark.parametrize("extra", [{"n_layers": 1}, {"gene_likelihood": "zinb"}, {"encode_covariates": True}])
+@pytest.mark.parametrize(
+    "extra", [{"n_layers": 1}, {"gene_likelihood": "normal"}, {"encode_covariates": True}]
+)
 def test_the_backbones_arguments_are_taken(tissue: AnnData, quickly: Callable, extra: dict[str, Any]) -> None:
     IsoVAE.setup_anndata(tissue, batch_key="batch", categorical_covariate_keys=["domain"])
     fit = quickly(IsoVAE(tissue, n_latent=3, n_hidden=8, **extra), max_epochs=1)
@@ -110,3 +112,72 @@ def test_minified_data_gives_the_same_latent_and_expression(model: IsoVAE) -> No
     assert abs(again - shares.to_numpy()).mean() < 0.5 * shares.to_numpy().mean(), (
         "both are of one sample of z"
     )
+
+
+# ------------------------------------------------------------------ arguments of scVI's network
+
+
+@pytest.mark.parametrize(("dispersion", "column"), [("gene-batch", "batch"), ("gene-label", "label")])
+def test_a_gene_has_one_variance_for_each_batch_or_label(
+    tissue: AnnData, quickly: Callable, dispersion: str, column: str
+) -> None:
+    IsoVAE.setup_anndata(tissue, batch_key="batch", labels_key="label")
+    model = IsoVAE(tissue, n_latent=4, n_hidden=16, dispersion=dispersion)
+    quickly(model, plan_kwargs={"lr": 1e-2})
+    n_groups = tissue.obs[column].nunique()
+    assert model.module.px_r.shape == (40, n_groups)
+    tensors = next(iter(model._make_data_loader(tissue, batch_size=150)))
+    _, generated, output = model.module.eval()(tensors)
+    mean, sd = (part.detach().numpy() for part in (generated["px"].loc, generated["px"].scale))
+    found = output.reconstruction_loss["reconstruction_loss"].detach().numpy()
+    np.testing.assert_allclose(found, -norm.logpdf(lognorm(tissue), mean, sd).sum(axis=1), rtol=1e-4)
+    assert len(np.unique(sd, axis=0)) == n_groups
+    for _, rows in tissue.obs.reset_index().groupby(column):
+        assert np.ptp(sd[rows.index], axis=0).max() == 0
+
+
+def test_expression_as_if_of_another_batch_has_the_variance_of_that_batch(tissue: AnnData) -> None:
+    IsoVAE.setup_anndata(tissue, batch_key="batch")
+    module = IsoVAE(tissue, n_latent=4, dispersion="gene-batch").module.eval()
+    with torch.no_grad():
+        module.px_r[:, 1] = 2.0
+    z, library, batch = torch.zeros(5, 4), torch.zeros(5, 1), torch.zeros(5, 1).long()
+    own, other = (module.generative(z, library, batch, transform_batch=code)["px"] for code in (None, 1))
+    assert own.scale.unique().tolist() == [1.0]
+    torch.testing.assert_close(other.scale, torch.full((5, 40), np.e, dtype=torch.float32))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"dispersion": "gene-cell"},
+        {"gene_likelihood": "zinb"},
+        {"use_observed_lib_size": False},
+        {"batch_representation": "embedding"},
+        {"log_variational": True},
+    ],
+    ids=str,
+)
+def test_arguments_that_would_not_act_are_refused(tissue: AnnData, given: dict[str, Any]) -> None:
+    IsoVAE.setup_anndata(tissue, batch_key="batch")
+    (name,) = given
+    with pytest.raises(InputError, match=rf"{name}=.*Gaussian"):
+        IsoVAE(tissue, **given)
+
+
+def test_a_size_factor_that_would_not_act_is_refused(tissue: AnnData) -> None:
+    tissue.obs["size"] = 1.0
+    IsoVAE.setup_anndata(tissue, size_factor_key="size")
+    with pytest.raises(InputError, match="size_factor_key"):
+        IsoVAE(tissue)
+
+
+def test_the_decoder_is_made_as_it_is_asked_for(tissue: AnnData) -> None:
+    IsoVAE.setup_anndata(tissue)
+    plain, asked = (
+        IsoVAE(tissue, n_hidden=8, gene_likelihood="normal", **given).module.decoder
+        for given in ({}, {"use_batch_norm": "none", "use_layer_norm": "both"})
+    )
+    kinds = [{type(layer) for layer in decoder.modules()} for decoder in (plain, asked)]
+    assert [torch.nn.BatchNorm1d in found for found in kinds] == [True, False]
+    assert [torch.nn.LayerNorm in found for found in kinds] == [False, True]

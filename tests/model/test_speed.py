@@ -126,3 +126,16 @@ def test_the_plans_class_keeps_its_name(plan: type) -> None:
     assert logging_by_epoch(plan).__name__ == plan.__name__
     assert issubclass(logging_by_epoch(plan), plan)
     assert logging_by_epoch(plan) is logging_by_epoch(plan)
+
+
+def test_what_is_logged_can_be_averaged_over_processes() -> None:
+    """scvi-tools logs in inference mode, and what is made there cannot be changed later."""
+    logged: list[torch.Tensor] = []
+
+    class Plan:
+        def log(self, _: str, value: torch.Tensor, **__: Any) -> None:
+            logged.append(value.clone())
+
+    with torch.inference_mode():
+        logging_by_epoch(Plan)().log("x", torch.ones(1), on_epoch=True, on_step=False)
+    assert not logged[0].is_inference() and not logged[0].requires_grad

@@ -95,12 +95,12 @@ class SectionField(CategoricalObsField):
 
     def __init__(self, section_key: str | None, source: dict[str, Any] | None) -> None:
         super().__init__(SECTION, section_key)
-        self.source = source
+        self.section_key, self.source = section_key, source
 
     def validate_field(self, adata: AnnData) -> None:
         """Refuse a missing column and missing values."""
-        if not self.is_default:
-            check.categories(adata, self._original_attr_key, role="section")
+        if self.section_key is not None:
+            check.categories(adata, self.section_key, role="section")
         super().validate_field(adata)
 
     def register_field(self, adata: AnnData) -> dict[str, Any]:

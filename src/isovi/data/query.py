@@ -77,9 +77,12 @@ def match(adata: AnnData, reference: AnnData, setup: dict[str, Any]) -> Query:
 def forget(model: Any, adata: AnnData) -> None:
     """Let go of data that a model has looked at: scvi-tools keeps all of it in memory for good.
 
-    Its own ``deregister_manager`` (1.4.2) finds only data that ``setup_anndata`` was called with.
+    Its own ``deregister_manager`` finds only data that the model's class knows as well.
     """
-    model._per_instance_manager_store[model.id].pop(adata.uns["_scvi_uuid"], None)
+    manager = model.get_anndata_manager(adata)
+    if manager is not None:
+        model.register_manager(manager)
+        model.deregister_manager(adata)
 
 
 def _columns(counts: Any, have: pd.Index, want: pd.Index) -> sparse.csr_matrix:

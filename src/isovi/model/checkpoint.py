@@ -14,8 +14,10 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
+from scvi.train import LoudEarlyStopping
 
 from isovi.errors import InputError
+from isovi.model.hooks import go_on_between_epochs
 
 SHARE = 0.02  # of the time of training that may go into writing; epochs shorter than that are passed over
 KEY = "isovi"
@@ -64,7 +66,6 @@ class EpochCheckpoint(Callback):
             "loader": loader.state_dict() if hasattr(loader, "state_dict") else None,
             "history": _history_of(trainer),
             "should_stop": trainer.should_stop,
-            "checks": getattr(trainer.early_stopping_callback, "_current_step", None),
         }
 
     def on_load_checkpoint(self, _: pl.Trainer, __: pl.LightningModule, checkpoint: dict) -> None:
@@ -136,16 +137,12 @@ def read_about(path: Path) -> dict[str, str]:
 
 
 def _restore_progress(trainer: pl.Trainer, found: dict[str, Any]) -> None:
-    loop = trainer.fit_loop
-    loop.load_state_dict(found["loops"]["fit_loop"])
-    loop.epoch_progress.reset_on_restart()  # the next epoch had been counted as begun
-    loop.restarting = False  # between two epochs there is nothing to finish
-    if hasattr(loop, "on_iteration_done"):
-        loop.on_iteration_done()
+    go_on_between_epochs(trainer, found["loops"])
     trainer.should_stop = found["should_stop"]
     stopping: Any = trainer.early_stopping_callback
-    if found["checks"] is not None and stopping is not None:
-        stopping._current_step = found["checks"]  # scvi-tools counts its warm-up outside of the state
+    if isinstance(stopping, LoudEarlyStopping):  # which counts its warm-up from here, and not in its state
+        n_checks = trainer.current_epoch // (trainer.check_val_every_n_epoch or 1)
+        stopping.warmup_epochs = max(stopping.warmup_epochs - n_checks, 0)
 
 
 def _history_of(trainer: pl.Trainer) -> dict[str, Any]:
@@ -168,7 +165,7 @@ def _restore_history(trainer: pl.Trainer, history: dict[str, Any]) -> None:
     logger: Any = trainer.logger
     for name, kept in history.items():
         index = pd.Index(kept["index"], name=kept["by"])
-        logger.experiment.data[name] = pd.DataFrame({name: kept["values"]}, index=index, dtype=kept["dtype"])
+        logger.history[name] = pd.DataFrame({name: kept["values"]}, index=index, dtype=kept["dtype"])
 
 
 def _split_of(trainer: pl.Trainer) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +15,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from scvi.train import LoudEarlyStopping
-from scvi.train._logger import SimpleLogger
 
+from isovi.model.hooks import STOPPING_DISABLED
 from isovi.model.objective import Objective
 
 STRATEGY = "ddp_find_unused_parameters_true"  # scVI has parameters that its loss does not use
@@ -78,27 +79,21 @@ def stop_together(arguments: dict[str, Any], stops_early: bool) -> dict[str, Any
     return {"check_val_every_n_epoch": 1, **arguments, "early_stopping": False, "callbacks": callbacks}
 
 
-def log_in_memory(arguments: dict[str, Any]) -> None:
-    """Have no history written to the working directory, which is scvi-tools' habit with several processes."""
-    if not arguments.get("log_save_dir"):
-        arguments.setdefault("logger", SimpleLogger())
-
-
-def reporting_plan(plan: Any) -> type:
-    """The training plan with figures that can be averaged over processes.
-
-    scvi-tools' own are made in inference mode, and Lightning cannot change them afterwards.
-    """
-    report = plan.compute_and_log_metrics
-    report = torch.no_grad()(getattr(report, "__wrapped__", report))
-    return type(plan.__name__, (plan,), {"compute_and_log_metrics": report})
-
-
 @contextmanager
-def own_stopping() -> Iterator[None]:
-    """Without the warning that early stopping was turned off: :func:`stop_together` has put it back."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="early_stopping was automatically disabled")
+def as_in_one_process(arguments: dict[str, Any]) -> Iterator[None]:
+    """Without two habits of scvi-tools with several processes.
+
+    It says that early stopping was turned off, which :func:`stop_together` has put back, and writes the
+    history to the working directory.
+
+    Parameters
+    ----------
+    arguments
+        Of ``train``; changed in place.
+    """
+    with tempfile.TemporaryDirectory(prefix="isovi-") as folder, warnings.catch_warnings():
+        arguments["log_save_dir"] = arguments.get("log_save_dir") or folder
+        warnings.filterwarnings("ignore", message=STOPPING_DISABLED)
         yield
 
 

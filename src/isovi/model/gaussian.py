@@ -14,7 +14,9 @@ from scvi.module.base import LossOutput, auto_move_data
 from scvi.nn import FCLayers
 from torch import nn
 
+from isovi.errors import InputError
 from isovi.model import keys
+from isovi.model.hooks import builds
 
 TARGET_SUM = 1e4  # scanpy's usual library size after normalisation
 
@@ -22,6 +24,40 @@ TARGET_SUM = 1e4  # scanpy's usual library size after normalisation
 def log_normalise(counts: torch.Tensor) -> torch.Tensor:
     """``log1p`` of counts scaled to a library size of 10,000, shape ``(cell, gene)``."""
     return torch.log1p(TARGET_SUM * counts / counts.sum(-1, keepdim=True).clamp(min=1))
+
+
+# What a Gaussian on log-normalised counts leaves no choice of.
+FIXED = {
+    "gene_likelihood": "normal",
+    "log_variational": False,
+    "batch_representation": "one-hot",
+    "use_observed_lib_size": True,
+}
+DISPERSIONS = ("gene", "gene-batch", "gene-label")
+
+
+def check_arguments(arguments: dict[str, Any]) -> None:
+    """Refuse arguments of scVI's network that would not act.
+
+    Raises
+    ------
+    InputError
+        For the first one.
+    """
+    choices = {name: (only,) for name, only in FIXED.items()} | {"dispersion": DISPERSIONS}
+    for name, known in choices.items():
+        if arguments.get(name, known[0]) not in known:
+            raise InputError(
+                f"{name}={arguments[name]!r} was given for a Gaussian model.",
+                f"It must be {' or '.join(map(repr, known))}.",
+                "Leave it out, or use IsoSCVI.",
+            )
+    if arguments.get("use_size_factor_key"):
+        raise InputError(
+            "The data was set up with size_factor_key for a Gaussian model.",
+            "Its likelihood is on counts that are normalised by their sum, so size factors would not act.",
+            "Leave size_factor_key out, or use IsoSCVI.",
+        )
 
 
 class GaussianDecoder(nn.Module):
@@ -47,24 +83,38 @@ class GaussianVAE(VAE):
     n_batch
         Number of batches, decoded together with the latent.
     **kwargs
-        As for :class:`scvi.module.VAE`; the likelihood is fixed.
+        As for :class:`scvi.module.VAE`, but for what :func:`check_arguments` refuses. ``dispersion`` says
+        whether a gene has one variance, or one for each batch or label.
+
+    Raises
+    ------
+    InputError
+        For arguments that this network has no use for.
     """
 
     def __init__(self, n_input: int, n_batch: int = 0, **kwargs: Any) -> None:
-        kwargs.pop("gene_likelihood", None)
-        super().__init__(n_input, n_batch=n_batch, gene_likelihood="normal", log_variational=False, **kwargs)
+        check_arguments(kwargs)
+        super().__init__(n_input, n_batch=n_batch, **{**kwargs, **FIXED})
         self.decoder = GaussianDecoder(
             kwargs.get("n_latent", 10) + kwargs.get("n_continuous_cov", 0),
             n_input,
             [n_batch, *(kwargs.get("n_cats_per_cov") or [])],
             n_layers=kwargs.get("n_layers", 1),
             n_hidden=kwargs.get("n_hidden", 128),
+            inject_covariates=kwargs.get("deeply_inject_covariates", True),
+            use_batch_norm=kwargs.get("use_batch_norm", "both") in ("decoder", "both"),
+            use_layer_norm=kwargs.get("use_layer_norm", "none") in ("decoder", "both"),
+            **(kwargs.get("extra_decoder_kwargs") or {}),
         )
-        self.px_r = nn.Parameter(torch.zeros(n_input))
+        self.px_r: nn.Parameter = nn.Parameter(torch.zeros_like(self.px_r))  # logarithms of variances
 
     @auto_move_data
-    def _regular_inference(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        outputs = super()._regular_inference(log_normalise(x), *args, **kwargs)
+    def inference(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Posterior of the latent, and the logarithm of the library size; minified data has no counts."""
+        if keys.X not in kwargs:
+            return super().inference(*args, **kwargs)
+        x = kwargs.pop(keys.X)
+        outputs = super().inference(*args, **kwargs, **{keys.X: log_normalise(x)})
         library = x.sum(1, keepdim=True).log()
         outputs[keys.LIBRARY] = library.expand_as(outputs[keys.LIBRARY])
         return outputs
@@ -77,6 +127,7 @@ class GaussianVAE(VAE):
         batch_index: torch.Tensor,
         cont_covs: torch.Tensor | None = None,
         cat_covs: torch.Tensor | None = None,
+        y: torch.Tensor | None = None,
         transform_batch: torch.Tensor | int | np.integer | None = None,
         **_: Any,
     ) -> dict[str, Any]:
@@ -91,10 +142,17 @@ class GaussianVAE(VAE):
         expected = torch.expm1(mean.clamp(min=0, max=torch.log1p(torch.tensor(TARGET_SUM)).item()))
         shares = expected / expected.sum(-1, keepdim=True).clamp(min=1e-8)
         return {
-            keys.PX: Normal(mean, (0.5 * self.px_r).exp(), normal_mu=shares),
+            keys.PX: Normal(mean, (0.5 * self._log_variance(batch_index, y)).exp(), normal_mu=shares),
             keys.PL: None,
             keys.PZ: prior,
         }
+
+    def _log_variance(self, batch_index: torch.Tensor, y: torch.Tensor | None) -> torch.Tensor:
+        """Shape ``(gene,)``, or ``(cell, gene)`` where batches or labels differ."""
+        if self.dispersion == "gene":
+            return self.px_r
+        of: Any = batch_index if self.dispersion == "gene-batch" else y
+        return self.px_r.T[of.squeeze(-1).long()]
 
     def loss(
         self,
@@ -109,10 +167,19 @@ class GaussianVAE(VAE):
         return super().loss(normalised, inference_outputs, generative_outputs, kl_weight=kl_weight)
 
 
+@builds(GaussianVAE)
 class GaussianSCVI(SCVI):
     """SCVI's interface over :class:`GaussianVAE`.
 
     Posterior predictive samples and ``library_size="latent"`` are on the log-normalised scale.
+
+    Parameters
+    ----------
+    adata, registry, **kwargs
+        As for :class:`scvi.model.SCVI`, but for what :func:`check_arguments` refuses.
     """
 
-    _module_cls = GaussianVAE
+    def __init__(
+        self, adata: Any = None, registry: Any = None, gene_likelihood: str = "normal", **kwargs: Any
+    ) -> None:
+        super().__init__(adata, registry, gene_likelihood=gene_likelihood, **kwargs)

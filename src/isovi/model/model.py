@@ -6,16 +6,14 @@ import functools
 import inspect
 import logging
 import math
-import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from anndata import AnnData
 from lightning.pytorch.callbacks import Callback
-from rich.text import Text
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.dataloaders import DataSplitter
@@ -44,13 +42,21 @@ from isovi.graph import AllPairs, PairKind, PairWeights
 from isovi.model.datamodule import DatamoduleObjective, check_pairs
 from isovi.model.distributed import (
     Processes,
+    as_in_one_process,
     is_distributed,
-    log_in_memory,
-    own_stopping,
-    reporting_plan,
     stop_together,
 )
 from isovi.model.gaussian import GaussianSCVI
+from isovi.model.hooks import (
+    ChoosesLoader,
+    Training,
+    builds,
+    manager_of,
+    module_of,
+    training_by,
+    training_of,
+    under_name_of_backbone,
+)
 from isovi.model.module import check_thinning, distance_preserving
 from isovi.model.objective import Constraint, Distortion, Objective
 from isovi.model.speed import FusedAdam, logging_by_epoch
@@ -62,7 +68,7 @@ THINNING = (0.3, 1.0)
 SCALE_PAIRS = 200_000  # pairs over which λ is fitted after training
 
 
-class DistancePreservingMixin(ReprMixin):
+class DistancePreservingMixin(ChoosesLoader, ReprMixin):
     """What :func:`~isovi.preserve_distances` adds to a scvi-tools model class.
 
     Parameters
@@ -103,17 +109,18 @@ class DistancePreservingMixin(ReprMixin):
         if distortion is not None:  # kept in init_params_, so that a saved model knows its network
             kwargs = {**self.network_defaults, **kwargs}
         if adata is not None and self.reads_counts(**kwargs):
-            _require_counts(self._get_most_recent_anndata_manager(adata, required=True))
+            _require_counts(manager_of(type(self), adata))
         backbone_init: Callable[..., None] = super().__init__
         takes_registry = "registry" in inspect.signature(backbone_init).parameters
         without_data = adata is None and registry is None
         with under_name_of_backbone(self) if without_data else nullcontext():
             backbone_init(adata, **kwargs, **({"registry": registry} if takes_registry else {}))
         self.distortion, self.pairs = distortion, pairs
-        self._objective = self._new_objective()
+        objective = self._new_objective()
         if self.module is not None:  # else it is made in training
-            self.module.objective = self._objective
-        self.init_params_ = self._get_init_params(locals())
+            self.module.objective = objective
+        asked = {"distortion": distortion, "pairs": pairs}
+        self.init_params_ = {"non_kwargs": asked, "kwargs": {"kwargs": kwargs}}  # read by load
 
     @classmethod
     def reads_counts(cls, **_: Any) -> bool:
@@ -170,7 +177,7 @@ class DistancePreservingMixin(ReprMixin):
             check.genes_in_common(adata.var_names, known)
         fields = spatial_fields(spatial_key, section_key, source)
         super().setup_anndata(adata, *args, **kwargs)
-        manager = cls._get_most_recent_anndata_manager(adata, required=True)
+        manager = manager_of(cls, adata)
         known = manager.data_registry  # some backbones number the cells themselves
         manager.register_new_fields([field for field in fields if field.registry_key not in known])
         manager.update_setup_method_args({"spatial_key": spatial_key, "section_key": section_key})
@@ -274,15 +281,13 @@ class DistancePreservingMixin(ReprMixin):
             callbacks = [self._on_datamodule(objective, thinning), *callbacks]
         if shared:
             kwargs = stop_together(kwargs, any(isinstance(one, BestEpoch) for one in callbacks))
-            log_in_memory(kwargs)
         trained = n_epochs(self.history_) if self.is_trained_ else 0
+        plan, splitter = training_of(type(self))
         try:
-            self._speed_up()
             if has_data:
-                self._bind_pairs(kwargs)
-            if shared:
-                self._share_minibatches(kwargs)
-            with own_stopping() if shared else nullcontext():
+                splitter = self._splitter(splitter, kwargs, shared)
+            training = training_by(self, Training(logging_by_epoch(plan), splitter))
+            with training, as_in_one_process(kwargs) if shared else nullcontext():
                 super().train(
                     max_epochs, callbacks=[*(kwargs.pop("callbacks", None) or []), *callbacks], **kwargs
                 )
@@ -384,69 +389,55 @@ class DistancePreservingMixin(ReprMixin):
         stopping = inspect.signature(backbone_train).parameters.get("early_stopping")
         return stopping is not None and stopping.default is True
 
-    def _speed_up(self) -> None:
-        """Have this training keep its data at hand and log by the epoch."""
-        self._training_plan_cls = logging_by_epoch(type(self)._training_plan_cls)
-        self._data_splitter_cls = resident(type(self)._data_splitter_cls)
+    def _splitter(self, own: type, kwargs: dict[str, Any], shared: bool) -> type:
+        """The class that splits the data and draws minibatches, once pairs are bound to the data.
 
-    def _bind_pairs(self, kwargs: dict[str, Any]) -> None:
-        objective = self.module.objective
-        if counts_on_disk(self.adata_manager):
-            self._read_from_disk(objective, kwargs)
-        elif objective is not None and self.pairs.local:
-            self._draw_patches(objective, kwargs)
+        It is the backbone's with its data kept at hand, unless counts are on disk, near pairs have to meet,
+        or several processes have to share each cell's one turn, for which scvi-tools would repeat cells.
+        """
+        objective, given = self.module.objective, dict(kwargs.get("datasplitter_kwargs") or {})
+        local, replaceable = objective is not None and self.pairs.local, issubclass(own, DataSplitter)
+        on_disk = counts_on_disk(self.adata_manager)
+        self._require_loaders(on_disk, local, replaceable, shared)
+        if objective is not None and (on_disk or local):
+            objective.inclusion = given["inclusion"] = InclusionProbability(self.adata.n_obs)
+            kwargs["datasplitter_kwargs"] = given
+        if on_disk:
+            kwargs["datasplitter_kwargs"] = given | ({} if objective is None else {"patches": local})
+            return DiskSplitter
+        if shared and replaceable:
+            kwargs["use_distributed_sampler"] = False  # ours is one: Lightning must not wrap it
+        own_or_shared = ShardSplitter if shared and replaceable else own
+        return resident(PatchSplitter if local else own_or_shared)
 
     def _bound_weights(self, heldout: np.ndarray) -> PairWeights:
         """Weights of the pairs of training and validation spots: positions of others are not looked at."""
         spots = registered_spots(self.adata_manager).without_positions(heldout)
         return pair_weights(self.adata, spots, self.pairs)
 
-    def _read_from_disk(self, objective: Objective | None, kwargs: dict[str, Any]) -> None:
-        given = dict(kwargs.get("datasplitter_kwargs") or {})
-        if objective is not None:
-            objective.inclusion = given["inclusion"] = InclusionProbability(self.adata.n_obs)
-            given["patches"] = self.pairs.local
-        self._data_splitter_cls = DiskSplitter
-        kwargs["datasplitter_kwargs"] = given
-
-    def _make_data_loader(self, adata: AnnData, *args: Any, **kwargs: Any) -> Any:
-        if counts_on_disk(self.get_anndata_manager(adata, required=True)):
-            kwargs["data_loader_class"] = DiskLoader
-        return super()._make_data_loader(adata, *args, **kwargs)
-
-    def _draw_patches(self, objective: Objective, kwargs: dict[str, Any]) -> None:
-        if not issubclass(type(self)._data_splitter_cls, DataSplitter):
-            raise InputError(
-                f"pairs={self.pairs!r} was asked for with {type(self).__name__}.",
-                "Near pairs need minibatches of patches, and this backbone draws its own.",
-                "Use pairs=AllPairs().",
-            )
-        objective.inclusion = InclusionProbability(self.adata.n_obs)
-        self._data_splitter_cls = resident(PatchSplitter)
-        given = kwargs.get("datasplitter_kwargs") or {}
-        kwargs["datasplitter_kwargs"] = {**given, "inclusion": objective.inclusion}
-
-    def _share_minibatches(self, kwargs: dict[str, Any]) -> None:
-        """Give each process its own part of every cell's one turn; else scvi-tools deals them out."""
-        if issubclass(self._data_splitter_cls, DiskSplitter):
+    def _require_loaders(self, on_disk: bool, local: bool, replaceable: bool, shared: bool) -> None:
+        if on_disk and shared:
             raise InputError(
                 "Counts on disk are to be shared by several processes.",
                 "Each process reads the whole store in its own order, so cells would be seen more than once.",
                 "Train in one process, or hold the counts in memory.",
             )
-        self._training_plan_cls = reporting_plan(self._training_plan_cls)
-        if issubclass(self._data_splitter_cls, DataSplitter) and kwargs.get("datamodule") is None:
-            kwargs["use_distributed_sampler"] = False  # ours is one: Lightning must not wrap it
-            if not issubclass(self._data_splitter_cls, PatchSplitter):
-                self._data_splitter_cls = resident(ShardSplitter)
+        if local and not on_disk and not replaceable:
+            raise InputError(
+                f"pairs={self.pairs!r} was asked for with {type(self).__name__}.",
+                "Near pairs need minibatches of patches, and this backbone draws its own.",
+                "Use pairs=AllPairs().",
+            )
+
+    def loader_of(self, adata: AnnData) -> type | None:
+        """Class of the loader for some data after training; ``None`` for scvi-tools' own."""
+        return DiskLoader if counts_on_disk(self.get_anndata_manager(adata, required=True)) else None
 
     def _unbind_pairs(self) -> None:
         """The weights belong to the training data; elsewhere all pairs count alike."""
         objective = None if self.module is None else self.module.objective
         if objective is not None:
             objective.weights = objective.inclusion = objective.agree = None
-        for changed in ("_data_splitter_cls", "_training_plan_cls"):
-            self.__dict__.pop(changed, None)
 
     @torch.no_grad()
     def _fit_scale(self) -> None:
@@ -491,17 +482,18 @@ def preserve_distances(backbone: type) -> type:
     >>> preserve_distances(scvi.model.LinearSCVI).__name__
     'IsoLinearSCVI'
     """
-    if getattr(backbone, "_module_cls", None) is None:
+    module = module_of(backbone)
+    if module is None:
         raise InputError(
             f"{backbone!r} was given.",
             "preserve_distances needs a scvi-tools model class with a torch module.",
             "Give for example scvi.model.SCANVI.",
         )
     name = f"Iso{backbone.__name__}"
-    added = {"_module_cls": distance_preserving(backbone._module_cls), "__module__": __name__}
+    added = {"__module__": __name__, "__doc__": backbone.__doc__}
     if hasattr(backbone, "from_scvi_model"):
         added["from_scvi_model"] = keeps_record(backbone.from_scvi_model.__func__)
-    return type(name, (DistancePreservingMixin, backbone), {**added, "__doc__": backbone.__doc__})
+    return builds(distance_preserving(module))(type(name, (DistancePreservingMixin, backbone), added))
 
 
 def _data_of(model: Any) -> Rows:
@@ -516,9 +508,13 @@ def _data_of(model: Any) -> Rows:
 
 
 def _network_of(model: Any) -> Rows:
-    """The backbone's own words for its network, without its markup."""
-    told = Text.from_markup(getattr(model, "_model_summary_string", "")).plain.strip().rstrip(".")
-    return {"network": told.partition(": ")[2] or told}
+    """Numbers and words among the arguments of the network, as given or by the backbone's default."""
+    classes = [cls for cls in type(model).__mro__ if not issubclass(cls, DistancePreservingMixin)]
+    inits = [inspect.signature(vars(cls)["__init__"]) for cls in reversed(classes) if "__init__" in vars(cls)]
+    arguments = {name: one.default for init in inits for name, one in init.parameters.items()}
+    arguments |= model.init_params_["kwargs"]["kwargs"]
+    plain = {name: value for name, value in arguments.items() if type(value) in (bool, int, float, str)}
+    return {"network": ", ".join(f"{name}: {value}" for name, value in plain.items())}
 
 
 def _distances_of(model: Any) -> Rows:
@@ -539,21 +535,6 @@ def _require_counts(manager: AnnDataManager) -> None:
     registry, checked = manager.data_registry, getattr(manager, "counts_are_checked", False)
     if REGISTRY_KEYS.MINIFY_TYPE_KEY not in registry and not checked:
         check.counts(manager.adata, registry[REGISTRY_KEYS.X_KEY].attr_key, allow_empty_genes=True)
-
-
-@contextmanager
-def under_name_of_backbone(model: Any) -> Iterator[None]:
-    """For the time of its construction the model has the class name of its backbone.
-
-    scvi-tools goes by that name to tell which models can be made without data.
-    """
-    own = type(model)
-    name = next(cls.__name__ for cls in own.__mro__ if cls.__module__.startswith("scvi."))
-    model.__class__ = type(name, (own,), {})
-    try:
-        yield
-    finally:
-        model.__class__ = own
 
 
 def _check_distortion(distortion: Any) -> None:
@@ -604,7 +585,9 @@ class IsoSCVI(preserve_distances(SCVI)):  # a class made at run time
 class IsoVAE(preserve_distances(GaussianSCVI)):  # likewise
     """The paper's VAE: Gaussian likelihood on log-normalised expression, with distances kept.
 
-    Takes raw counts and what :class:`IsoSCVI` takes, but for the likelihood.
+    Takes raw counts and what :class:`IsoSCVI` takes, but for what a Gaussian leaves no choice of: the
+    likelihood, the library size, and a dispersion of each cell. ``dispersion`` is ``"gene"`` (default),
+    ``"gene-batch"`` or ``"gene-label"``: what a gene has one variance for.
     """
 
     network_defaults: ClassVar[dict[str, Any]] = {"n_layers": 2, "dropout_rate": 0.2}
@@ -614,9 +597,3 @@ class IsoVAE(preserve_distances(GaussianSCVI)):  # likewise
     def reads_counts(cls, **_: Any) -> bool:
         """Raw counts are needed always: they are normalised as they are loaded."""
         return True
-
-    def summary(self) -> Rows:
-        """What is shown of the model, by name; scVI's likelihood is not this one's."""
-        rows = dict(super().summary())
-        rows["network"] = re.sub(r"gene_likelihood: \w+", "likelihood: normal", rows["network"])
-        return rows

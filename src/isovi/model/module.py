@@ -16,6 +16,7 @@ from isovi.data.fields import CELL, COORDINATES, SECTION
 from isovi.errors import InputError
 from isovi.model import keys
 from isovi.model.gaussian import GaussianVAE
+from isovi.model.hooks import GENERATIVE_INPUT, INFERENCE_INPUT
 from isovi.model.likelihood import sparse_likelihood
 from isovi.model.objective import DistortionTerm, Objective
 from isovi.model.thinning import thin
@@ -140,8 +141,8 @@ def _around(backbone: type, name: str, hook: str) -> Callable[..., Any]:
 def distance_preserving(backbone: type) -> type:
     """The backbone's module class with :class:`DistancePreservingModule` mixed in."""
     hooks = {
-        "_get_inference_input": "_around_inference_input",
-        "_get_generative_input": "_around_generative_input",
+        INFERENCE_INPUT: "_around_inference_input",
+        GENERATIVE_INPUT: "_around_generative_input",
         "generative": "_around_generative",
         "loss": "_around_loss",
     }

@@ -84,7 +84,7 @@ class EpochLog:
             or options.get("on_step") is not False
             or not options.get("on_epoch")
         ):
-            super().log(name, value, *args, **kwargs)
+            self._log_now(name, value, *args, **kwargs)
             return
         size = kwargs.get("batch_size") or extract_batch_size(self._batch)
         self._averages[self.trainer.training].setdefault(name, _Average(options)).add(value, size)
@@ -120,7 +120,12 @@ class EpochLog:
         averages = self._averages[self.trainer.training]
         while averages:
             name, average = averages.popitem()
-            super().log(name, average.value, batch_size=average.size, **average.options)
+            self._log_now(name, average.value, batch_size=average.size, **average.options)
+
+    def _log_now(self, *args: Any, **kwargs: Any) -> None:
+        """Log outside of inference mode: Lightning averages what it keeps over processes, in place."""
+        with torch.inference_mode(False), torch.no_grad():
+            super().log(*args, **kwargs)
 
 
 @dataclass

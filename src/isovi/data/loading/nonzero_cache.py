@@ -18,7 +18,7 @@ def nonzeros(values: torch.Tensor) -> torch.Tensor:
     """
     if not values.is_inference():
         version, where = getattr(values, _REMEMBERED, (None, None))
-        if where is not None and version == values._version:
+        if where is not None and version == _writes(values):
             return where
     return remember(values, _find(values))
 
@@ -32,8 +32,13 @@ def remember(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
         As :func:`nonzeros` takes and returns them.
     """
     if not values.is_inference():  # those do not count how often they were written to
-        setattr(values, _REMEMBERED, (values._version, where))
+        setattr(values, _REMEMBERED, (_writes(values), where))
     return where
+
+
+def _writes(values: torch.Tensor) -> int:
+    """How often a tensor has been written to."""
+    return values._version  # noqa: SLF001  # torch has no public name for it, and documents this one
 
 
 def _find(values: torch.Tensor) -> torch.Tensor:

@@ -163,9 +163,12 @@ class ResidentManager(AnnDataManager):
     """
 
     def __init__(self, manager: AnnDataManager) -> None:
-        vars(self).update(vars(manager))
         self._manager, self._device = manager, torch.device("cpu")
         self._resident: ResidentDataset | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        """All that is not set here is the manager's."""
+        return getattr(vars(self)["_manager"], name)
 
     def place(self, device: torch.device) -> None:
         """Have datasets made from now on lie on this device, if there is room."""

@@ -1,0 +1,144 @@
+"""The only place that touches private names of scvi-tools and Lightning.
+
+Each entry says what it is needed for; where a public name does, it is used instead. All were seen in
+scvi-tools 1.4.2 and 1.5.1 and in Lightning 2.6.6. ``tests/model/test_hooks.py`` has a test for each, which
+fails by its name when a new version drops it, and one that no other module reaches for such a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar
+
+import lightning.pytorch as pl
+import rich.pretty  # noqa: F401  # scvi-tools 1.4 uses it in view_anndata_setup without importing it
+from anndata import AnnData
+from scvi.data import AnnDataManager
+
+Class = TypeVar("Class", bound=type)
+
+# Methods of a module that gather what it infers and generates from; developers of models write them.
+INFERENCE_INPUT = "_get_inference_input"
+GENERATIVE_INPUT = "_get_generative_input"
+
+# Attribute of a model class: the class by which it builds its network.
+MODULE = "_module_cls"
+
+# Attributes of a model class: the Lightning module around the network; what splits data and makes loaders.
+PLAN, SPLITTER = "_training_plan_cls", "_data_splitter_cls"
+
+# Said by scvi-tools' Trainer whenever several processes train, whatever was asked of early stopping.
+STOPPING_DISABLED = "early_stopping was automatically disabled"
+
+
+# ---------------------------------------------------------------------------- classes
+
+
+def module_of(model: type) -> type | None:
+    """The class by which a model class builds its network; ``None`` for what is no such class."""
+    return getattr(model, MODULE, None)
+
+
+def builds(module: type) -> Callable[[Class], Class]:
+    """Decorator of a model class that has it build its network by another class."""
+
+    def decorated(model: Class) -> Class:
+        setattr(model, MODULE, module)
+        return model
+
+    return decorated
+
+
+class Training(NamedTuple):
+    """Classes by which a model is trained.
+
+    Attributes
+    ----------
+    plan
+        Lightning module around the network.
+    splitter
+        Splits the data and makes the loaders.
+    """
+
+    plan: type
+    splitter: type
+
+
+def training_of(model: type) -> Training:
+    """The classes by which a model class trains."""
+    return Training(getattr(model, PLAN), getattr(model, SPLITTER))
+
+
+@contextmanager
+def training_by(model: Any, training: Training) -> Iterator[None]:
+    """Have one model train by other classes for a while; ``train`` has no argument for them."""
+    vars(model).update({PLAN: training.plan, SPLITTER: training.splitter})
+    try:
+        yield
+    finally:
+        for name in (PLAN, SPLITTER):
+            vars(model).pop(name, None)
+
+
+class ChoosesLoader:
+    """Mixin over a model class: the loader for inference is chosen by :meth:`loader_of`."""
+
+    def loader_of(self, adata: AnnData) -> type | None:
+        """Class of the loader for some data; ``None`` for scvi-tools' own."""
+        raise NotImplementedError
+
+    def _make_data_loader(self, adata: AnnData, *args: Any, **kwargs: Any) -> Any:
+        """Make the loader; it is called by all that looks at data after training."""
+        loader = self.loader_of(adata)
+        chosen = {} if loader is None else {"data_loader_class": loader}
+        return super()._make_data_loader(adata, *args, **{**kwargs, **chosen})  # type: ignore[misc]
+
+
+# ---------------------------------------------------------------------------- instances
+
+
+def manager_of(model: Any, adata: AnnData) -> AnnDataManager:
+    """The manager that a model class's ``setup_anndata`` made last, before there is a model.
+
+    Raises
+    ------
+    ValueError
+        If the data was not set up with this class.
+    """
+    return model._get_most_recent_anndata_manager(adata, required=True)  # noqa: SLF001  # no public way
+
+
+@contextmanager
+def under_name_of_backbone(model: Any) -> Iterator[None]:
+    """For the time of its construction the model has the class name of its backbone.
+
+    scvi-tools goes by that name to tell which models can be made without data.
+    """
+    own = type(model)
+    name = next(cls.__name__ for cls in own.__mro__ if cls.__module__.startswith("scvi."))
+    model.__class__ = type(name, (own,), {})
+    try:
+        yield
+    finally:
+        model.__class__ = own
+
+
+def go_on_between_epochs(trainer: pl.Trainer, loops: dict[str, Any]) -> None:
+    """Set a trainer's progress to after a finished epoch.
+
+    Lightning takes a checkpoint that was written as an epoch began for one from within that epoch.
+
+    Parameters
+    ----------
+    trainer
+        About to train.
+    loops
+        State of the loops in a checkpoint of Lightning.
+    """
+    loop = trainer.fit_loop
+    loop.load_state_dict(loops["fit_loop"])
+    loop.epoch_progress.reset_on_restart()  # the next epoch had been counted as begun
+    loop.restarting = False  # between two epochs there is nothing to finish
+    if hasattr(loop, "on_iteration_done"):  # Lightning 2.5 and later
+        loop.on_iteration_done()
