@@ -16,7 +16,8 @@ from isovi.model.training import (
     NOTICEABLE,
     PATIENCE,
     TOLERANCE,
-    WARM_UP,
+    WARM_UP_EPOCHS,
+    WARM_UP_STEPS,
     BestEpoch,
     CollapseWatch,
     DualAscent,
@@ -30,7 +31,7 @@ PLAN = Mock(spec=pl.LightningModule)
 def trainer_at(epoch: int = 0, step: int = 0, **metrics: float) -> Any:
     trainer = Mock(spec=pl.Trainer)
     trainer.is_last_batch = False
-    trainer.current_epoch, trainer.global_step, trainer.estimated_stepping_batches = epoch, step, 1000
+    trainer.current_epoch, trainer.global_step = epoch, step
     trainer.callback_metrics = {name: torch.tensor(value) for name, value in metrics.items()}
     return trainer
 
@@ -45,12 +46,20 @@ def objective_of(asked: Distortion = ASKED, distortion: float = 0.6, spread: flo
 # ------------------------------------------------------------------ dual ascent
 
 
-def test_the_constraint_waits_for_the_warm_up() -> None:
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"epoch": WARM_UP_EPOCHS - 1, "step": 40}, {"epoch": WARM_UP_EPOCHS, "step": 44}),
+        ({"epoch": 0, "step": WARM_UP_STEPS - 1}, {"epoch": 0, "step": WARM_UP_STEPS}),
+    ],
+    ids=["few cells", "many cells"],
+)
+def test_the_constraint_waits_for_some_epochs_or_many_steps(before: Any, after: Any) -> None:
     objective = objective_of()
     ascent = DualAscent(objective)
-    ascent.on_train_batch_end(trainer_at(step=int(WARM_UP * 1000) - 1), PLAN)
+    ascent.on_train_batch_end(trainer_at(**before), PLAN)
     assert float(objective.multiplier) == 0
-    ascent.on_train_batch_end(trainer_at(step=int(WARM_UP * 1000)), PLAN)
+    ascent.on_train_batch_end(trainer_at(**after), PLAN)
     assert float(objective.multiplier) > 0
 
 
@@ -70,12 +79,12 @@ def test_the_figures_of_an_epoch_are_reported_once_at_its_last_minibatch() -> No
     assert said["multiplier_train"] == 0
 
 
-def pressed(asked: Distortion = ASKED) -> tuple[Objective, DualAscent]:
+def pressed(asked: Distortion = ASKED, n_steps: int = 40) -> tuple[Objective, DualAscent]:
     """An objective whose multiplier has risen for some steps."""
     objective = objective_of(asked)
     ascent = DualAscent(objective)
-    for step in range(100, 140):
-        ascent.on_train_batch_end(trainer_at(step=step), PLAN)
+    for _ in range(n_steps):
+        ascent.on_train_batch_end(trainer_at(WARM_UP_EPOCHS), PLAN)
     return objective, ascent
 
 
@@ -90,10 +99,10 @@ def test_the_multiplier_is_frozen_where_held_out_distortion_stalls_above_the_tar
     assert ascent.stalled_at == PATIENCE
     assert ascent.best == 0.5
     frozen = float(objective.multiplier)
-    ascent.on_train_batch_end(trainer_at(step=200), PLAN)
+    ascent.on_train_batch_end(trainer_at(60), PLAN)
     assert float(objective.multiplier) == pytest.approx(frozen)
     objective.running[0] = 0.1
-    ascent.on_train_batch_end(trainer_at(step=201), PLAN)
+    ascent.on_train_batch_end(trainer_at(60), PLAN)
     assert float(objective.multiplier) < frozen, "it may still fall"
 
 
@@ -112,6 +121,17 @@ def test_the_multiplier_is_free_while_there_is_hope(values: list[float]) -> None
     validated(ascent, values)
     assert ascent.stalled_at is None
     assert float(objective.log_limit) == limit > float(objective.log_multiplier)
+
+
+def test_a_frozen_multiplier_stays_frozen_after_an_interruption() -> None:
+    objective, ascent = pressed()
+    validated(ascent, [0.5] * (1 + PATIENCE))
+    resumed = DualAscent(objective)
+    resumed.load_state_dict(ascent.state_dict())
+    frozen = float(objective.multiplier)
+    resumed.on_train_batch_end(trainer_at(60), PLAN)
+    assert float(objective.multiplier) == pytest.approx(frozen)
+    assert (resumed.stalled_at, resumed.best) == (PATIENCE, 0.5)
 
 
 def test_changes_too_small_to_notice_are_none() -> None:

@@ -1,4 +1,4 @@
-"""Lightning callbacks: dual ascent with its limits, the best epoch, and a watch over collapse."""
+"""Callbacks of a training: dual ascent, the best epoch, a check for collapse."""
 
 from __future__ import annotations
 
@@ -14,25 +14,35 @@ from lightning.pytorch.utilities import rank_zero_warn
 from isovi.errors import IsoviWarning
 from isovi.model.objective import Constraint, Distortion, Objective, Penalty
 
-WARM_UP = 0.025  # share of all steps before the constraint acts, so that a latent exists
-PATIENCE = 30  # validated epochs without a lower held-out distortion before the multiplier is frozen
-NOTICEABLE = 0.01  # relative change of held-out distortion that counts as one
-TOLERANCE = 0.05  # by which training distortion may exceed its target and still be called met
+WARM_UP_EPOCHS = 10  # before the constraint acts, so that there is a latent space to constrain
+WARM_UP_STEPS = 1_400  # at most: more than some 20,000 cells take fewer epochs
+PATIENCE = 30  # validated epochs without a lower validation distortion before the multiplier is frozen
+NOTICEABLE = 0.01  # relative change of validation distortion that counts as one
+TOLERANCE = 0.05  # by which training distortion may exceed its target and still count as met
 COLLAPSED_SPREAD = 0.1
 COLLAPSED_SCALE = 1e-3
 
 
 class DualAscent(Callback):
-    """Raises the multiplier while the constraint is broken, and knows when to stop.
+    """Raises the multiplier while the constraint is violated, within two limits.
 
-    Held-out distortion decides: where it has not fallen for ``PATIENCE`` validated epochs while
-    the target is still missed, a larger multiplier buys memorised training geometry only, and the
-    multiplier may rise no more. It never outweighs the backbone's own loss.
+    The first is set when the warm-up ends: :data:`~isovi.model.objective.LIMIT_SHARE` times the balance
+    (:meth:`~isovi.model.objective.Objective.weigh`). The second is validation distortion: if it has not
+    fallen for ``PATIENCE`` validated epochs and is above the target, a larger multiplier only memorises
+    positions of training cells, and the multiplier is frozen: it may still fall. The warm-up does not
+    depend on ``max_epochs``.
 
     Parameters
     ----------
     objective
         The module's objective, shared.
+
+    Attributes
+    ----------
+    best
+        Lowest validation distortion since the constraint acts.
+    stalled_at
+        Epoch, counted from 0, in which the multiplier was frozen; ``None`` if it never was.
     """
 
     def __init__(self, objective: Objective) -> None:
@@ -40,35 +50,35 @@ class DualAscent(Callback):
         self.best = math.inf
         self.waited = 0
         self.stalled_at: int | None = None
-        self._warm_up: float | None = None  # steps
+        self.log_ceiling = math.inf
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint has to keep."""
-        return {"best": self.best, "waited": self.waited, "stalled_at": self.stalled_at}
+        """State for a checkpoint."""
+        kept = ("best", "waited", "stalled_at", "log_ceiling")
+        return {name: getattr(self, name) for name in kept}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Resume from a checkpoint."""
         self.__dict__.update(state_dict)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Take a step once the warm-up is over; report at the last minibatch of an epoch."""
-        if self._warm_up is None:
-            self._warm_up = WARM_UP * trainer.estimated_stepping_batches
-        if trainer.global_step >= self._warm_up:
+        """Take a step once the warm-up is over; log at the last minibatch of an epoch."""
+        if trainer.current_epoch >= WARM_UP_EPOCHS or trainer.global_step >= WARM_UP_STEPS:
             self.objective.ascend()
+            self.objective.log_multiplier.clamp_(max=self.log_ceiling)
         if trainer.is_last_batch:
-            self._report(pl_module)
+            self._log(pl_module)
 
     def on_train_epoch_end(self, _: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report what an epoch that was cut short has left."""
-        self._report(pl_module)
+        """Log the rest of an epoch that was cut short."""
+        self._log(pl_module)
 
-    def _report(self, pl_module: pl.LightningModule) -> None:
+    def _log(self, pl_module: pl.LightningModule) -> None:
         for name, value in self.objective.noted().items():
             pl_module.log(f"{name}_train", value, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Freeze the multiplier where held-out distortion no longer falls."""
+        """Freeze the multiplier if validation distortion no longer falls."""
         current = trainer.callback_metrics.get("relative_distortion_validation")
         if current is None or math.isinf(float(self.objective.log_multiplier)):
             return
@@ -78,12 +88,12 @@ class DualAscent(Callback):
         self.waited += 1
         asked = self.objective.distortion
         if self.waited >= PATIENCE and isinstance(asked, Constraint) and self.best > asked.target:
-            self.stalled_at = self.stalled_at or trainer.current_epoch
-            self.objective.log_limit.copy_(self.objective.log_multiplier)
+            self.stalled_at = trainer.current_epoch if self.stalled_at is None else self.stalled_at
+            self.log_ceiling = float(self.objective.log_multiplier)
 
 
 class BestEpoch(Callback):
-    """Keeps the state of the epoch with the best monitored value and puts it back at the end.
+    """Keeps the state of the epoch with the best monitored value and restores it at the end.
 
     Parameters
     ----------
@@ -101,11 +111,11 @@ class BestEpoch(Callback):
         self._state: dict[str, torch.Tensor] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint has to keep: the best state as well."""
+        """State for a checkpoint, the best state of the module included."""
         return {"best": self.best, "epoch": self.epoch, "_state": self._state}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Resume from a checkpoint."""
         self.__dict__.update(state_dict)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -118,7 +128,7 @@ class BestEpoch(Callback):
             self._state = {key: value.detach().clone() for key, value in state.items()}
 
     def on_train_end(self, _: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the best state back."""
+        """Restore the best state."""
         if self._state:
             module: Any = pl_module.module
             module.load_state_dict(self._state)
@@ -126,18 +136,18 @@ class BestEpoch(Callback):
 
 
 class CollapseWatch(Callback):
-    """Warns, naming which, when λ shrinks to nothing or the latent loses its spread."""
+    """Warns at the end if λ has shrunk to almost nothing or the latent has lost its spread."""
 
     def __init__(self, objective: Objective) -> None:
         self.objective = objective
         self.first_scale: torch.Tensor | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint has to keep."""
+        """State for a checkpoint."""
         return {"first_scale": self.first_scale}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Resume from a checkpoint."""
         self.first_scale = state_dict["first_scale"]
 
     def on_train_epoch_end(self, *_: Any) -> None:
@@ -146,18 +156,19 @@ class CollapseWatch(Callback):
             self.first_scale = self.objective.scale.clone()
 
     def on_train_end(self, *_: Any) -> None:
-        """Tell what collapsed, if anything."""
+        """Warn of each collapse found."""
         for message in self.findings():
             rank_zero_warn(message, category=IsoviWarning, stacklevel=3)
 
     def findings(self) -> list[str]:
-        """Plain sentences, one for each collapse found."""
+        """One sentence for each collapse found."""
         found = []
         spread, scale = self.objective.running_spread, self.objective.scale
         if spread < COLLAPSED_SPREAD:
             found.append(
                 f"The latent has collapsed: its posterior means spread over {spread:.2g} posterior standard "
-                f"deviations (below {COLLAPSED_SPREAD}), so it says nothing about the spots. {self._remedy()}"
+                f"deviations (below {COLLAPSED_SPREAD}), so it carries no information about the spots. "
+                f"{self._remedy()}"
             )
         if self.first_scale is not None and bool(
             (scale < COLLAPSED_SCALE * self.first_scale.to(scale)).any()
