@@ -308,7 +308,7 @@ def test_the_epochs_allowed_do_not_change_a_training_that_stops_early(
         model = quickly(IsoSCVI(tissue, **SMALL), max_epochs=max_epochs, **stops)
         latents.append(model.get_latent_representation())
         epochs.append(len(model.history_["elbo_train"]))
-    assert WARM_UP_EPOCHS < epochs[0] < 100
+    assert WARM_UP_EPOCHS < model.training_outcome_.kept_epoch < epochs[0] < 100
     assert model.module.objective.multiplier > 0
     assert len(set(epochs)) == 1
     assert np.array_equal(latents[0], latents[1]) and np.array_equal(latents[0], latents[2])
@@ -336,15 +336,18 @@ def test_what_was_reached_is_told_in_plain_words(
     monkeypatch.setattr("isovi.model.training.PATIENCE", 1)
     monkeypatch.setattr("isovi.model.training.NOTICEABLE", 0.9)
     IsoSCVI.setup_anndata(tissue)
-    model = IsoSCVI(tissue, **SMALL, distortion=Constraint(0.01))
+    model = IsoSCVI(tissue, **SMALL, distortion=Constraint(0.3))
     with caplog.at_level("INFO", logger="isovi"):
         quickly(model, max_epochs=5, early_stopping=False, check_val_every_n_epoch=1)
-    told = model.training_summary_
-    assert told in caplog.text
+    told, found = model.training_summary_, model.training_outcome_
+    assert told in caplog.text and told == str(found)
     assert told.startswith("Trained 5 epochs")
-    assert "The constraint of 0.01 was not reached" in told
-    assert "the multiplier rose no more: distortion of validation spots no longer fell" in told
-    assert f"{model.history_['relative_distortion_validation'].to_numpy(float).min():.3f}" in told
+    assert "The constraint of 0.3 was not met: the multiplier was frozen in epoch" in told
+    assert (found.reason, found.target, found.n_epochs) == ("stalled", 0.3, 5)
+    measured = model.history_["relative_distortion_validation"].to_numpy(float).ravel()
+    assert found.lowest_validation_distortion == pytest.approx(measured[1])  # no later fall counts as one
+    assert found.validation_distortion == pytest.approx(measured[-1])
+    assert found.multiplier == model.history_["multiplier_train"].to_numpy(float)[-1]
 
 
 def test_every_spot_can_be_used_for_training(tissue: AnnData, quickly: Callable) -> None:

@@ -42,7 +42,7 @@ from isovi.model.gaussian import GaussianSCVI
 from isovi.model.module import check_thinning, distance_preserving
 from isovi.model.objective import Constraint, Distortion, Objective
 from isovi.model.speed import FusedAdam, logging_by_epoch
-from isovi.model.training import BestEpoch, CollapseWatch, DualAscent, summarise
+from isovi.model.training import BestEpoch, CollapseWatch, DualAscent, outcome
 
 logger = logging.getLogger(__name__)
 
@@ -241,7 +241,8 @@ class DistancePreservingMixin(Told):
             self._unbind_pairs()
         self._fit_scale()
         if self.history_:  # that of several processes is with the first
-            self.training_summary_ = summarise(callbacks, self.distortion, self.history_, trained)
+            self.training_outcome_ = outcome(callbacks, self.distortion, self.history_, trained)
+            self.training_summary_ = str(self.training_outcome_)
             logger.info(self.training_summary_)
 
     def summary(self) -> Rows:

@@ -1,9 +1,10 @@
-"""Callbacks of a training: dual ascent, the best epoch, a check for collapse."""
+"""Callbacks of a training: dual ascent, the best epoch, a check for collapse. The record of its outcome."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import pandas as pd
@@ -41,8 +42,9 @@ class DualAscent(Callback):
     ----------
     best
         Lowest validation distortion since the constraint acts.
-    stalled_at
-        Epoch, counted from 0, in which the multiplier was frozen; ``None`` if it never was.
+    stalled_at, limited_at
+        Epoch, counted from 0, in which the multiplier was frozen, and in which it first reached its limit;
+        ``None`` if it never was or did.
     """
 
     def __init__(self, objective: Objective) -> None:
@@ -50,11 +52,12 @@ class DualAscent(Callback):
         self.best = math.inf
         self.waited = 0
         self.stalled_at: int | None = None
+        self.limited_at: int | None = None
         self.log_ceiling = math.inf
 
     def state_dict(self) -> dict[str, Any]:
         """State for a checkpoint."""
-        kept = ("best", "waited", "stalled_at", "log_ceiling")
+        kept = ("best", "waited", "stalled_at", "limited_at", "log_ceiling")
         return {name: getattr(self, name) for name in kept}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -66,6 +69,8 @@ class DualAscent(Callback):
         if trainer.current_epoch >= WARM_UP_EPOCHS or trainer.global_step >= WARM_UP_STEPS:
             self.objective.ascend()
             self.objective.log_multiplier.clamp_(max=self.log_ceiling)
+            if self.limited_at is None and self.objective.at_limit:
+                self.limited_at = trainer.current_epoch
         if trainer.is_last_batch:
             self._log(pl_module)
 
@@ -189,59 +194,147 @@ class CollapseWatch(Callback):
         return "Use a smaller weight, or a Constraint."
 
 
-def summarise(
+Reason = Literal["met", "limit", "stalled", "selection", "epochs"]
+
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """What a training reached, and why a constraint was or was not met.
+
+    All fields are plain values, so that ``dataclasses.asdict`` can be stored as JSON; ``str`` gives the
+    summary. Epochs are counted from 1 within this training.
+
+    Attributes
+    ----------
+    n_epochs, kept_epoch
+        Number of epochs trained, and the epoch whose state the model has.
+    train_distortion, validation_distortion
+        Relative distortion in that epoch; ``None`` if it was not measured.
+    target
+        Of the constraint; ``None`` without one, as for the fields below.
+    reason
+        ``"met"``: training distortion is at most 5 % above the target. Otherwise what prevented that:
+        ``"limit"``, the multiplier was at its limit; ``"stalled"``, it was frozen because validation
+        distortion no longer fell; ``"selection"``, other epochs met the target, but not the one that is
+        kept; ``"epochs"``, the multiplier was still rising, or the warm-up was not over.
+    multiplier, limit
+        The multiplier in the kept epoch, and its limit; ``None`` for the limit during the warm-up.
+    limited_epoch, stalled_epoch
+        Epoch in which the multiplier first reached its limit, and in which it was frozen; ``None`` if it
+        never was.
+    lowest_validation_distortion
+        Lowest relative distortion of validation spots since the constraint acted, of any epoch.
+    """
+
+    n_epochs: int
+    kept_epoch: int
+    train_distortion: float | None = None
+    validation_distortion: float | None = None
+    target: float | None = None
+    reason: Reason | None = None
+    multiplier: float | None = None
+    limit: float | None = None
+    limited_epoch: int | None = None
+    stalled_epoch: int | None = None
+    lowest_validation_distortion: float | None = None
+
+    def __str__(self) -> str:
+        said = [f"Trained {self.n_epochs} epochs; the state of epoch {self.kept_epoch} is kept."]
+        parts = (("training", self.train_distortion), ("validation", self.validation_distortion))
+        reached = [f"{value:.3f} on {part} spots" for part, value in parts if value is not None]
+        if reached:
+            said.append(f"Relative distortion: {', '.join(reached)}.")
+        if self.reason is not None:
+            said.append(self._verdict())
+        if self.stalled_epoch is not None and self.reason != "stalled":
+            said.append(f"From epoch {self.stalled_epoch} on the multiplier was frozen, {self._stall()}.")
+        return " ".join(said)
+
+    def _verdict(self) -> str:
+        if self.reason == "met":
+            return f"The constraint of {self.target:g} holds on training spots."
+        if self.reason == "limit":
+            why = (
+                f"the multiplier was at its limit of {self.limit or 0:.3g}, first reached in epoch "
+                f"{self.limited_epoch}, which keeps distances from outweighing the likelihood. Loosen the "
+                "target, or use a Penalty with a larger weight, which has no limit and may cost likelihood."
+            )
+        elif self.reason == "stalled":
+            why = f"the multiplier was frozen in epoch {self.stalled_epoch}, {self._stall()}. "
+            why += "Loosen the target."
+        elif self.reason == "selection":
+            why = "it held in other epochs, but not in the kept one. Loosen the target."
+        elif self.multiplier:
+            why = "the multiplier was still rising in that epoch. Train for more epochs or loosen the target."
+        else:
+            why = (
+                "the warm-up was not over. Train for more epochs: it takes "
+                f"{WARM_UP_EPOCHS} epochs, or {WARM_UP_STEPS:,} steps if these are fewer."
+            )
+        return f"The constraint of {self.target:g} was not met: {why}"
+
+    def _stall(self) -> str:
+        return (
+            "because distortion of validation spots no longer fell "
+            f"(lowest {self.lowest_validation_distortion:.3f}) and a larger multiplier would only memorise "
+            "training positions"
+        )
+
+
+def outcome(
     callbacks: list[Callback],
     distortion: Distortion | None,
     history: dict[str, pd.DataFrame],
     trained: int = 0,
-) -> str:
-    """What training reached, in plain words.
+) -> TrainingOutcome:
+    """Record what a training reached.
 
     Parameters
     ----------
     callbacks
-        The callbacks of the training.
+        The callbacks of the training, after its end: the objective is that of the kept epoch.
     distortion
-        What was asked.
+        The model's objective on distances.
     history
-        Of the training, one table for each figure.
+        The model's history, one table for each metric.
     trained
-        How many of its epochs are of an earlier training.
+        Number of its epochs that belong to earlier trainings.
     """
-    n_epochs = len(history["elbo_train"])
-    kept = next((c.epoch for c in callbacks if isinstance(c, BestEpoch) and c.epoch is not None), None)
-    best = n_epochs - 1 if kept is None else trained + kept
-    said = [f"Trained {n_epochs - trained} epochs; the state of epoch {best - trained + 1} is kept."]
-    reached = {
-        part: float(history[f"relative_distortion_{part}"].iloc[:, 0].get(best, math.nan))
-        for part in ("train", "validation")
-        if f"relative_distortion_{part}" in history
-    }
-    if reached:
-        said.append(
-            "Relative distortion: "
-            + ", ".join(
-                f"{value:.3f} on {part.replace('train', 'training')} spots" for part, value in reached.items()
-            )
-            + "."
-        )
-    stalled = next((c for c in callbacks if isinstance(c, DualAscent) and c.stalled_at is not None), None)
-    if isinstance(distortion, Constraint) and reached:
-        said.append(_verdict(distortion.target, reached["train"], stalled is not None))
-    if stalled is not None and stalled.stalled_at is not None:
-        said.append(
-            f"From epoch {stalled.stalled_at + 1} on the multiplier rose no more: distortion of validation "
-            f"spots no longer fell (lowest {stalled.best:.3f}), and pressing harder would buy memorised "
-            "geometry."
-        )
-    return " ".join(said)
+    n_epochs = len(history["elbo_train"]) - trained
+    last = n_epochs - 1
+    kept = next((c.epoch for c in callbacks if isinstance(c, BestEpoch) and c.epoch is not None), last)
 
+    def distortions(part: str) -> pd.Series:
+        table = history.get(f"relative_distortion_{part}", pd.DataFrame({"": [math.nan]}))
+        return table.iloc[:, 0].reindex(range(trained, trained + n_epochs)).astype(float)
 
-def _verdict(target: float, reached: float, stalled: bool) -> str:
-    if reached <= target * (1 + TOLERANCE):
-        return f"The constraint of {target:g} holds on training spots."
-    if stalled:
-        return f"The constraint of {target:g} was not reached: these genes do not tell positions that well."
-    return (
-        f"The constraint of {target:g} was not reached in so many epochs: train longer, or loosen the target."
+    train, validation = distortions("train"), distortions("validation")
+    found = TrainingOutcome(n_epochs, kept + 1, _plain(train.iloc[kept]), _plain(validation.iloc[kept]))
+    ascent = next((c for c in callbacks if isinstance(c, DualAscent)), None)
+    if ascent is None or not isinstance(distortion, Constraint) or found.train_distortion is None:
+        return found
+    objective, tolerated = ascent.objective, distortion.target * (1 + TOLERANCE)
+    reason: Reason = "epochs"
+    if found.train_distortion <= tolerated:
+        reason = "met"
+    elif ascent.stalled_at is not None and ascent.stalled_at <= kept and not objective.at_limit:
+        reason = "stalled"
+    elif bool((train <= tolerated).any()):
+        reason = "selection"
+    elif objective.at_limit:
+        reason = "limit"
+    return replace(
+        found,
+        target=distortion.target,
+        reason=reason,
+        multiplier=float(objective.multiplier),
+        limit=_plain(objective.log_limit.exp()),
+        limited_epoch=None if ascent.limited_at is None else ascent.limited_at + 1,
+        stalled_epoch=None if ascent.stalled_at is None else ascent.stalled_at + 1,
+        lowest_validation_distortion=_plain(ascent.best),
     )
+
+
+def _plain(value: Any) -> float | None:
+    """A number for JSON; None instead of NaN and infinity."""
+    return float(value) if math.isfinite(float(value)) else None
