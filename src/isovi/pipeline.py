@@ -185,7 +185,7 @@ def run_pipeline(
             metrics=metrics,
             provenance=replace(provenance, seconds=seconds, peak_memory_mb=peak_memory()),
             history=pd.concat([t for t in model.history_.values() if t.index.name == "epoch"], axis=1),
-            training={"summary": getattr(model, "training_summary_", "")},
+            training={"summary": model.training_summary_, **asdict(model.training_outcome_)},
             scratch=folder,
         )
         metrics["certificate"] = certified(run)

@@ -35,6 +35,7 @@ from isovi import (
 from isovi.graph import PairKind
 from isovi.model.model import _check_distortion
 from isovi.model.module import DistancePreservingModule
+from isovi.model.training import WARM_UP_EPOCHS
 from isovi.simulate import simulate
 from isovi.spots import spacing
 
@@ -139,13 +140,15 @@ def test_the_history_tells_distortion_scale_and_multiplier(
     tissue: AnnData, quickly: Callable, cls: type
 ) -> None:
     cls.setup_anndata(tissue)
-    model = quickly(cls(tissue, **SMALL), max_epochs=4)
+    n_epochs = WARM_UP_EPOCHS + 1
+    model = quickly(cls(tissue, **SMALL), max_epochs=n_epochs)
     for name in ("relative_distortion", "distance_scale", "multiplier"):
         for split in ("train", "validation"):
             values = model.history_[f"{name}_{split}"].to_numpy(float).ravel()
-            assert len(values) == 4
+            assert len(values) == n_epochs
             assert np.isfinite(values).all() and (values >= 0).all()
-    assert model.history_["multiplier_train"].to_numpy(float)[-1] > 0
+    multiplier = model.history_["multiplier_train"].to_numpy(float).ravel()
+    assert (multiplier > 0).tolist() == [False] * WARM_UP_EPOCHS + [True]
     assert isinstance(model.distance_scale, float) and model.distance_scale > 0
 
 
@@ -314,6 +317,24 @@ def test_a_collapse_is_judged_in_the_epoch_that_is_kept(
     assert len(collapses) == (not early_stopping)
 
 
+def test_the_epochs_allowed_do_not_change_a_training_that_stops_early(
+    make_tissue: Callable, quickly: Callable
+) -> None:
+    latents, epochs = [], []
+    for max_epochs in (100, 300, -1):  # -1: until early stopping, as in scvi-tools
+        scvi.settings.seed = 0
+        tissue = make_tissue()
+        IsoSCVI.setup_anndata(tissue)
+        stops = {"early_stopping_patience": 4, "plan_kwargs": {"lr": 1e-2}}
+        model = quickly(IsoSCVI(tissue, **SMALL), max_epochs=max_epochs, **stops)
+        latents.append(model.get_latent_representation())
+        epochs.append(len(model.history_["elbo_train"]))
+    assert WARM_UP_EPOCHS < model.training_outcome_.kept_epoch < epochs[0] < 100
+    assert model.module.objective.multiplier > 0
+    assert len(set(epochs)) == 1
+    assert np.array_equal(latents[0], latents[1]) and np.array_equal(latents[0], latents[2])
+
+
 @pytest.mark.parametrize("callbacks", [None, []])
 def test_no_callbacks_may_be_given_as_scvi_tools_takes_them(
     tissue: AnnData, quickly: Callable, callbacks: Any
@@ -332,18 +353,22 @@ def test_a_raw_penalty_that_shrinks_the_latent_is_told(tissue: AnnData, quickly:
 def test_what_was_reached_is_told_in_plain_words(
     tissue: AnnData, quickly: Callable, caplog: Any, monkeypatch: Any
 ) -> None:
+    monkeypatch.setattr("isovi.model.training.WARM_UP_EPOCHS", 1)
     monkeypatch.setattr("isovi.model.training.PATIENCE", 1)
     monkeypatch.setattr("isovi.model.training.NOTICEABLE", 0.9)
     IsoSCVI.setup_anndata(tissue)
-    model = IsoSCVI(tissue, **SMALL, distortion=Constraint(0.01))
+    model = IsoSCVI(tissue, **SMALL, distortion=Constraint(0.3))
     with caplog.at_level("INFO", logger="isovi"):
         quickly(model, max_epochs=5, early_stopping=False, check_val_every_n_epoch=1)
-    told = model.training_summary_
-    assert told in caplog.text
+    told, found = model.training_summary_, model.training_outcome_
+    assert told in caplog.text and told == str(found)
     assert told.startswith("Trained 5 epochs")
-    assert "The constraint of 0.01 was not reached" in told
-    assert "the multiplier rose no more: distortion of validation spots no longer fell" in told
-    assert f"{model.history_['relative_distortion_validation'].to_numpy(float).min():.3f}" in told
+    assert "The constraint of 0.3 was not met: the multiplier was frozen in epoch" in told
+    assert (found.reason, found.target, found.n_epochs) == ("stalled", 0.3, 5)
+    measured = model.history_["relative_distortion_validation"].to_numpy(float).ravel()
+    assert found.lowest_validation_distortion == pytest.approx(measured[1])  # no later fall counts as one
+    assert found.validation_distortion == pytest.approx(measured[-1])
+    assert found.multiplier == model.history_["multiplier_train"].to_numpy(float)[-1]
 
 
 def test_every_spot_can_be_used_for_training(tissue: AnnData, quickly: Callable) -> None:

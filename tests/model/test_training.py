@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import math
 import warnings
+from dataclasses import asdict
 from typing import Any
 from unittest.mock import Mock
 
@@ -16,11 +18,12 @@ from isovi.model.training import (
     NOTICEABLE,
     PATIENCE,
     TOLERANCE,
-    WARM_UP,
+    WARM_UP_EPOCHS,
+    WARM_UP_STEPS,
     BestEpoch,
     CollapseWatch,
     DualAscent,
-    summarise,
+    outcome,
 )
 
 ASKED = Constraint(0.25)
@@ -30,7 +33,7 @@ PLAN = Mock(spec=pl.LightningModule)
 def trainer_at(epoch: int = 0, step: int = 0, **metrics: float) -> Any:
     trainer = Mock(spec=pl.Trainer)
     trainer.is_last_batch = False
-    trainer.current_epoch, trainer.global_step, trainer.estimated_stepping_batches = epoch, step, 1000
+    trainer.current_epoch, trainer.global_step = epoch, step
     trainer.callback_metrics = {name: torch.tensor(value) for name, value in metrics.items()}
     return trainer
 
@@ -45,12 +48,20 @@ def objective_of(asked: Distortion = ASKED, distortion: float = 0.6, spread: flo
 # ------------------------------------------------------------------ dual ascent
 
 
-def test_the_constraint_waits_for_the_warm_up() -> None:
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"epoch": WARM_UP_EPOCHS - 1, "step": 40}, {"epoch": WARM_UP_EPOCHS, "step": 44}),
+        ({"epoch": 0, "step": WARM_UP_STEPS - 1}, {"epoch": 0, "step": WARM_UP_STEPS}),
+    ],
+    ids=["few cells", "many cells"],
+)
+def test_the_constraint_waits_for_some_epochs_or_many_steps(before: Any, after: Any) -> None:
     objective = objective_of()
     ascent = DualAscent(objective)
-    ascent.on_train_batch_end(trainer_at(step=int(WARM_UP * 1000) - 1), PLAN)
+    ascent.on_train_batch_end(trainer_at(**before), PLAN)
     assert float(objective.multiplier) == 0
-    ascent.on_train_batch_end(trainer_at(step=int(WARM_UP * 1000)), PLAN)
+    ascent.on_train_batch_end(trainer_at(**after), PLAN)
     assert float(objective.multiplier) > 0
 
 
@@ -70,12 +81,12 @@ def test_the_figures_of_an_epoch_are_reported_once_at_its_last_minibatch() -> No
     assert said["multiplier_train"] == 0
 
 
-def pressed(asked: Distortion = ASKED) -> tuple[Objective, DualAscent]:
+def pressed(asked: Distortion = ASKED, n_steps: int = 40) -> tuple[Objective, DualAscent]:
     """An objective whose multiplier has risen for some steps."""
     objective = objective_of(asked)
     ascent = DualAscent(objective)
-    for step in range(100, 140):
-        ascent.on_train_batch_end(trainer_at(step=step), PLAN)
+    for _ in range(n_steps):
+        ascent.on_train_batch_end(trainer_at(WARM_UP_EPOCHS), PLAN)
     return objective, ascent
 
 
@@ -90,10 +101,10 @@ def test_the_multiplier_is_frozen_where_held_out_distortion_stalls_above_the_tar
     assert ascent.stalled_at == PATIENCE
     assert ascent.best == 0.5
     frozen = float(objective.multiplier)
-    ascent.on_train_batch_end(trainer_at(step=200), PLAN)
+    ascent.on_train_batch_end(trainer_at(60), PLAN)
     assert float(objective.multiplier) == pytest.approx(frozen)
     objective.running[0] = 0.1
-    ascent.on_train_batch_end(trainer_at(step=201), PLAN)
+    ascent.on_train_batch_end(trainer_at(60), PLAN)
     assert float(objective.multiplier) < frozen, "it may still fall"
 
 
@@ -112,6 +123,26 @@ def test_the_multiplier_is_free_while_there_is_hope(values: list[float]) -> None
     validated(ascent, values)
     assert ascent.stalled_at is None
     assert float(objective.log_limit) == limit > float(objective.log_multiplier)
+
+
+def test_the_epoch_in_which_the_limit_is_reached_is_kept() -> None:
+    objective, ascent = pressed()
+    assert ascent.limited_at is None and not objective.at_limit
+    for epoch in (30, 31):
+        for _ in range(40):
+            ascent.on_train_batch_end(trainer_at(epoch), PLAN)
+    assert ascent.limited_at == 30 and objective.at_limit
+
+
+def test_a_frozen_multiplier_stays_frozen_after_an_interruption() -> None:
+    objective, ascent = pressed()
+    validated(ascent, [0.5] * (1 + PATIENCE))
+    resumed = DualAscent(objective)
+    resumed.load_state_dict(ascent.state_dict())
+    frozen = float(objective.multiplier)
+    resumed.on_train_batch_end(trainer_at(60), PLAN)
+    assert float(objective.multiplier) == pytest.approx(frozen)
+    assert (resumed.stalled_at, resumed.best) == (PATIENCE, 0.5)
 
 
 def test_changes_too_small_to_notice_are_none() -> None:
@@ -247,39 +278,79 @@ REACHED = history_of(
 )
 
 
-def test_the_figures_told_are_those_of_the_epoch_that_is_kept() -> None:
-    told = summarise([], Constraint(0.25), REACHED)
+def kept_at(epoch: int) -> BestEpoch:
+    best = BestEpoch("elbo_validation")
+    best.on_validation_end(trainer_at(epoch, elbo_validation=1.0), Plan())
+    return best
+
+
+def test_the_metrics_are_those_of_the_epoch_that_is_kept() -> None:
+    told = str(outcome([], Constraint(0.25), REACHED))
     assert told.startswith("Trained 3 epochs; the state of epoch 3 is kept.")
     assert "Relative distortion: 0.200 on training spots, 0.500 on validation spots." in told
-    best = BestEpoch("elbo_validation")
-    best.on_validation_end(trainer_at(1, elbo_validation=1.0), Plan())
-    told = summarise([best], Constraint(0.25), REACHED)
-    assert "the state of epoch 2 is kept" in told
-    assert "0.260 on training spots, 0.400 on validation spots." in told
+    found = outcome([kept_at(1)], Constraint(0.25), REACHED)
+    assert (found.kept_epoch, found.train_distortion, found.validation_distortion) == (2, 0.26, 0.4)
+    assert "the state of epoch 2 is kept" in str(found)
+    assert "0.260 on training spots, 0.400 on validation spots." in str(found)
 
 
-def test_epochs_are_counted_within_the_training_that_is_told() -> None:
-    best = BestEpoch("elbo_validation")
-    best.on_validation_end(trainer_at(0, elbo_validation=1.0), Plan())
-    told = summarise([best], Constraint(0.25), REACHED, trained=1)
-    assert told.startswith("Trained 2 epochs; the state of epoch 1 is kept.")
-    assert "0.260 on training spots, 0.400 on validation spots." in told
+def test_epochs_are_counted_within_the_training_that_is_recorded() -> None:
+    found = outcome([kept_at(0)], Constraint(0.25), REACHED, trained=1)
+    assert (found.n_epochs, found.kept_epoch) == (2, 1)
+    assert (found.train_distortion, found.validation_distortion) == (0.26, 0.4)
 
 
-def test_the_verdict_on_a_constraint_names_its_target() -> None:
-    assert "The constraint of 0.2 holds on training spots." in summarise([], Constraint(0.2), REACHED)
-    assert "holds" in summarise([], Constraint(0.2 / (1 + 0.9 * TOLERANCE)), REACHED)
-    missed = summarise([], Constraint(0.1), REACHED)
-    assert "was not reached in so many epochs: train longer, or loosen the target." in missed
-    _, stalled = pressed()
-    validated(stalled, [0.5] * (1 + PATIENCE))
-    told = summarise([stalled], Constraint(0.1), REACHED)
-    assert "these genes do not tell positions that well" in told
-    assert f"From epoch {PATIENCE + 1} on the multiplier rose no more" in told
-    assert "lowest 0.500" in told
+def at_limit() -> DualAscent:
+    return pressed(n_steps=100)[1]
+
+
+def stalled(n_steps: int = 40) -> DualAscent:
+    ascent = pressed(n_steps=n_steps)[1]
+    ascent.on_validation_epoch_end(trainer_at(0, relative_distortion_validation=0.5))
+    for _ in range(PATIENCE):
+        ascent.on_validation_epoch_end(trainer_at(1, relative_distortion_validation=0.5))
+    return ascent
+
+
+@pytest.mark.parametrize(
+    ("target", "ascent", "kept", "reason", "said"),
+    [
+        (0.2, at_limit(), 2, "met", "The constraint of 0.2 holds on training spots."),
+        (0.2 / (1 + 0.9 * TOLERANCE), at_limit(), 2, "met", "holds"),
+        (0.1, at_limit(), 2, "limit", f"at its limit of 400, first reached in epoch {WARM_UP_EPOCHS + 1}"),
+        (0.1, stalled(), 2, "stalled", "frozen in epoch 2, because distortion of validation spots no longer"),
+        (0.1, stalled(), 0, "epochs", "still rising in that epoch. Train for more epochs"),
+        (0.1, stalled(100), 2, "limit", "at its limit of 400"),
+        (0.2, at_limit(), 1, "selection", "it held in other epochs, but not in the kept one"),
+        (
+            0.1,
+            pressed()[1],
+            2,
+            "epochs",
+            "still rising in that epoch. Train for more epochs",
+        ),
+        (0.1, DualAscent(objective_of()), 2, "epochs", "the warm-up was not over. Train for more epochs"),
+    ],
+)
+def test_the_verdict_names_the_true_reason(
+    target: float, ascent: DualAscent, kept: int, reason: str, said: str
+) -> None:
+    found = outcome([ascent, kept_at(kept)], Constraint(target), REACHED)
+    assert (found.reason, found.target) == (reason, target)
+    assert said in str(found)
+    assert json.loads(json.dumps(asdict(found), allow_nan=False)) == asdict(found)
+
+
+def test_a_multiplier_that_was_frozen_is_reported_whatever_the_reason() -> None:
+    found = outcome([stalled()], Constraint(0.25), REACHED)
+    assert (found.reason, found.stalled_epoch, found.lowest_validation_distortion) == ("met", 2, 0.5)
+    assert "From epoch 2 on the multiplier was frozen" in str(found) and "lowest 0.500" in str(found)
 
 
 def test_without_a_constraint_there_is_no_verdict() -> None:
-    assert "constraint" not in summarise([], Penalty(1.0), REACHED)
-    plain = summarise([], None, history_of(elbo_train=[3.0]))
-    assert plain == "Trained 1 epochs; the state of epoch 1 is kept."
+    ascent = DualAscent(objective_of(Penalty(1.0)))
+    for asked, callbacks in ((Penalty(1.0), [ascent]), (None, [])):
+        found = outcome(callbacks, asked, REACHED)
+        assert found.reason is None and "constraint" not in str(found)
+    plain = outcome([], None, history_of(elbo_train=[3.0]))
+    assert str(plain) == "Trained 1 epochs; the state of epoch 1 is kept."

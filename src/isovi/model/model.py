@@ -60,7 +60,7 @@ from isovi.model.hooks import (
 from isovi.model.module import check_thinning, distance_preserving
 from isovi.model.objective import Constraint, Distortion, Objective
 from isovi.model.speed import FusedAdam, logging_by_epoch
-from isovi.model.training import BestEpoch, CollapseWatch, DualAscent, PairBinding, n_epochs, summarise
+from isovi.model.training import BestEpoch, CollapseWatch, DualAscent, PairBinding, n_epochs, outcome
 
 logger = logging.getLogger(__name__)
 
@@ -296,7 +296,8 @@ class DistancePreservingMixin(ChoosesLoader, ReprMixin):
         finally:
             self._unbind_pairs()
         if self.history_:  # that of several processes is with the first
-            self.training_summary_ = summarise(callbacks, self.distortion, self.history_, trained)
+            self.training_outcome_ = outcome(callbacks, self.distortion, self.history_, trained)
+            self.training_summary_ = str(self.training_outcome_)
             logger.info(self.training_summary_)
 
     def summary(self) -> Rows:

@@ -75,7 +75,7 @@ class DistancePreservingModule:
     ) -> LossOutput:
         if self.objective is None or COORDINATES not in tensors:  # a datamodule may bring none
             return output
-        term = self._distortion(tensors, inferred, output.loss.detach())
+        term = self._distortion(tensors, inferred, output.loss)
         if term is None:
             return output
         reported = {}
@@ -83,7 +83,7 @@ class DistancePreservingModule:
             self.objective.note(term, output.n_obs_minibatch)
         else:
             scale = term.scale.detach()
-            reported = {"relative_distortion": term.relative, "distance_scale": scale}
+            reported = {"relative_distortion": term.relative.detach(), "distance_scale": scale}
             reported["multiplier"] = self.objective.multiplier
         changed = copy(output)  # not replace, which would sum up all parts of the loss once more
         changed.loss = output.loss + term.loss
@@ -96,15 +96,18 @@ class DistancePreservingModule:
         posterior, sample = inferred[keys.QZ], inferred[keys.Z]
         encoder = getattr(self, "z_encoder", None)
         transform = getattr(encoder, "z_transformation", lambda z: z)
-        return self.objective(
+        objective: Any = self.objective
+        term = objective(
             transform(posterior.loc),
             posterior.scale,
             sample if sample.dim() == 2 else sample[0],
             tensors[COORDINATES],
             tensors[SECTION].ravel().long(),
             tensors[CELL].ravel().long(),
-            backbone_loss,
         )
+        if term is not None and self.training:
+            objective.weigh(backbone_loss, term, posterior.loc)
+        return term
 
 
 def check_thinning(thinning: Any) -> tuple[float, float] | None:

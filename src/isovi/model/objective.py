@@ -1,8 +1,8 @@
-"""What is asked of latent distances: a penalty, or a constraint met by dual ascent.
+"""Objectives on latent distances: a fixed penalty, or a constraint met by dual ascent.
 
 The paper (Zhou & Du 2024, arXiv:2408.00911) adds ``α mean G |d_Z - λ d_S|`` to the ELBO loss:
 :class:`Penalty`. isoVI's default states a tolerance instead and finds the weight that meets it:
-:class:`Constraint`. Both share where λ comes from and which latent distance is meant.
+:class:`Constraint`. Both have the same options for λ and for the latent distance.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from isovi.graph import PairWeights
 
 ScaleKind = Literal["profiled", "learned"]
 
-SCALE_LEARNING_RATE = 10.0  # λ = exp(10 p): Adam's steps, blind to units, move log λ ten times faster
+SCALE_LEARNING_RATE = 10.0  # λ = exp(10 p): Adam moves log λ ten times as fast as the network
 MOMENTUM = 0.1  # of the running averages that dual ascent reads, as in batch normalisation
-ASCENT_RATE = 0.05  # change of the log multiplier a step, for a violation as large as the target
-START_SHARE = 0.005  # first multiplier as a share of the backbone's loss
-LIMIT_SHARE = 0.25  # highest multiplier, likewise
+ASCENT_RATE = 0.05  # change of the log multiplier per step, for a violation as large as the target
+START_SHARE = 0.03  # first multiplier, in units of the balance
+LIMIT_SHARE = 2.0  # highest multiplier, likewise
 
 
 @dataclass(frozen=True, kw_only=True)
 class Distortion:
-    """What :class:`Penalty` and :class:`Constraint` have in common.
+    """Options that :class:`Penalty` and :class:`Constraint` share.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ class Penalty(Distortion):
         _one_of("normalization", self.normalization, ("mean", "paper"))
         if not 0 <= self.weight < math.inf:
             raise InputError(
-                f"Penalty(weight={self.weight}) was asked for.",
+                f"Penalty(weight={self.weight}) was given.",
                 "The weight must be zero or more, and finite.",
                 "Give a positive weight, or distortion=None for the plain backbone.",
             )
@@ -103,14 +103,14 @@ class Penalty(Distortion):
 class Constraint(Distortion):
     """The ELBO loss subject to relative distortion <= ``target``.
 
-    The multiplier is found by dual ascent; how far it may go is limited by what it costs (see
+    The multiplier is found by dual ascent, up to a limit that protects the likelihood (see
     :class:`isovi.model.training.DualAscent`).
 
     Parameters
     ----------
     target
-        Tolerated relative distortion, between 0 and 1: 0.2 asks for latent distances that follow
-        tissue distances within 20 % on average.
+        Tolerated relative distortion, between 0 and 1: with 0.2, latent distances deviate from
+        tissue distances by 20 % on average.
     """
 
     target: float = 0.2
@@ -119,7 +119,7 @@ class Constraint(Distortion):
         super().__post_init__()
         if not 0 < self.target < 1:
             raise InputError(
-                f"Constraint(target={self.target}) was asked for.",
+                f"Constraint(target={self.target}) was given.",
                 "The target is a relative distortion between 0 and 1.",
                 "Give for example 0.2, or distortion=None for the plain backbone.",
             )
@@ -129,7 +129,7 @@ class Constraint(Distortion):
 
 
 class DistortionTerm(NamedTuple):
-    """What one minibatch adds to the loss, and what is reported of it."""
+    """What one minibatch adds to the loss, its relative distortion (with its gradient), and λ."""
 
     loss: torch.Tensor
     relative: torch.Tensor
@@ -142,7 +142,7 @@ class Objective(nn.Module):
     Parameters
     ----------
     distortion
-        What is asked.
+        The penalty or constraint.
     n_sections
         Number of sections, for one λ each.
 
@@ -150,15 +150,15 @@ class Objective(nn.Module):
     ----------
     weights
         Pair weights bound to the training tissue; ``None`` before training and on other data,
-        where all pairs of a section count alike.
+        where all pairs of a section have the same weight.
     inclusion
-        How likely pairs meet in a minibatch.
+        Probability that a pair occurs in a minibatch.
     agree
-        Whether something holds in all processes that train together; ``None`` for a single one.
+        Whether something holds on every rank of a training; ``None`` for a single process.
     """
 
     scale: torch.Tensor  # λ, shape (section,) or (1,)
-    running: torch.Tensor  # averages of distortion, backbone's loss and spread
+    running: torch.Tensor  # averages of distortion, balance and spread
     log_multiplier: torch.Tensor
     log_limit: torch.Tensor
     scale_parameter: nn.Parameter  # of a learned λ only
@@ -184,7 +184,7 @@ class Objective(nn.Module):
 
     @property
     def multiplier(self) -> torch.Tensor:
-        """Weight of the distortion, in units of the backbone's loss (nats per spot for scVI)."""
+        """Weight of the relative distortion, in units of the backbone's loss (nats per spot for scVI)."""
         return self.log_multiplier.exp()
 
     def forward(
@@ -195,7 +195,6 @@ class Objective(nn.Module):
         coordinates: Coordinates,
         section: CellIndices,
         cells: CellIndices,
-        backbone_loss: torch.Tensor,
     ) -> DistortionTerm | None:
         """Distortion of one minibatch.
 
@@ -204,18 +203,16 @@ class Objective(nn.Module):
         loc, sd, sample
             Mean, standard deviation and a sample of each posterior, shape ``(cell, latent)``.
         coordinates
-            Positions in coordinate units; cells without have not-a-number.
+            Positions in coordinate units, shape ``(cell, axis)``; NaN for cells without a position.
         section, cells
             Section code, and index in the tissue, of each cell.
-        backbone_loss
-            The loss that the term is added to; it sets the scale of the multiplier.
 
         Returns
         -------
-        None if no two cells of the minibatch form a pair of positive weight and length, be it in another
-        process: those that train together report the same figures, or wait for each other for ever.
+        None if any rank has no pair of positive weight and length in its minibatch: the ranks must log the
+        same metrics, or they deadlock.
         """
-        term = self._term(loc, sd, sample, coordinates, section, cells, backbone_loss)
+        term = self._term(loc, sd, sample, coordinates, section, cells)
         known = term is not None if self.agree is None else self.agree(term is not None)
         return term if known else None
 
@@ -227,7 +224,6 @@ class Objective(nn.Module):
         coordinates: Coordinates,
         section: CellIndices,
         cells: CellIndices,
-        backbone_loss: torch.Tensor,
     ) -> DistortionTerm | None:
         pairs, kept, share = self._pairs(coordinates, section, cells)
         latent = all_distances(LATENT_POINTS[self.distortion.distance](Posterior(loc, sd, sample)))[kept]
@@ -236,10 +232,8 @@ class Objective(nn.Module):
         if not math.isfinite(float(relative.detach())):  # no pairs, or a latent at one point and no λ yet
             return None
         if self.training:
-            self._remember(relative.detach(), backbone_loss, self._spread(loc, sd))
-        return DistortionTerm(
-            self._loss(relative, latent, pairs, scale, share), relative.detach(), scale.mean()
-        )
+            self._remember(relative.detach(), self.running[1], self._spread(loc, sd))
+        return DistortionTerm(self._loss(relative, latent, pairs, scale, share), relative, scale.mean())
 
     def _pairs(
         self, coordinates: Coordinates, section: CellIndices, cells: CellIndices
@@ -261,7 +255,7 @@ class Objective(nn.Module):
         return PairSet(source, target, length, weight), kept, share
 
     def _scale(self, latent: PairFloats, pairs: PairSet, section: CellIndices) -> torch.Tensor:
-        """λ, one number or one per pair; the state follows it while training."""
+        """λ, one number or one per pair; in training its running average is updated."""
         code = section[pairs.source] if self.distortion.per_section else None
         found = self._profile(latent.detach(), pairs, code)
         if self.distortion.scale == "profiled":
@@ -274,12 +268,12 @@ class Objective(nn.Module):
         if self.training:
             self._initialise(profiled)
             learned = (SCALE_LEARNING_RATE * self.scale_parameter.detach()).exp()
-            self.scale = torch.where(torch.isfinite(profiled), learned, self.scale)  # the sections seen
+            self.scale = torch.where(torch.isfinite(profiled), learned, self.scale)  # of sections seen so far
         learned = (SCALE_LEARNING_RATE * self.scale_parameter).exp()
-        return torch.cat([learned, profiled[len(learned) :]])  # learned for the sections of training
+        return torch.cat([learned, profiled[len(learned) :]])  # profiled for sections unseen in training
 
     def _profile(self, latent: PairFloats, pairs: PairSet, code: CellIndices | None) -> SectionFloats:
-        """The minimiser for each section, or for all pairs; the state where there is none."""
+        """The minimiser for each section, or for all pairs; the running average where there is none."""
         relative = not isinstance(self.distortion, Penalty) or self.distortion.relative
         profiled = self.scale.clone()
         if code is not None and not self.training and len(code):  # there may be new sections
@@ -328,24 +322,54 @@ class Objective(nn.Module):
     def _remember(self, *now: torch.Tensor) -> None:
         self.running = _follow(self.running, torch.stack([value.to(self.running) for value in now]))
 
+    def weigh(self, backbone_loss: torch.Tensor, term: DistortionTerm, loc: Latent) -> None:
+        """Update the running average of the balance, until the constraint acts.
+
+        The balance is the multiplier at which the distortion pulls on the posterior means as hard as the
+        backbone's loss: the ratio of the norms of their gradients. The loss itself is no scale for a
+        multiplier: that of a Gaussian likelihood may be zero or negative.
+
+        Parameters
+        ----------
+        backbone_loss
+            The backbone's loss of a training minibatch.
+        term
+            The distortion of the same minibatch.
+        loc
+            The posterior means that both were computed from, shape ``(cell, latent)``.
+        """
+        acts = not isinstance(self.distortion, Constraint) or math.isfinite(float(self.log_multiplier))
+        if acts or not loc.requires_grad:
+            return
+        of_loss, of_distortion = (
+            torch.autograd.grad(value, loc, retain_graph=True, materialize_grads=True)[0].norm()
+            for value in (backbone_loss, term.relative)
+        )
+        balance = of_loss / of_distortion
+        if 0 < float(balance) < math.inf:
+            self.running[1] = _follow(self.running[1], balance)
+
     def note(self, term: DistortionTerm, n_cells: int) -> None:
-        """Add a training minibatch to what :meth:`noted` tells."""
-        self._noted[0] += float(term.relative) * n_cells
+        """Add a training minibatch to the averages that :meth:`noted` returns."""
+        self._noted[0] += float(term.relative.detach()) * n_cells
         self._noted[1] += n_cells
 
     def noted(self) -> dict[str, float]:
-        """Figures of the minibatches since the last call: nothing where there were none with pairs.
+        """Metrics of the minibatches since the last call; empty if none of them had pairs.
 
-        The relative distortion is the mean over their cells, λ (its mean over sections, of the running
-        averages) and the multiplier are as they are now.
+        The relative distortion is the mean over their cells. λ (the running average, its mean over
+        sections) and the multiplier are the current values.
         """
         total, n_cells = self._noted
         self._noted = [0.0, 0.0]
         if not n_cells:
             return {}
         scale = float(self.scale[torch.isfinite(self.scale)].mean())
-        figures = {"relative_distortion": total / n_cells, "distance_scale": scale}
-        return {**figures, "multiplier": float(self.multiplier)}
+        return {
+            "relative_distortion": total / n_cells,
+            "distance_scale": scale,
+            "multiplier": float(self.multiplier),
+        }
 
     @property
     def running_distortion(self) -> float:
@@ -353,13 +377,13 @@ class Objective(nn.Module):
         return float(self.running[0])
 
     @property
-    def running_loss(self) -> float:
-        """Running average of the backbone's loss."""
+    def balance(self) -> float:
+        """Running average of the balance (see :meth:`weigh`) in the warm-up; NaN before."""
         return float(self.running[1])
 
     @property
     def running_spread(self) -> float:
-        """Running average of the spread of the latent; near zero, the latent says nothing."""
+        """Running average of the latent's spread; near zero, it carries no information about the cells."""
         return float(self.running[2])
 
     def _loss(
@@ -374,13 +398,18 @@ class Objective(nn.Module):
         return self.multiplier * share * total
 
     def averages(self) -> list[torch.Tensor]:
-        """The state that follows the minibatches: what several processes have to average.
+        """The running averages: what the ranks of a training have to average.
 
-        Each moves linearly with what its minibatch says, so the mean over processes is the state of
-        one process that saw the mean.
+        Each is linear in its value of the minibatch, so the mean over the ranks is the running average of
+        the mean.
         """
         learned = [self.scale_parameter.detach()] if self.distortion.scale == "learned" else []
         return [self.scale, self.running, *learned]
+
+    @property
+    def at_limit(self) -> bool:
+        """Whether the multiplier is at its limit."""
+        return bool(self.log_multiplier >= self.log_limit)
 
     @torch.no_grad()
     def ascend(self) -> None:
@@ -388,41 +417,36 @@ class Objective(nn.Module):
         if not isinstance(self.distortion, Constraint) or not math.isfinite(self.running_distortion):
             return
         if math.isinf(float(self.log_multiplier)):
-            self._start_from(max(abs(self.running_loss), 1e-3))
+            if not math.isfinite(self.balance):
+                return
+            self.log_multiplier.fill_(math.log(START_SHARE * self.balance))
+            self.log_limit.fill_(min(math.log(LIMIT_SHARE * self.balance), float(self.log_limit)))
         violation = self.running_distortion / self.distortion.target - 1
         raised = float(self.log_multiplier) + ASCENT_RATE * violation
         self.log_multiplier.fill_(min(raised, float(self.log_limit)))
 
-    def _start_from(self, loss: float) -> None:
-        """Take start and limit of the multiplier from the backbone's loss at the end of the warm-up.
-
-        Later on the loss of a Gaussian likelihood may pass zero and tell no scale any more.
-        """
-        self.log_multiplier.fill_(math.log(START_SHARE * loss))
-        self.log_limit.fill_(min(math.log(LIMIT_SHARE * loss), float(self.log_limit)))
-
 
 def _is_finite(values: torch.Tensor) -> bool:
-    """Whether no value is infinite or not a number; a sum shows it, and takes one pass."""
+    """Whether no value is infinite or NaN; their sum shows it in one pass."""
     return math.isfinite(float(values.sum()))
 
 
 def _follow(average: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-    """A running average after new values; one that is not known yet starts with them."""
+    """A running average after new values; NaN is replaced by them."""
     moved = torch.lerp(average, new, MOMENTUM)
     return moved if _is_finite(average) else torch.where(torch.isfinite(average), moved, new)
 
 
 @functools.lru_cache(maxsize=4)
 def _all_pairs(n: int, device: torch.device) -> torch.Tensor:
-    """Places of the two cells of every pair of a minibatch; most minibatches are of one size."""
+    """Indices of the two cells of every pair of a minibatch; most minibatches have the same size."""
     return torch.triu_indices(n, n, 1, device=device)
 
 
 def _one_of(name: str, value: str, choices: Collection[str]) -> None:
     if value not in choices:
         raise InputError(
-            f"{name}={value!r} was asked for.",
+            f"{name}={value!r} was given.",
             f"{name} is one of {', '.join(map(repr, choices))}.",
             "Give one of these.",
         )

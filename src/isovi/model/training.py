@@ -1,41 +1,50 @@
-"""Lightning callbacks: dual ascent with its limits, the best epoch, and a watch over collapse."""
+"""Callbacks of a training: dual ascent, the best epoch, a check for collapse. The record of its outcome."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import lightning.pytorch as pl
-import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 
 from isovi.errors import IsoviWarning
-from isovi.graph import PairWeights
 from isovi.model.objective import Constraint, Distortion, Objective, Penalty
 
-WARM_UP = 0.025  # share of all steps before the constraint acts, so that a latent exists
-PATIENCE = 30  # validated epochs without a lower held-out distortion before the multiplier is frozen
-NOTICEABLE = 0.01  # relative change of held-out distortion that counts as one
-TOLERANCE = 0.05  # by which training distortion may exceed its target and still be called met
+WARM_UP_EPOCHS = 10  # before the constraint acts, so that there is a latent space to constrain
+WARM_UP_STEPS = 1_400  # at most: more than some 20,000 cells take fewer epochs
+PATIENCE = 30  # validated epochs without a lower validation distortion before the multiplier is frozen
+NOTICEABLE = 0.01  # relative change of validation distortion that counts as one
+TOLERANCE = 0.05  # by which training distortion may exceed its target and still count as met
 COLLAPSED_SPREAD = 0.1
 COLLAPSED_SCALE = 1e-3
 
 
 class DualAscent(Callback):
-    """Raises the multiplier while the constraint is broken, and knows when to stop.
+    """Raises the multiplier while the constraint is violated, within two limits.
 
-    Held-out distortion decides: where it has not fallen for ``PATIENCE`` validated epochs while
-    the target is still missed, a larger multiplier buys memorised training geometry only, and the
-    multiplier may rise no more. It never outweighs the backbone's own loss.
+    The first is set when the warm-up ends: :data:`~isovi.model.objective.LIMIT_SHARE` times the balance
+    (:meth:`~isovi.model.objective.Objective.weigh`). The second is validation distortion: if it has not
+    fallen for ``PATIENCE`` validated epochs and is above the target, a larger multiplier only memorises
+    positions of training cells, and the multiplier is frozen: it may still fall. The warm-up does not
+    depend on ``max_epochs``.
 
     Parameters
     ----------
     objective
         The module's objective, shared.
+
+    Attributes
+    ----------
+    best
+        Lowest validation distortion since the constraint acts.
+    stalled_at, limited_at
+        Epoch, counted from 0, in which the multiplier was frozen, and in which it first reached its limit;
+        ``None`` if it never was or did.
     """
 
     def __init__(self, objective: Objective) -> None:
@@ -43,35 +52,38 @@ class DualAscent(Callback):
         self.best = math.inf
         self.waited = 0
         self.stalled_at: int | None = None
-        self._warm_up: float | None = None  # steps
+        self.limited_at: int | None = None
+        self.log_ceiling = math.inf
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint has to keep."""
-        return {"best": self.best, "waited": self.waited, "stalled_at": self.stalled_at}
+        """State for a checkpoint."""
+        kept = ("best", "waited", "stalled_at", "limited_at", "log_ceiling")
+        return {name: getattr(self, name) for name in kept}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Resume from a checkpoint."""
         self.__dict__.update(state_dict)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Take a step once the warm-up is over; report at the last minibatch of an epoch."""
-        if self._warm_up is None:
-            self._warm_up = WARM_UP * trainer.estimated_stepping_batches
-        if trainer.global_step >= self._warm_up:
+        """Take a step once the warm-up is over; log at the last minibatch of an epoch."""
+        if trainer.current_epoch >= WARM_UP_EPOCHS or trainer.global_step >= WARM_UP_STEPS:
             self.objective.ascend()
+            self.objective.log_multiplier.clamp_(max=self.log_ceiling)
+            if self.limited_at is None and self.objective.at_limit:
+                self.limited_at = trainer.current_epoch
         if trainer.is_last_batch:
-            self._report(pl_module)
+            self._log(pl_module)
 
     def on_train_epoch_end(self, _: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report what an epoch that was cut short has left."""
-        self._report(pl_module)
+        """Log the rest of an epoch that was cut short."""
+        self._log(pl_module)
 
-    def _report(self, pl_module: pl.LightningModule) -> None:
+    def _log(self, pl_module: pl.LightningModule) -> None:
         for name, value in self.objective.noted().items():
             pl_module.log(f"{name}_train", value, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Freeze the multiplier where held-out distortion no longer falls."""
+        """Freeze the multiplier if validation distortion no longer falls."""
         current = trainer.callback_metrics.get("relative_distortion_validation")
         if current is None or math.isinf(float(self.objective.log_multiplier)):
             return
@@ -81,12 +93,12 @@ class DualAscent(Callback):
         self.waited += 1
         asked = self.objective.distortion
         if self.waited >= PATIENCE and isinstance(asked, Constraint) and self.best > asked.target:
-            self.stalled_at = self.stalled_at or trainer.current_epoch
-            self.objective.log_limit.copy_(self.objective.log_multiplier)
+            self.stalled_at = trainer.current_epoch if self.stalled_at is None else self.stalled_at
+            self.log_ceiling = float(self.objective.log_multiplier)
 
 
 class BestEpoch(Callback):
-    """Keeps the state of the epoch with the best monitored value and puts it back at the end.
+    """Keeps the state of the epoch with the best monitored value and restores it at the end.
 
     Parameters
     ----------
@@ -104,11 +116,11 @@ class BestEpoch(Callback):
         self._state: dict[str, torch.Tensor] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint has to keep: the best state as well."""
+        """State for a checkpoint, the best state of the module included."""
         return {"best": self.best, "epoch": self.epoch, "_state": self._state}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Resume from a checkpoint."""
         self.__dict__.update(state_dict)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -121,7 +133,7 @@ class BestEpoch(Callback):
             self._state = {key: value.detach().clone() for key, value in state.items()}
 
     def on_train_end(self, _: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the best state back."""
+        """Restore the best state."""
         if self._state:
             module: Any = pl_module.module
             module.load_state_dict(self._state)
@@ -129,18 +141,18 @@ class BestEpoch(Callback):
 
 
 class CollapseWatch(Callback):
-    """Warns, naming which, when λ shrinks to nothing or the latent loses its spread."""
+    """Warns at the end if λ has shrunk to almost nothing or the latent has lost its spread."""
 
     def __init__(self, objective: Objective) -> None:
         self.objective = objective
         self.first_scale: torch.Tensor | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint has to keep."""
+        """State for a checkpoint."""
         return {"first_scale": self.first_scale}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Resume from a checkpoint."""
         self.first_scale = state_dict["first_scale"]
 
     def on_train_epoch_end(self, *_: Any) -> None:
@@ -149,18 +161,19 @@ class CollapseWatch(Callback):
             self.first_scale = self.objective.scale.clone()
 
     def on_train_end(self, *_: Any) -> None:
-        """Tell what collapsed, if anything."""
+        """Warn of each collapse found."""
         for message in self.findings():
             rank_zero_warn(message, category=IsoviWarning, stacklevel=3)
 
     def findings(self) -> list[str]:
-        """Plain sentences, one for each collapse found."""
+        """One sentence for each collapse found."""
         found = []
         spread, scale = self.objective.running_spread, self.objective.scale
         if spread < COLLAPSED_SPREAD:
             found.append(
                 f"The latent has collapsed: its posterior means spread over {spread:.2g} posterior standard "
-                f"deviations (below {COLLAPSED_SPREAD}), so it says nothing about the spots. {self._remedy()}"
+                f"deviations (below {COLLAPSED_SPREAD}), so it carries no information about the spots. "
+                f"{self._remedy()}"
             )
         if self.first_scale is not None and bool(
             (scale < COLLAPSED_SCALE * self.first_scale.to(scale)).any()
@@ -186,79 +199,146 @@ def n_epochs(history: dict[str, pd.DataFrame]) -> int:
     return len(history["elbo_train" if "elbo_train" in history else "elbo_train_epoch"])
 
 
-def summarise(
+Reason = Literal["met", "limit", "stalled", "selection", "epochs"]
+
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """What a training reached, and why a constraint was or was not met.
+
+    All fields are plain values, so that ``dataclasses.asdict`` can be stored as JSON; ``str`` gives the
+    summary. Epochs are counted from 1 within this training.
+
+    Attributes
+    ----------
+    n_epochs, kept_epoch
+        Number of epochs trained, and the epoch whose state the model has.
+    train_distortion, validation_distortion
+        Relative distortion in that epoch; ``None`` if it was not measured.
+    target
+        Of the constraint; ``None`` without one, as for the fields below.
+    reason
+        ``"met"``: training distortion is at most 5 % above the target. Otherwise what prevented that:
+        ``"limit"``, the multiplier was at its limit; ``"stalled"``, it was frozen because validation
+        distortion no longer fell; ``"selection"``, other epochs met the target, but not the one that is
+        kept; ``"epochs"``, the multiplier was still rising, or the warm-up was not over.
+    multiplier, limit
+        The multiplier in the kept epoch, and its limit; ``None`` for the limit during the warm-up.
+    limited_epoch, stalled_epoch
+        Epoch in which the multiplier first reached its limit, and in which it was frozen; ``None`` if it
+        never was.
+    lowest_validation_distortion
+        Lowest relative distortion of validation spots since the constraint acted, of any epoch.
+    """
+
+    n_epochs: int
+    kept_epoch: int
+    train_distortion: float | None = None
+    validation_distortion: float | None = None
+    target: float | None = None
+    reason: Reason | None = None
+    multiplier: float | None = None
+    limit: float | None = None
+    limited_epoch: int | None = None
+    stalled_epoch: int | None = None
+    lowest_validation_distortion: float | None = None
+
+    def __str__(self) -> str:
+        said = [f"Trained {self.n_epochs} epochs; the state of epoch {self.kept_epoch} is kept."]
+        parts = (("training", self.train_distortion), ("validation", self.validation_distortion))
+        reached = [f"{value:.3f} on {part} spots" for part, value in parts if value is not None]
+        if reached:
+            said.append(f"Relative distortion: {', '.join(reached)}.")
+        if self.reason is not None:
+            said.append(self._verdict())
+        if self.stalled_epoch is not None and self.reason != "stalled":
+            said.append(f"From epoch {self.stalled_epoch} on the multiplier was frozen, {self._stall()}.")
+        return " ".join(said)
+
+    def _verdict(self) -> str:
+        if self.reason == "met":
+            return f"The constraint of {self.target:g} holds on training spots."
+        if self.reason == "limit":
+            why = (
+                f"the multiplier was at its limit of {self.limit or 0:.3g}, first reached in epoch "
+                f"{self.limited_epoch}, which keeps distances from outweighing the likelihood. Loosen the "
+                "target, or use a Penalty with a larger weight, which has no limit and may cost likelihood."
+            )
+        elif self.reason == "stalled":
+            why = f"the multiplier was frozen in epoch {self.stalled_epoch}, {self._stall()}. "
+            why += "Loosen the target."
+        elif self.reason == "selection":
+            why = "it held in other epochs, but not in the kept one. Loosen the target."
+        elif self.multiplier:
+            why = "the multiplier was still rising in that epoch. Train for more epochs or loosen the target."
+        else:
+            why = (
+                "the warm-up was not over. Train for more epochs: it takes "
+                f"{WARM_UP_EPOCHS} epochs, or {WARM_UP_STEPS:,} steps if these are fewer."
+            )
+        return f"The constraint of {self.target:g} was not met: {why}"
+
+    def _stall(self) -> str:
+        return (
+            "because distortion of validation spots no longer fell "
+            f"(lowest {self.lowest_validation_distortion:.3f}) and a larger multiplier would only memorise "
+            "training positions"
+        )
+
+
+def outcome(
     callbacks: list[Callback],
     distortion: Distortion | None,
     history: dict[str, pd.DataFrame],
     trained: int = 0,
-) -> str:
-    """What training reached, in plain words.
+) -> TrainingOutcome:
+    """Record what a training reached.
 
     Parameters
     ----------
     callbacks
-        The callbacks of the training.
+        The callbacks of the training, after its end: the objective is that of the kept epoch.
     distortion
-        What was asked.
+        The model's objective on distances.
     history
-        Of the training, one table for each figure.
+        The model's history, one table for each metric.
     trained
-        How many of its epochs are of an earlier training.
+        Number of its epochs that belong to earlier trainings.
     """
-    last = n_epochs(history)
-    kept = next((c.epoch for c in callbacks if isinstance(c, BestEpoch) and c.epoch is not None), None)
-    best = last - 1 if kept is None else trained + kept
-    said = [f"Trained {last - trained} epochs; the state of epoch {best - trained + 1} is kept."]
-    reached = {
-        part: float(history[f"relative_distortion_{part}"].iloc[:, 0].get(best, math.nan))
-        for part in ("train", "validation")
-        if f"relative_distortion_{part}" in history
-    }
-    if reached:
-        said.append(
-            "Relative distortion: "
-            + ", ".join(
-                f"{value:.3f} on {part.replace('train', 'training')} spots" for part, value in reached.items()
-            )
-            + "."
-        )
-    stalled = next((c for c in callbacks if isinstance(c, DualAscent) and c.stalled_at is not None), None)
-    if isinstance(distortion, Constraint) and reached:
-        said.append(_verdict(distortion.target, reached["train"], stalled is not None))
-    if stalled is not None and stalled.stalled_at is not None:
-        said.append(
-            f"From epoch {stalled.stalled_at + 1} on the multiplier rose no more: distortion of validation "
-            f"spots no longer fell (lowest {stalled.best:.3f}), and pressing harder would buy memorised "
-            "geometry."
-        )
-    return " ".join(said)
+    count = n_epochs(history) - trained
+    last = count - 1
+    kept = next((c.epoch for c in callbacks if isinstance(c, BestEpoch) and c.epoch is not None), last)
 
+    def distortions(part: str) -> pd.Series:
+        table = history.get(f"relative_distortion_{part}", pd.DataFrame({"": [math.nan]}))
+        return table.iloc[:, 0].reindex(range(trained, trained + count)).astype(float)
 
-def _verdict(target: float, reached: float, stalled: bool) -> str:
-    if reached <= target * (1 + TOLERANCE):
-        return f"The constraint of {target:g} holds on training spots."
-    if stalled:
-        return f"The constraint of {target:g} was not reached: these genes do not tell positions that well."
-    return (
-        f"The constraint of {target:g} was not reached in so many epochs: train longer, or loosen the target."
+    train, validation = distortions("train"), distortions("validation")
+    found = TrainingOutcome(count, kept + 1, _plain(train.iloc[kept]), _plain(validation.iloc[kept]))
+    ascent = next((c for c in callbacks if isinstance(c, DualAscent)), None)
+    if ascent is None or not isinstance(distortion, Constraint) or found.train_distortion is None:
+        return found
+    objective, tolerated = ascent.objective, distortion.target * (1 + TOLERANCE)
+    reason: Reason = "epochs"
+    if found.train_distortion <= tolerated:
+        reason = "met"
+    elif ascent.stalled_at is not None and ascent.stalled_at <= kept and not objective.at_limit:
+        reason = "stalled"
+    elif bool((train <= tolerated).any()):
+        reason = "selection"
+    elif objective.at_limit:
+        reason = "limit"
+    return replace(
+        found,
+        target=distortion.target,
+        reason=reason,
+        multiplier=float(objective.multiplier),
+        limit=_plain(objective.log_limit.exp()),
+        limited_epoch=None if ascent.limited_at is None else ascent.limited_at + 1,
+        stalled_epoch=None if ascent.stalled_at is None else ascent.stalled_at + 1,
+        lowest_validation_distortion=_plain(ascent.best),
     )
 
-
-class PairBinding(Callback):
-    """Binds the pairs that count to the training data, once it is known which spots are held out.
-
-    Parameters
-    ----------
-    weights
-        Makes the pair weights, given the rows of the held-out spots.
-    objective
-        The module's objective, which takes them.
-    """
-
-    def __init__(self, weights: Callable[[np.ndarray], PairWeights], objective: Objective) -> None:
-        self.weights, self.objective = weights, objective
-
-    def on_fit_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Bind them; the data splitter has split by now."""
-        heldout = getattr(trainer.datamodule, "test_idx", None)  # type: ignore[attr-defined]  # Lightning sets it
-        self.objective.weights = self.weights(np.asarray([] if heldout is None else heldout, dtype=np.int64))
+    count = n_epochs(history) - trained
+    last = count - 1
+    kept = next((c.epoch for c in callbacks if isinstance(c, BestEpoch) and c.epoch is not None), last)
