@@ -185,7 +185,7 @@ def run_pipeline(
             metrics=metrics,
             provenance=replace(provenance, seconds=seconds, peak_memory_mb=peak_memory()),
             history=pd.concat([t for t in model.history_.values() if t.index.name == "epoch"], axis=1),
-            training={"summary": model.training_summary_, **asdict(model.training_outcome_)},
+            training=outcome_of(model),
             scratch=folder,
         )
         metrics["certificate"] = certified(run)
@@ -515,6 +515,17 @@ def evaluate(
     geometry = tl.evaluate_geometry(latent, spots, seed=settings.seed)
     likelihood = tl.evaluate_fit(model, used, spots, layer=settings.layer, seed=settings.seed)
     return {name: {**likelihood[name], **geometry[name]} for name in geometry}
+
+
+def outcome_of(model: Any) -> dict[str, Any]:
+    """How training ended, in words and as plain values; the plain backbone keeps no record of it."""
+    outcome = getattr(model, "training_outcome_", None)
+    epochs = len(model.history_["elbo_train"])
+    return (
+        {"summary": f"Trained {epochs} epochs."}
+        if outcome is None
+        else {"summary": str(outcome), **asdict(outcome)}
+    )
 
 
 def domain_metrics(adata: AnnData, settings: Settings) -> dict[str, Any]:

@@ -339,6 +339,27 @@ def outcome(
         lowest_validation_distortion=_plain(ascent.best),
     )
 
-    count = n_epochs(history) - trained
-    last = count - 1
-    kept = next((c.epoch for c in callbacks if isinstance(c, BestEpoch) and c.epoch is not None), last)
+
+def _plain(value: Any) -> float | None:
+    """A number for JSON; None instead of NaN and infinity."""
+    return float(value) if math.isfinite(float(value)) else None
+
+
+class PairBinding(Callback):
+    """Binds the pairs that count to the training data, once it is known which spots are held out.
+
+    Parameters
+    ----------
+    weights
+        Makes the pair weights, given the rows of the held-out spots.
+    objective
+        The module's objective, which takes them.
+    """
+
+    def __init__(self, weights: Callable[[np.ndarray], PairWeights], objective: Objective) -> None:
+        self.weights, self.objective = weights, objective
+
+    def on_fit_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Bind them; the data splitter has split by now."""
+        heldout = getattr(trainer.datamodule, "test_idx", None)  # type: ignore[attr-defined]  # Lightning sets it
+        self.objective.weights = self.weights(np.asarray([] if heldout is None else heldout, dtype=np.int64))
