@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import lightning.pytorch as pl
+import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 
 from isovi.errors import IsoviWarning
+from isovi.graph import PairWeights
 from isovi.model.objective import Constraint, Distortion, Objective, Penalty
 
 WARM_UP_EPOCHS = 10  # before the constraint acts, so that there is a latent space to constrain
