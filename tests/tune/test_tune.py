@@ -5,6 +5,7 @@ import shlex
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -231,6 +232,22 @@ def test_a_search_must_hold_spots_out(tissue: Path, out: Path) -> None:
     assert not list(out.parent.iterdir())
 
 
+@pytest.mark.usefixtures("trials")
+def test_an_interrupted_search_has_trials_of_which_ray_knows_nothing() -> None:
+    from isovi.tune.workers import outcomes
+
+    done, failed = {"name": "done"}, {"name": "failed"}
+    unbegun = SimpleNamespace(config=None, error=None, metrics={"trial_id": "1"})
+    begun = SimpleNamespace(config={"name": "begun"}, error=None, metrics={"trial_id": "2"})
+    results = [
+        SimpleNamespace(config=done, error=None, metrics={**ended((1.0, 2.0)), "config": done}),
+        SimpleNamespace(config=failed, error=ValueError("long\nout of memory"), metrics={}),
+    ]
+    assert outcomes([unbegun, *results, begun]) == {"done": ended((1.0, 2.0)), "failed": "out of memory"}
+    with pytest.raises(ValueError, match="lost"):
+        outcomes([SimpleNamespace(config=None, error=ValueError("lost"), metrics={})])
+
+
 @pytest.mark.slow
 def test_ray_resumes_the_trials_that_did_not_end(tissue: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray.tune", reason="the extra tune is not installed")
@@ -296,9 +313,11 @@ def test_the_command_line_prints_the_front_and_a_fit_that_can_be_typed(
 
 def test_no_word_of_the_table_is_cut_short_on_a_narrow_terminal() -> None:
     terminal = Console(width=80, record=True, file=StringIO())
-    terminal.print(tables.tuned(choose(ended((1000.5, 1.125)))))
+    settings = to_try(SETTINGS, (0.2,), (100,), (AllPairs() | Neighbors(6),), None)
+    terminal.print(tables.tuned(summarise(settings, dict.fromkeys(settings, ended((1000.5, 1.125))))))
     shown = terminal.export_text()
-    assert "reconstruction" in shown and "…" not in shown
+    assert "…" not in shown
+    assert {"all+knn:6", "reconstruction", "1000", "1.125", "correlation", "epochs"} <= set(shown.split())
 
 
 def test_values_that_cannot_be_read_are_named_by_their_option(out: Path) -> None:

@@ -139,7 +139,8 @@ def tuned(found: Tuned) -> Table:
 
     heldout = [str(name) for name in found.table if str(name).startswith("heldout_")]
     metrics = [METRICS[name.removeprefix("heldout_")] for name in heldout]
-    shown = Table(title="Pareto-optimal settings: on validation spots (on held-out spots)")
+    title = "Pareto-optimal settings: on validation spots (on held-out spots)"
+    shown = Table(title=title, box=None, pad_edge=False, collapse_padding=True)  # 80 characters do for it
     for name in ("", "target", "latent", "pairs"):
         shown.add_column(name)
     for name in (*(metric.title for metric in metrics), "epochs"):

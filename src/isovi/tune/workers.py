@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
@@ -68,15 +69,13 @@ def run_trials(
     try:
         given = {"tried": tried, "source": source, "min_counts": min_counts, "folder": folder}
         trainable = ray_tune.with_resources(ray_tune.with_parameters(_work, **given), {"cpu": 1})
-        results = _tuner(trainable, list(tried), folder, jobs).fit()
-        found = {result.config["name"]: _outcome(result) for result in results}
+        found = outcomes(list(_tuner(trainable, list(tried), folder, jobs).fit()))
     finally:
         ray.shutdown()
         _PROGRESS.reset(token)
-    ended = {name: result for name, result in found.items() if result is not None}
-    if len(ended) < len(tried):
+    if len(found) < len(tried):
         raise KeyboardInterrupt  # Ray stops at Ctrl-C, and returns what there is
-    return {name: ended[name] for name in tried}
+    return {name: found[name] for name in tried}
 
 
 def _quiet() -> None:
@@ -117,13 +116,21 @@ def folder_of(name: str, folder: Path) -> Path:
     return folder / "".join(letter if letter.isalnum() else "_" for letter in name)
 
 
-def _outcome(result: Any) -> dict[str, Any] | str | None:
-    """Metrics of a trial, or what went wrong; nothing if it did not end."""
-    if result.error is not None:
-        return str(result.error).strip().splitlines()[-1]
-    if "epochs" not in (result.metrics or {}):
-        return None
-    return {name: result.metrics[name] for name in ("epochs", VALIDATION, HELDOUT)}
+def outcomes(results: Iterable[Any]) -> dict[str, dict[str, Any] | str]:
+    """Metrics of the trials that ended, or what went wrong, by name.
+
+    Of a trial that never began Ray does not know the name.
+    """
+    found: dict[str, dict[str, Any] | str] = {}
+    for result in results:
+        if result.config is None and result.error is not None:
+            raise result.error
+        if result.error is not None:
+            found[result.config["name"]] = str(result.error).strip().splitlines()[-1]
+        elif "epochs" in (result.metrics or {}):
+            parts = ("epochs", VALIDATION, HELDOUT)
+            found[result.config["name"]] = {name: result.metrics[name] for name in parts}
+    return found
 
 
 class _Said(ray_tune.Callback):
