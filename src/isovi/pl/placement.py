@@ -13,7 +13,7 @@ from isovi.pl import _canvas
 from isovi.pl._canvas import AxesLike, PathLike
 
 _SHOWN = 30  # regions drawn: more would hide each other
-_MANY = 5_000  # points above which the picture is a raster
+_MANY = 5_000  # points above which the plot is a raster
 
 
 def placement(
