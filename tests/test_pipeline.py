@@ -18,6 +18,7 @@ import isovi
 from isovi import AllPairs, Constraint, InputError, IsoVAE, IsoviWarning, Neighbors, Penalty, Radius
 from isovi.data import check, pack
 from isovi.pipeline import MIN_SPOTS, choose_genes, content_hash, split
+from isovi.pl._data import shepard_pairs
 from isovi.progress import Progress
 from isovi.run import Run, Settings
 from isovi.simulate import simulate
@@ -268,8 +269,7 @@ def test_the_diagonal_of_the_shepard_plot_is_one(adata: AnnData) -> None:
     """Bug 2: λ of one unit was multiplied with distances of another, slope 0.74 on such cells."""
     run = isovi.fit(adata, holdout=0.5, section_key="section", **SHORT)
     run.adata.obsm["X_isovi"] = 3.0 * run.spots.coordinates  # an isometry up to scale
-    run.metrics["distance_scale"] = 3.0
-    in_latent, in_tissue = run.shepard()
+    in_latent, in_tissue = shepard_pairs(run.adata.obsm["X_isovi"], run.spots, 3.0)
     for part in ("training", "held out"):
         np.testing.assert_allclose(in_latent[part], in_tissue[part], rtol=1e-6)
 
@@ -340,7 +340,9 @@ def test_a_whole_section_is_held_out(tissue: AnnData) -> None:
     )
     np.testing.assert_array_equal(run.split == HELDOUT, tissue.obs["section"] == "section_1")
     assert set(run.metrics["distance_scale"]) == {"section_0"}
-    assert np.isfinite(run.shepard()[1]["held out"]).all()
+    scale = run.metrics["distance_scale"]
+    pairs = shepard_pairs(run.adata.obsm["X_isovi"], run.spots, scale)
+    assert np.isfinite(pairs[1]["held out"]).all()
 
 
 def test_a_warning_about_the_data_comes_once(tissue: AnnData) -> None:

@@ -22,8 +22,9 @@ from isovi.errors import InputError, IsoviError, OutputError
 from isovi.model.checkpoint import EpochCheckpoint, read_about, temporary_of
 from isovi.model.distributed import is_first_process
 from isovi.pipeline import run_pipeline
+from isovi.pl._data import shepard_pairs
 from isovi.progress import Progress, Silent
-from isovi.run import Provenance, Run, Settings
+from isovi.run import LATENT_KEY, Provenance, Run, Settings
 from isovi.spots import HELDOUT, VALIDATION
 
 PLACED_KEY = "X_placed"  # in obsm
@@ -151,9 +152,9 @@ def draw(run: Run, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     pl.domains(run.adata, save=folder / "domains.png", **run.settings.keys)
     pl.latent(run.adata, save=folder / "latent.png", **run.settings.keys)
-    history = {name: run.history[[name]] for name in run.history}
-    pl.history(history, target=run.settings.target, save=folder / "history.png")
-    pl.shepard(*run.shepard(), save=folder / "shepard.png")
+    pl.history(run.history, target=run.settings.target, save=folder / "history.png")
+    pairs = shepard_pairs(run.adata.obsm[LATENT_KEY], run.spots, run.metrics["distance_scale"])
+    pl.shepard(*pairs, save=folder / "shepard.png")
 
 
 # ---------------------------------------------------------------------------- resuming

@@ -23,7 +23,6 @@ from isovi._repr import ReprMixin, Rows
 from isovi.data import check, io, pack
 from isovi.errors import InputError
 from isovi.geometry.certificate import CERTIFIED_EPSILON, least_epsilon
-from isovi.geometry.pairs import sample_pairs
 from isovi.graph import KIND_CLASSES, AllPairs, PairKind
 from isovi.model.model import IsoSCVI, IsoVAE
 from isovi.model.objective import Constraint, Distortion, Penalty
@@ -37,7 +36,6 @@ DOMAIN_KEY = "isovi_domain"  # in obs
 GENE_KEY = "isovi_gene"  # in var: genes of the model
 RUN_KEY = "isovi"  # in uns: id and settings of the run
 BACKBONES: dict[str, Any] = {"scvi": IsoSCVI, "vae": IsoVAE}
-SHEPARD_PAIRS = 50_000  # pairs of a Shepard plot
 PACKAGES = (
     *("isovi", "scvi-tools", "torch", "lightning", "anndata"),
     *("scanpy", "numpy", "scipy", "scikit-learn"),
@@ -297,27 +295,6 @@ class Run(ReprMixin):
         curve = tl.certificate(self.adata, epsilon=None, **asked)
         epsilon = max(CERTIFIED_EPSILON, least_epsilon(curve.n_pairs))
         return curve if epsilon >= 1 else tl.certificate(self.adata, epsilon=epsilon, **asked)
-
-    def shepard(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """d_Z and λ d_S of sampled pairs of training and of held-out spots, by the name of the part."""
-        scale, names = self.spot_scale(), {TRAIN: "training", HELDOUT: "held out"}
-        in_latent, in_tissue = {}, {}
-        for part, rows in self.spots.subsets().items():
-            if part in names:
-                spots, own = self.spots.take(rows), np.random.default_rng(0)
-                source, target = sample_pairs(spots.section, SHEPARD_PAIRS, own)
-                apart = tl.pair_distances(spots.coordinates, source, target)
-                in_latent[names[part]] = tl.pair_distances(self.adata.obsm[LATENT_KEY][rows], source, target)
-                in_tissue[names[part]] = scale[rows][source] * apart
-        return in_latent, in_tissue
-
-    def spot_scale(self) -> np.ndarray:
-        """λ of each spot's section; the mean of the others for a section that was not trained on."""
-        scale = self.metrics["distance_scale"]
-        if not isinstance(scale, dict):
-            return np.full(len(self.spots), np.nan if scale is None else float(scale))
-        mean = float(np.mean(list(scale.values())))
-        return np.array([scale.get(name, mean) for name in self.spots.sections])[self.spots.section]
 
     def summary(self) -> Rows:
         """What is shown of it, by name."""

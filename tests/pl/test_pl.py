@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 
 from isovi import pl, tl
 from isovi.errors import InputError
+from isovi.pl._data import onto_tissue
 from isovi.pl._palette import CATEGORICAL, MISSING, categorical, position_colors
 from isovi.pl._spots import Section
-from isovi.pl.latent_map import onto_tissue
 
 
 @pytest.fixture
@@ -142,6 +142,13 @@ class TestDomains:
         assert [ax.get_title() for ax in axes] == ["a", "b"]
         drawn = axes[0].collections[0].get_offsets()
         np.testing.assert_array_equal(drawn, adata.obsm["spatial"][24:])
+
+    def test_a_section_of_one_spot_or_one_place_is_drawn(self, adata):
+        few = adata[[0, 1, 2, 24, 25]].copy()
+        few.obsm["spatial"][3:] = [4.0, 7.0]
+        for rows in (slice(0, 4), slice(0, 5)):
+            axes = pl.domains(few[rows], section_key="slide")
+            np.testing.assert_array_equal(axes[0].collections[0].get_offsets()[0], [4.0, 7.0])
 
     def test_missing_values_are_grey_and_named(self, adata):
         adata.obs["label"] = ["x"] * 47 + [None]

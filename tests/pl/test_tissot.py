@@ -13,7 +13,7 @@ from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 
 from isovi.errors import InputError
-from isovi.pl.tissot import _evenly, _most, tissot, tissot_latents
+from isovi.pl.tissot import _most, tissot, tissot_latents
 from isovi.tl.tissot import tissot as find
 
 
@@ -187,14 +187,6 @@ def test_tissue_in_space_is_seen_from_above():
     np.testing.assert_allclose(half_axes[:, 0] / half_axes[:, 1], 2.0, rtol=1e-6)
     np.testing.assert_allclose(np.abs(direction[:, 1]), 1.0, rtol=1e-6)
     tissot_latents({"a": positions}, positions)
-
-
-def test_drawn_spots_are_spread_evenly():
-    positions = grid(40)
-    chosen = positions[_evenly(positions, 100)]
-    apart = np.linalg.norm(chosen[:, None] - chosen, axis=2) + 99 * np.eye(100)
-    assert apart.min() > 2.5  # 100 spots of a square of 40 by 40 can be 4 apart
-    assert len(_evenly(positions, 5000)) == 1600
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from isovi.workflow import fit as workflow
-from rich.console import Console
 
+from isovi import files
 from isovi.model.objective import Penalty
 from isovi.report.record import Report
 from isovi.report.render import html
 from isovi.report.write import report
+from isovi.run import Settings
 from isovi.simulate import simulate
 
 MARKUP = "</script><b>"  # a section name that must stay text
@@ -33,13 +33,13 @@ def tissue_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def fit() -> Callable[..., Path]:
-    """A function that fits for a few epochs, without pictures, and gives the folder."""
+    """A function that fits for a few epochs, without plots, and gives the folder."""
 
     def run(file: Path, out: Path, **options: Any) -> Path:
-        asked = {"max_epochs": 3, "n_latent": 4, "holdout": "0.4", "label_key": "domain", **options}
+        asked = {"max_epochs": 3, "n_latent": 4, "holdout": 0.4, "label_key": "domain", **options}
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(workflow, "draw", lambda *_: None)
-            workflow.fit(workflow.FitOptions(file, out, **asked), Console(quiet=True))
+            patch.setattr(files, "draw", lambda *_: None)
+            files.fit(file, out, Settings(**asked), call=f"isovi fit {file.name}")
         return out
 
     return run

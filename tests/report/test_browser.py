@@ -134,7 +134,7 @@ def test_spots_chosen_in_one_view_stand_out_in_the_other(page: webdriver.Chrome)
     found = drag(page, "tissue", [(0.05, 0.05), (0.3, 0.05), (0.3, 0.95), (0.05, 0.95), (0.05, 0.1)])
     assert 0 < len(found) < 300
     wait_for_change(page, before)
-    assert page.find_element(By.ID, "chosen").text.startswith(f"{len(found)} of 300 spots chosen: domain")
+    assert page.find_element(By.ID, "chosen").text.startswith(f"{len(found)} of 300 spots selected: domain")
 
 
 def test_the_lasso_takes_the_spots_inside_it_and_no_others(page: webdriver.Chrome) -> None:

@@ -1,4 +1,4 @@
-"""The verdict says what the figures say, good or bad."""
+"""The verdict says what the metrics say, good or bad."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import copy
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from anndata import AnnData
 
+from isovi.model.objective import Constraint, Distortion, Penalty
 from isovi.report.record import Statement
-from isovi.report.verdict import target_of, verdict
+from isovi.report.verdict import verdict
+from isovi.run import Provenance, Run, Settings
 
 GOOD: dict[str, Any] = {
-    "distortion": "constraint 0.2",
     "n_heldout": 400,
     "train": {"relative_distortion": 0.18},
     "heldout": {
@@ -23,20 +26,32 @@ GOOD: dict[str, Any] = {
         "reconstruction": 100.0,
     },
     "all": {"elbo": 110.0, "reconstruction": 100.0},
-    "guarantee": {"epsilon": 0.1, "L": 6.85, "delta": 0.05, "n_pairs": 200},
+    "certificate": {"epsilon": 0.1, "L": 6.85, "delta": 0.05, "n_pairs": 200},
 }
 LATENT = np.random.default_rng(0).normal(size=(50, 4))
 
 
 def said(
-    changes: dict[str, Any] | None = None, *, latent: np.ndarray = LATENT, plain: dict[str, Any] | None = None
+    changes: dict[str, Any] | None = None,
+    *,
+    latent: np.ndarray = LATENT,
+    plain: dict[str, Any] | None = None,
+    distortion: Distortion | None = Constraint(0.2),  # noqa: B008  # frozen
 ) -> list[Statement]:
     metrics = copy.deepcopy(GOOD)
     for key, value in (changes or {}).items():
         metrics[key] = {**metrics[key], **value} if isinstance(value, dict) and value else value
         if value is None:
             del metrics[key]
-    return verdict(metrics, latent, target_of(metrics["distortion"]), plain)
+    run = Run(
+        settings=Settings(distortion=distortion),
+        metrics=metrics,
+        provenance=Provenance(sha256=""),
+        history=pd.DataFrame(),
+        training={},
+    )
+    run.adata = AnnData(obsm={"X_isovi": latent})
+    return verdict(run, plain)
 
 
 def test_a_good_run_is_good_throughout() -> None:
@@ -56,11 +71,30 @@ def test_a_constraint_that_was_missed_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("distortion", "words"), [("none", "nothing was asked"), ("penalty 30", "penalty 30")]
+    ("distortion", "words"),
+    [
+        (None, "not constrained"),
+        (Penalty(0.0), "not constrained"),
+        (Penalty(0.0, relative=False), "not constrained"),
+        (Penalty(30.0), "a penalty 30 was applied"),
+    ],
 )
-def test_without_a_target_nothing_holds_or_fails(distortion: str, words: str) -> None:
-    first = said({"distortion": distortion})[0]
+def test_without_a_target_nothing_holds_or_fails(distortion: Distortion | None, words: str) -> None:
+    first = said(distortion=distortion)[0]
     assert first.status == "note" and words in first.text
+
+
+def test_the_target_is_that_of_the_settings_whatever_else_they_hold() -> None:
+    constraint = said(distortion=Constraint(0.1, distance="wasserstein", per_section=True))[0]
+    assert constraint.status == "caution" and "10% was tolerated" in constraint.text
+
+
+@pytest.mark.parametrize("unknown", [None, float("nan")])  # as in metrics.json, and in memory
+def test_held_out_spots_without_pairs_do_no_harm(unknown: float | None) -> None:
+    nothing = dict.fromkeys(GOOD["heldout"], unknown)
+    found = said({"n_heldout": 1, "heldout": nothing, "certificate": {}}, plain=GOOD)
+    assert found[1].status == "caution" and found[1].text.startswith("1 held-out spots")
+    assert "nan" not in " ".join(one.text for one in found)
 
 
 def test_memorised_geometry_is_called_that() -> None:
@@ -70,16 +104,16 @@ def test_memorised_geometry_is_called_that() -> None:
 
 
 def test_without_held_out_spots_nothing_is_claimed() -> None:
-    found = said({"heldout": None, "guarantee": {}})
+    found = said({"heldout": None, "certificate": {}})
     assert [one.status for one in found[1:3]] == ["caution", "caution"]
     assert "memorised" in found[1].text and "no spots were held out" in found[2].text
 
 
 def test_few_held_out_spots_certify_little() -> None:
-    certified = said({"guarantee": {"epsilon": 0.26}})[2]
+    certified = said({"certificate": {"epsilon": 0.26}})[2]
     assert certified.status == "caution" and "114 held-out spots would do for 10%" in certified.text
-    assert said({"guarantee": {"L": 40.0}})[2].status == "caution"
-    assert "too few" in said({"guarantee": {}})[2].text
+    assert said({"certificate": {"L": 40.0}})[2].status == "caution"
+    assert "too few" in said({"certificate": {}})[2].text
 
 
 def test_unused_dimensions_are_named_and_a_collapse_is_a_problem() -> None:
@@ -95,6 +129,6 @@ def test_the_plain_backbone_stands_beside() -> None:
     plain = copy.deepcopy(GOOD)
     plain["heldout"].update(coordinate_error=10.0, relative_distortion=0.2, reconstruction=100.1)
     beside = said(plain=plain)[4]
-    assert "error of positions 20% lower" in beside.text
+    assert "coordinate error 20% lower" in beside.text
     assert "relative distortion 50% higher" in beside.text
     assert "reconstruction loss the same within 1%" in beside.text

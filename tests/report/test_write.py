@@ -9,19 +9,24 @@ from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import anndata
+import numpy as np
 import pytest
-from isovi.workflow import fit as workflow
 from typer.testing import CliRunner
 
-from isovi import cli
+from isovi import cli, files, pipeline
 from isovi.errors import InputError
+from isovi.model.objective import Constraint
+from isovi.pl import _data
 from isovi.report import render, write
 from isovi.report.record import Report
-from isovi.report.summarise import command, summarise
+from isovi.report.summarise import summarise
 from isovi.report.write import attempt, report
+from isovi.run import Run
 
+MARKUP = "</script><b>"  # the name of a section, see conftest.py
 RESOURCES = {"src", "href", "srcset", "data", "action", "poster"}
 
 
@@ -65,7 +70,7 @@ def test_the_json_is_what_the_page_says(written: Report, folder: Path) -> None:
     told = json.loads((folder / "report.json").read_text())
     assert [one["text"] for one in told["verdict"]] == [one.text for one in written.summary.verdict]
     metrics = json.loads((folder / "metrics.json").read_text())
-    rows = {row["key"]: row for row in told["figures"]}
+    rows = {row["key"]: row for row in told["metrics"]}
     assert rows["coordinate_error"]["heldout"] == metrics["heldout"]["coordinate_error"]
     assert rows["coordinate_error"]["train"] is None
     assert rows["relative_distortion"]["train"] == metrics["train"]["relative_distortion"]
@@ -74,30 +79,44 @@ def test_the_json_is_what_the_page_says(written: Report, folder: Path) -> None:
 
 def test_the_plain_backbone_stands_in_the_table(written: Report, page: str, plain_folder: Path) -> None:
     metrics = json.loads((plain_folder / "metrics.json").read_text())
-    row = next(row for row in written.summary.figures if row.key == "reconstruction")
+    row = next(row for row in written.summary.metrics if row.key == "reconstruction")
     assert row.plain == metrics["heldout"]["reconstruction"]
     assert "plain, held out" in page
-    assert written.summary.verdict[-1].title == "Beside the plain backbone"
+    assert written.summary.verdict[-1].title == "Compared with the plain backbone"
 
 
-@pytest.mark.parametrize(("change", "words"), [({"seed": 1}, "seed"), ({}, "input file")])
-def test_runs_on_other_spots_are_not_compared(
-    folder: Path, tmp_path: Path, change: dict[str, int], words: str
-) -> None:
-    record = json.loads((folder / "run.json").read_text())
-    record["arguments"] |= change
-    record["input_sha256"] += "" if change else "0"
-    (tmp_path / "run.json").write_text(json.dumps(record))
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"seed": 1}, "seed"), ({}, "input file"), ({"holdout": 0.3, "seed": 3}, "holdout, seed")],
+)
+def test_runs_on_other_spots_are_not_compared(folder: Path, change: dict[str, Any], words: str) -> None:
+    run, other = Run.read(folder), Run.read(folder)
+    other.settings = replace(other.settings, **change)
+    if not change:
+        other.provenance = replace(other.provenance, sha256="0")
     with pytest.raises(InputError, match=f"differs from the run in: {words}"):
-        summarise(folder, tmp_path)
+        summarise(run, other)
+
+
+def test_runs_that_held_out_other_spots_are_not_compared(folder: Path) -> None:
+    """Such as runs with another min_counts: all settings are the same."""
+    run, other = Run.read(folder), Run.read(folder)
+    other.adata.obs["isovi_split"] = other.adata.obs["isovi_split"].to_numpy()[::-1]
+    with pytest.raises(InputError, match="differs from the run in: held-out spots"):
+        summarise(run, other)
+
+
+def test_a_folder_without_a_run_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no run\.json"):
-        summarise(folder, tmp_path / "nothing")
+        report(tmp_path)
+    with pytest.raises(InputError, match=r"holds no run\.json"):
+        report(folder, beside=tmp_path / "nothing")
 
 
 def test_without_held_out_spots_and_sections(
     tissue_file: Path, fit: Callable[..., Path], tmp_path: Path
 ) -> None:
-    run = fit(tissue_file, tmp_path / "run", holdout="0", max_epochs=1, label_key=None)
+    run = fit(tissue_file, tmp_path / "run", holdout=0.0, max_epochs=1, label_key=None)
     (run / "history.csv").unlink()  # as of a run of an earlier version
     found = report(run)
     assert [curve.name for curve in found.summary.profile.curves] == ["training"]
@@ -114,17 +133,59 @@ def test_a_spot_alone_and_few_pairs_do_no_harm(written: Report) -> None:
     summary = replace(
         written.summary,
         history={},
-        profile=replace(written.summary.profile, curves=[], epsilon=[]),
+        profile=replace(written.summary.profile, curves=[], low=None, high=None),
         anisotropy={},
     )
     page = render.html(replace(written, summary=summary, shepard=(), ellipses=()))
     assert "plot-tissue" in page and "plot-profile" not in page and "Ellipses" not in page
 
 
-def test_the_command_is_told_as_typed() -> None:
-    assert command("/opt/x/bin/isovi fit 'a b.h5ad' --out run") == "isovi fit 'a b.h5ad' --out run"
-    assert command("/src/isovi/cli/__main__.py fit a --out b") == "isovi fit a --out b"
-    assert command("notebook.py x") == "notebook.py x"
+def test_how_the_fit_was_called_is_there_if_it_is_known(written: Report, page: str) -> None:
+    assert "isovi fit tissue.h5ad" in page
+    unknown = replace(written, summary=replace(written.summary, call=""))
+    assert 'id="command"' not in render.html(unknown)
+
+
+def test_a_held_out_section_has_no_scale_of_its_own(
+    tissue_file: Path, fit: Callable[..., Path], tmp_path: Path
+) -> None:
+    """In memory its λ is NaN, in metrics.json null; the spots are drawn with the λ of the others."""
+    distortion = Constraint(0.2, per_section=True)
+    asked = {"section_key": "section", "holdout": f"section:{MARKUP}", "distortion": distortion}
+    run = Run.read(fit(tissue_file, tmp_path / "run", max_epochs=1, **asked))
+    scale = run.metrics["distance_scale"]
+    (trained,) = set(scale) - {MARKUP}
+    assert scale[MARKUP] is None and scale[trained] > 0
+    found = report(tmp_path / "run")
+    assert f"{MARKUP}: not trained on" in found.summary.facts["Scale λ"]
+    assert [density.name for density in found.shepard] == ["held out", "training"]
+    assert all(density.counts.sum() > 0 for density in found.shepard)
+    for missing in (None, float("nan")):
+        by_spot = _data.spot_scale({**scale, MARKUP: missing}, run.spots, default=9.0)
+        assert by_spot == pytest.approx(np.full(300, scale[trained]))
+    files.draw(run, tmp_path / "plots")
+    assert {file.stem for file in (tmp_path / "plots").iterdir()} == {
+        "domains",
+        "latent",
+        "history",
+        "shepard",
+    }
+
+
+def test_a_run_of_the_backbone_itself_has_plots_and_a_report(tissue_file: Path, tmp_path: Path) -> None:
+    """It has no λ: the Shepard plot takes the one that fits the training pairs best."""
+    adata = anndata.io.read_h5ad(tissue_file)
+    run = pipeline.fit(adata, distortion=None, holdout=0.4, n_latent=4, max_epochs=1, progress=False)
+    assert run.metrics["distance_scale"] is None
+    found = summarise(run)
+    assert found.summary.title == "run" and found.summary.call.startswith("isovi.fit(adata, ")
+    assert found.summary.facts["Distortion"] == "none, the plain backbone"
+    assert set(found.summary.history) == {"elbo"}
+    training = found.shepard[1]
+    middle = len(training.median) // 2
+    assert training.median[middle] == pytest.approx(training.middle[middle], rel=0.5)
+    files.draw(run, tmp_path / "plots")
+    assert (tmp_path / "plots" / "shepard.png").is_file()
 
 
 # ---------------------------------------------------------------------------- the command line
@@ -148,14 +209,7 @@ def test_the_verb_says_the_verdict_and_leaves_other_files_as_they_were(folder: P
 
 def test_the_verb_refuses_other_folders(tmp_path: Path) -> None:
     code, said = isovi("report", tmp_path)
-    assert code == 2 and "holds no finished run" in said
-
-
-def test_a_fit_ends_with_its_report(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    monkeypatch.setattr(workflow, "fit", lambda *_: {"n_obs": 300})
-    monkeypatch.setattr(write, "report", lambda given: given)
-    code, said = isovi("fit", "x.h5ad", "--out", folder)
-    assert code == 0 and said.rstrip().endswith("report.html")
+    assert code == 2 and "holds no run.json" in said
 
 
 def test_a_report_that_fails_leaves_the_run(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Plots. Each function draws on the given Axes, or on a new figure that needs no display."""
+"""Plots: each function draws on the given Axes, or on a new figure that needs no display."""
 
 from __future__ import annotations
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from numpy.typing import ArrayLike, NDArray
 
 from isovi.errors import InputError
 
@@ -56,6 +58,13 @@ def write(axes: Sequence[Axes], save: PathLike | None) -> None:
     """Save the figure of the axes; the suffix of the file determines the format."""
     if save is not None:
         axes[0].figure.figure.savefig(save, dpi=DPI, bbox_inches="tight")
+
+
+def set_ticks(axis: Axis, values: ArrayLike) -> None:
+    """Ticks at these values, and no others."""
+    axis.set_major_locator(FixedLocator(np.asarray(values, dtype=np.float64).tolist()))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def plain(ax: Axes) -> None:

@@ -15,6 +15,20 @@ CATEGORICAL = (
     *("#553155", "#92B686", "#B63192", "#DB0CCE", "#E7C26D", "#496100", "#6DC2C2", "#922479"),
 )
 MISSING = "#D0D0D0"
+TRAINING, HELDOUT, THIRD = (CATEGORICAL[i] for i in (0, 5, 2))
+LINES = {
+    "training": TRAINING,
+    "validation": HELDOUT,
+    "held out": HELDOUT,
+    "multiplier": THIRD,
+    "scale λ": TRAINING,
+}  # colours of curves by name
+
+_MAPS = {
+    "sequential": ("viridis", 0.0, 1.0),
+    "diverging": ("coolwarm", 0.0, 1.0),
+    "anisotropy": ("plasma", 0.05, 0.88),
+}
 
 # Degrees in Oklab, from amber over pink and violet to blue; everyone can distinguish the two ends.
 _HUES = (75.0, -105.0)
@@ -36,6 +50,12 @@ def categorical(n: int) -> list[str]:
     if n <= len(CATEGORICAL):
         return list(CATEGORICAL[:n])
     return [to_hex(color) for color in mpl.colormaps["turbo"](np.linspace(0, 1, n))]
+
+
+def ramp(scale: str, places: NDArray) -> NDArray[np.float64]:
+    """Colours, shape ``(..., 4)``, at places from 0 to 1 along one of the scales of numbers."""
+    name, low, high = _MAPS[scale]
+    return mpl.colormaps[name](low + (high - low) * places)
 
 
 def position_colors(positions: NDArray) -> NDArray[np.float64]:

@@ -6,19 +6,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from isovi.data import check
+from isovi.pl import _data
 
-_RASTER_ABOVE = 5_000  # spots; with more, vector files would be huge
-_FILL = 0.97  # diameter of a spot as a share of the spacing
-_LEAST_FILL = 0.65  # the same for evenly distributed spots, so that cells in clusters stay visible
-_WIDTH, _HEIGHTS = 3.6, (1.8, 5.4)  # width, and range of heights, of a panel in inches
+_RASTER_ABOVE = 5_000  # spots; beyond that vector files would be huge
+_WIDTH, _HEIGHTS = 3.6, (1.8, 5.4)  # inches of a panel
 
 
 @dataclass(frozen=True)
@@ -41,13 +38,8 @@ class Section:
 
     @cached_property
     def diameter(self) -> float:
-        """Diameter at which neighbouring spots nearly touch, from the distances to the four nearest."""
-        n = len(self.positions)
-        if n < 2:
-            return 1.0
-        near = cKDTree(self.positions).query(self.positions, min(5, n))[0][:, 1:]
-        even = np.sqrt(np.ptp(self.positions, axis=0).prod() / n)
-        return float(max(_FILL * np.median(near), _LEAST_FILL * even)) or 1.0
+        """Size at which neighbouring spots nearly touch."""
+        return _data.diameter(self.positions)
 
     @property
     def panel_size(self) -> tuple[float, float]:
@@ -58,13 +50,12 @@ class Section:
 
 def sections(adata: AnnData, spatial_key: str, section_key: str | None) -> list[Section]:
     """Sections of the data, in the order of their categories."""
-    positions = check.coordinates(adata, spatial_key)[:, :2]
-    if section_key is None:
-        return [Section("", np.arange(adata.n_obs), positions)]
-    codes = check.categories(adata, section_key, role="section")
-    names = pd.Categorical(adata.obs[section_key]).remove_unused_categories().categories
-    members = [np.flatnonzero(codes == code) for code in range(len(names))]
-    return [Section(str(name), m, positions[m]) for name, m in zip(names, members, strict=True)]
+    spots = check.spots(adata, spatial_key, section_key)
+    at_one_place = ~spots.placed[:, None]  # a section without any distance has no unit, but a centre
+    positions = np.where(at_one_place, spots.centre[spots.section], spots.positions)[:, :2]
+    members = [np.flatnonzero(spots.section == code) for code in range(len(spots.sections))]
+    names = [""] if section_key is None else spots.sections
+    return [Section(name, m, positions[m]) for name, m in zip(names, members, strict=True)]
 
 
 def draw(ax: Axes, section: Section, colors: NDArray) -> None:

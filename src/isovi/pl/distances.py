@@ -6,17 +6,14 @@ from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.ticker import MaxNLocator
+from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from numpy.typing import ArrayLike, NDArray
 
 from isovi.errors import InputError
-from isovi.pl import _canvas, _palette
+from isovi.pl import _canvas, _data, _palette
 from isovi.pl._canvas import AxesLike, PathLike
 
 _GREYS = LinearSegmentedColormap.from_list("density", ["#FFFFFF", "#C9D3E0", "#6F8FB5", "#1F3A63"])
-_MEDIAN = _palette.CATEGORICAL[5]
-_BINS, _LEAST_PAIRS = 24, 20
 
 
 def shepard(
@@ -59,11 +56,10 @@ def shepard(
     latent, tissue = _named(latent_distance), _named(tissue_distance)
     _require_same_pairs(latent, tissue)
     scaled = {name: scale * values for name, values in tissue.items()}
-    limit = max(np.percentile(values, 99.5) for values in [*latent.values(), *scaled.values()])
     axes = _canvas.panels(len(latent), ax, columns=len(latent), size=(3.5, 3.4))
-    for panel, (name, values) in zip(axes, latent.items(), strict=True):
-        _draw(panel, scaled[name], values, float(limit) or 1.0)
-        panel.set_title(name, fontsize="medium")
+    for panel, found in zip(axes, _data.densities(latent, scaled), strict=True):
+        _draw(panel, found)
+        panel.set_title(found.name, fontsize="medium")
     axes[0].set_ylabel("latent distance $d_Z$")
     axes[-1].legend(frameon=False, fontsize="small", loc="upper left")
     _canvas.write(axes, save)
@@ -85,27 +81,16 @@ def _require_same_pairs(latent: Mapping[str, NDArray], tissue: Mapping[str, NDAr
         )
 
 
-def _draw(ax: Axes, tissue: NDArray, latent: NDArray, limit: float) -> None:
+def _draw(ax: Axes, found: _data.Density) -> None:
+    limit = found.limit
     extent = (0, limit, 0, limit)
-    inside = (tissue <= limit) & (latent <= limit)
-    ax.hexbin(
-        tissue[inside], latent[inside], gridsize=36, extent=extent, cmap=_GREYS, mincnt=1, linewidths=0.1
-    )
+    shown = np.ma.masked_equal(found.counts, 0)
+    ax.imshow(shown, cmap=_GREYS, norm=PowerNorm(0.5, vmin=0), origin="lower", extent=extent)
     ax.plot([0, limit], [0, limit], color="0.15", linestyle="--", linewidth=1, label=r"$d_Z = \lambda d_S$")
-    middle, (low, median, high) = _quantiles(tissue, latent, limit)
-    ax.fill_between(middle, low, high, color=_MEDIAN, alpha=0.14, linewidth=0.8, label="10–90 %")
-    ax.plot(middle, median, color=_MEDIAN, linewidth=1.8, label="median")
+    band, color = (found.middle, found.low, found.high), _palette.HELDOUT
+    ax.fill_between(*band, color=color, alpha=0.14, linewidth=0.8, label="10–90 %")
+    ax.plot(found.middle, found.median, color=color, linewidth=1.8, label="median")
     ax.set(xlim=(0, limit), ylim=(0, limit), aspect="equal", xlabel=r"tissue distance $\lambda d_S$")
-    ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.yaxis.set_major_locator(MaxNLocator(5))
+    _canvas.set_ticks(ax.xaxis, found.ticks)
+    _canvas.set_ticks(ax.yaxis, found.ticks)
     _canvas.plain(ax)
-
-
-def _quantiles(tissue: NDArray, latent: NDArray, limit: float) -> tuple[NDArray, NDArray]:
-    """Centres of bins of tissue distance, and the 10, 50 and 90 % quantiles (3, bins) of latent distance."""
-    edges = np.linspace(0, limit, _BINS + 1)
-    which = np.clip(np.digitize(tissue, edges) - 1, 0, _BINS)  # values beyond the limit go to the unused bin
-    enough = [b for b in range(_BINS) if np.count_nonzero(which == b) >= _LEAST_PAIRS]
-    quantiles = [np.quantile(latent[which == b], [0.1, 0.5, 0.9]) for b in enough]
-    middle = (edges[:-1] + edges[1:])[enough] / 2
-    return middle, np.array(quantiles).reshape(-1, 3).T

@@ -7,11 +7,11 @@ import numpy as np
 from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import CenteredNorm, Normalize
+from matplotlib.colors import Normalize
 from numpy.typing import NDArray
 
 from isovi.errors import InputError
-from isovi.pl import _canvas, _palette, _spots
+from isovi.pl import _canvas, _data, _palette, _spots
 from isovi.pl._canvas import AxesLike, PathLike
 
 _COLUMNS = 4
@@ -61,11 +61,12 @@ def distortion_map(
     width, height = parts[0].panel_size
     axes = _canvas.panels(2 * len(parts), ax, columns=_COLUMNS, size=(width, height + 0.3))
     kinds = [
-        ("relative distortion", distortion, mpl.colormaps[cmap], _upwards(distortion)),
-        ("stretch", stretch, mpl.colormaps[stretch_cmap], _both_ways(stretch)),
+        ("relative distortion", distortion, mpl.colormaps[cmap], _data.upwards(distortion)),
+        ("stretch", stretch, mpl.colormaps[stretch_cmap], _data.around(stretch, 0.0)),
     ]
     for number, part in enumerate(parts):
-        for panel, (title, values, colors, norm) in zip(axes[2 * number :], kinds, strict=False):
+        for panel, (title, values, colors, ends) in zip(axes[2 * number :], kinds, strict=False):
+            norm = Normalize(*ends, clip=True)
             shown = colors(norm(values[part.members]))
             shown[~np.isfinite(values[part.members])] = mpl.colors.to_rgba(_palette.MISSING)
             _spots.draw(panel, part, shown)
@@ -83,16 +84,6 @@ def _column(adata: AnnData, name: str) -> NDArray[np.float64]:
             "Run isovi.tl.distortion_map(adata) first, or pass its key_added as key.",
         )
     return adata.obs[name].to_numpy(dtype=float)
-
-
-def _upwards(values: NDArray) -> Normalize:
-    high = np.nanpercentile(values, 98) if np.isfinite(values).any() else 1.0
-    return Normalize(0, high or 1.0, clip=True)
-
-
-def _both_ways(values: NDArray) -> Normalize:
-    reach = np.nanpercentile(np.abs(values), 98) if np.isfinite(values).any() else 1.0
-    return CenteredNorm(halfrange=reach or 1.0, clip=True)
 
 
 def _bar(ax: Axes, shades: ScalarMappable) -> None:

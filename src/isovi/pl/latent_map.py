@@ -7,10 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import orthogonal_procrustes
 
 from isovi.errors import InputError
-from isovi.pl import _canvas, _palette, _spots
+from isovi.pl import _canvas, _data, _palette, _spots
 from isovi.pl._canvas import AxesLike, PathLike
 
 
@@ -78,7 +77,7 @@ def require_rows(latents: Mapping[str, NDArray], n: int) -> None:
 
 
 def _draw_latent(ax: Axes, section: _spots.Section, latent: NDArray, colors: NDArray, name: str) -> None:
-    placed, explained = onto_tissue(latent, section.positions)
+    placed, explained = _data.onto_tissue(latent, section.positions)
     n = len(placed)
     size = float(np.clip(18_000 / n, 2, 40))
     ax.scatter(placed[:, 0], placed[:, 1], c=colors, s=size, linewidths=0, rasterized=n > 5_000)
@@ -86,29 +85,3 @@ def _draw_latent(ax: Axes, section: _spots.Section, latent: NDArray, colors: NDA
     ax.set_axis_off()
     ax.set_aspect("equal", adjustable="datalim")
     ax.invert_yaxis()
-
-
-def onto_tissue(latent: NDArray, positions: NDArray) -> tuple[NDArray[np.float64], float]:
-    """First two principal components, aligned with the positions by similarity Procrustes.
-
-    Parameters
-    ----------
-    latent
-        Shape ``(n, n_latent)``.
-    positions
-        Shape ``(n, 2)``.
-
-    Returns
-    -------
-    Shape ``(n, 2)``, and R², the share of the positions' variance explained.
-    """
-    centre = positions.mean(axis=0)
-    target = positions - centre
-    centred = latent - latent.mean(axis=0)
-    axes = np.linalg.svd(centred, full_matrices=False)[2][:2]
-    plane = np.zeros_like(target)
-    plane[:, : len(axes)] = centred @ axes.T
-    rotation, overlap = orthogonal_procrustes(plane, target)
-    size = np.square(plane).sum() or 1.0
-    explained = overlap**2 / (size * np.square(target).sum() or 1.0)
-    return overlap / size * plane @ rotation + centre, float(explained)

@@ -12,8 +12,8 @@ from isovi.errors import InputError
 from isovi.pl import _canvas
 from isovi.pl._canvas import AxesLike, PathLike
 
-_SHOWN = 30  # regions drawn; more would overlap
-_MANY = 5_000  # points above which the plot is rasterised
+_SHOWN = 30  # regions drawn: more would hide each other
+_MANY = 5_000  # points above which the plot is a raster
 
 
 def placement(

@@ -7,17 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from anndata import AnnData
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
 from isovi.errors import InputError
-from isovi.geometry.profile import EPSILONS, DistortionProfile
-from isovi.pl import _canvas, _palette
+from isovi.geometry.profile import DistortionProfile
+from isovi.pl import _canvas, _data, _palette
 from isovi.pl._canvas import AxesLike, PathLike
 from isovi.tl.certificate import Certificate
 
-_GRID = np.round(np.linspace(0.01, 0.5, 50), 2)
-_TICKS = (1, 1.5, 2, 3, 5, 7, 10, 20, 30, 50, 100, 200, 500, 1000)
 _RANGES = ("short", "middle", "long")
 _SHADES = ("#D55E00", "#0072B2", "#009E73")  # colours of the ranges, safe for colour vision deficiency
 _SIZE = (3.7, 3.2)
@@ -108,13 +105,13 @@ def certificate(
     _finish(panel, f"confidence {1 - next(iter(named.values())).delta:.0%}", legend=False)
     panel.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     panel.set_xlim(0, 1)
-    panel.xaxis.set_major_locator(FixedLocator([0, 0.2, 0.4, 0.6, 0.8, 1]))
+    _canvas.set_ticks(panel.xaxis, [0, 0.2, 0.4, 0.6, 0.8, 1])
     _canvas.write([panel], save)
     return panel
 
 
 def _draw_certificate(ax: Axes, one: Certificate, color: str, name: str) -> None:
-    measured, certified = one.curve.profile.curve(_GRID), one.curve.curve(_GRID)
+    measured, certified = one.curve.profile.curve(_data.EPSILONS), one.curve.curve(_data.EPSILONS)
     prefix = f"{name}: " if name else ""
     _line(ax, *_xy(measured), color, f"{prefix}measured, {one.n_pairs} pairs", linestyle="--")
     _line(ax, *_xy(certified), color, f"{prefix}certified, all ε at once")
@@ -138,8 +135,8 @@ def _named(
 
 
 def _arrays(profile: DistortionProfile) -> dict[str, NDArray]:
-    epsilon, large = _xy(profile.curve(_GRID))
-    by_range = [_xy(part.profile.curve(_GRID))[1] for part in profile.bins]
+    epsilon, large = _xy(profile.curve(_data.EPSILONS))
+    by_range = [_xy(part.profile.curve(_data.EPSILONS))[1] for part in profile.bins]
     return {
         "epsilon": epsilon,
         "L": large,
@@ -179,12 +176,11 @@ def _line(ax: Axes, epsilon: NDArray, large: NDArray, color: str, label: str, li
 
 def _finish(ax: Axes, title: str, *, legend: bool) -> None:
     ax.set_title(title, fontsize="medium")
-    ax.set(xlabel="share of excluded pairs ε", ylabel="distortion constant L(ε)", xlim=(0, EPSILONS[-1]))
+    ax.set(xlabel="share of broken pairs ε", ylabel="distortion constant L(ε)", xlim=(0, _data.EPSILONS[-1]))
     ax.set_yscale("log")
-    ax.set_ylim(bottom=1)
-    ax.yaxis.set_major_locator(FixedLocator(_TICKS))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.yaxis.set_minor_locator(NullLocator())
+    top, ticks = _data.factor_axis(value for line in ax.get_lines() for value in np.ravel(line.get_ydata()))
+    ax.set_ylim(1, top)
+    _canvas.set_ticks(ax.yaxis, ticks)
     ax.grid(axis="y", color="0.92", linewidth=0.8)
     _canvas.plain(ax)
     if legend:
@@ -192,6 +188,8 @@ def _finish(ax: Axes, title: str, *, legend: bool) -> None:
 
 
 def _share_limits(axes: Sequence[Axes]) -> None:
-    top = max(ax.get_ylim()[1] for ax in axes)
+    """The same range and ticks, those of the panel that reaches farthest."""
+    farthest = max(axes, key=lambda ax: ax.get_ylim()[1])
     for ax in axes:
-        ax.set_ylim(1, top)
+        ax.set_ylim(farthest.get_ylim())
+        _canvas.set_ticks(ax.yaxis, farthest.get_yticks())

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
-import matplotlib as mpl
 import numpy as np
 from anndata import AnnData
 from matplotlib.axes import Axes
@@ -17,21 +15,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from isovi.errors import InputError
 from isovi.geometry.tissot import TissotEllipses, ellipses_of, tissot_ellipses
-from isovi.pl import _canvas, _palette, _spots
+from isovi.pl import _canvas, _data, _palette, _spots
 from isovi.pl._canvas import AxesLike, PathLike
-from isovi.pl.latent_map import onto_tissue, require_rows
+from isovi.pl.latent_map import require_rows
 
 Basis = Literal["spatial", "latent"]
 
-_ROUND, _TORN = 1.0, 4.0  # anisotropies at the ends of the colour scale, the same in all plots
-_TICKS = (1, 1.5, 2, 3, 4)
-_LONGEST = 3.0  # longest half axis drawn, in median radii
-_RASTER_ABOVE = 5_000  # spots; with more, vector files would be huge
-_MOST = {"spatial": 1000, "latent": 250}
+_RASTER_ABOVE = 5_000  # spots; beyond that vector files would be huge
 _PANEL_COLUMNS = 4
 _BAR_WIDTH = 0.7  # inches
 _OPACITY = 0.75
-_CANDIDATES = 20  # candidate spots per ellipse drawn, if there are many more
 
 
 def tissot(
@@ -62,8 +55,8 @@ def tissot(
         ``"spatial"``: at the spots in the tissue. ``"latent"``: in the first two principal components of the
         latent representation, aligned with the tissue as in :func:`latent_map`.
     color
-        Numeric column of ``obs``. The default is the anisotropy, with the same colour scale in all plots,
-        from 1 (round) to 4 (stretched or torn).
+        Numeric column of ``obs``; the anisotropy by default, in colours that are the same in every plot:
+        from 1, round, to 4, stretched or torn.
     max_ellipses
         Maximum number of ellipses per panel, evenly distributed; by default 1000 in the tissue, and 250 in
         the latent space, where they overlap.
@@ -90,8 +83,8 @@ def tissot(
     for panel, part in zip(axes, parts, strict=True):
         rows = part.members
         latent = np.asarray(adata.obsm[parameters["use_rep"]], dtype=np.float64)[rows]
-        view = _view(_subset(ellipses, rows), latent, part.positions, basis)
-        _draw(panel, view, shades.to_rgba(values[rows]), n_shown)
+        view = _data.ellipse_view(_subset(ellipses, rows), part.positions, latent, basis, n_shown)
+        _draw(panel, view, shades.to_rgba(values[rows]))
         panel.set_title(part.name, fontsize="medium")
     if ax is None:
         _bar(axes, shades, color)
@@ -145,8 +138,8 @@ def tissot_latents(
     shades = ScalarMappable(*_anisotropy_colors())
     for panel, (name, latent) in zip(axes, values.items(), strict=True):
         ellipses = tissot_ellipses(latent, positions, np.zeros(len(positions), dtype=np.int64), n_neighbors)
-        view = _view(ellipses, latent, positions[:, :2], basis)
-        _draw(panel, view, shades.to_rgba(ellipses.anisotropy), n_shown)
+        view = _data.ellipse_view(ellipses, positions[:, :2], latent, basis, n_shown)
+        _draw(panel, view, shades.to_rgba(ellipses.anisotropy))
         panel.set_title(f"{name}\nmedian anisotropy {_median(ellipses):.2f}", fontsize="medium")
     if ax is None:
         _bar(axes, shades, None)
@@ -157,38 +150,8 @@ def tissot_latents(
 # ---------------------------------------------------------------------------- what is drawn
 
 
-@dataclass(frozen=True)
-class _View:
-    """Ellipses in the units of a panel, up to one factor on all half axes."""
-
-    positions: NDArray[np.float64]  # (cell, 2)
-    half_axes: NDArray[np.float64]  # (cell, 2), longest first
-    angle: NDArray[np.float64]  # (cell,), radians
-
-
-def _view(ellipses: TissotEllipses, latent: NDArray, positions: NDArray, basis: Basis) -> _View:
-    if basis == "spatial":
-        return _View(positions, *ellipses.in_tissue())
-    placed, _ = onto_tissue(latent, positions)
-    projection = np.linalg.lstsq(latent - latent.mean(axis=0), placed - placed.mean(axis=0), rcond=None)[0]
-    return _View(placed, *ellipses.in_plane(projection.T))
-
-
 def _subset(ellipses: TissotEllipses, rows: NDArray) -> TissotEllipses:
     return TissotEllipses(ellipses.jacobian[rows], ellipses.half_axes[rows], ellipses.directions[rows])
-
-
-def _evenly(positions: NDArray, n: int) -> NDArray[np.intp]:
-    """Indices of `n` spots, each the farthest from all preceding ones; all spots if there are no more."""
-    if len(positions) <= n:
-        return np.arange(len(positions))
-    candidates = np.random.default_rng(0).permutation(len(positions))[: _CANDIDATES * n]
-    places = positions[candidates]
-    chosen, distance = [0], np.full(len(places), np.inf)
-    while len(chosen) < n:
-        distance = np.minimum(distance, np.square(places - places[chosen[-1]]).sum(axis=1))
-        chosen.append(int(distance.argmax()))
-    return candidates[chosen]
 
 
 def _median(ellipses: TissotEllipses) -> float:
@@ -206,17 +169,12 @@ def _panels(n: int, ax: AxesLike | None, section: _spots.Section, *, title: floa
     return _canvas.panels(n, ax, columns=columns, size=(width + _BAR_WIDTH / columns, height + title))
 
 
-def _draw(ax: Axes, view: _View, colors: NDArray, most: int) -> None:
+def _draw(ax: Axes, view: _data.EllipseView, colors: NDArray) -> None:
     _dots(ax, view.positions)
-    valid = np.flatnonzero(np.isfinite(view.angle))
-    if len(valid):
-        shown = valid[_evenly(view.positions[valid], most)]
-        room = _spots.Section("", shown, view.positions[shown]).diameter / 2
-        half_axes = _fitted(view.half_axes[shown], room)
-        order = np.argsort(-half_axes[:, 0], kind="stable")  # draw small ellipses on top
-        shown, half_axes = shown[order], half_axes[order]
-        _outline(ax, view.positions[shown], half_axes, view.angle[shown], colors[shown])
-        ax.update_datalim(_corners(view.positions[shown], half_axes))
+    if len(view.rows):
+        centres = view.positions[view.rows]
+        _outline(ax, centres, view.half_axes, view.angle, colors[view.rows])
+        ax.update_datalim(_corners(centres, view.half_axes))
     ax.margins(0.02)
     ax.autoscale_view()
     ax.set_aspect("equal", adjustable="datalim")
@@ -228,12 +186,6 @@ def _corners(positions: NDArray, half_axes: NDArray) -> NDArray[np.float64]:
     """Points whose bounding box contains all ellipses."""
     reach = half_axes[:, :1]
     return np.concatenate([positions - reach, positions + reach])
-
-
-def _fitted(half_axes: NDArray, room: float) -> NDArray[np.float64]:
-    """Half axes with a median radius (root mean square) of `room`, truncated so as not to hide neighbours."""
-    median = np.median(np.sqrt(np.square(half_axes).mean(axis=1)))
-    return np.minimum(half_axes * (room / (median or 1.0)), _LONGEST * room)
 
 
 def _dots(ax: Axes, positions: NDArray) -> None:
@@ -265,9 +217,8 @@ def _outline(ax: Axes, positions: NDArray, half_axes: NDArray, angle: NDArray, c
 
 
 def _anisotropy_colors() -> tuple[Normalize, Colormap]:
-    return LogNorm(_ROUND, _TORN, clip=True), ListedColormap(
-        mpl.colormaps["plasma"](np.linspace(0.05, 0.88, 256))
-    )
+    colors = ListedColormap(_palette.ramp("anisotropy", np.linspace(0, 1, 256)))
+    return LogNorm(*_data.ANISOTROPY, clip=True), colors
 
 
 def _shades(adata: AnnData, color: str | None, ellipses: TissotEllipses) -> tuple[NDArray, ScalarMappable]:
@@ -281,9 +232,7 @@ def _shades(adata: AnnData, color: str | None, ellipses: TissotEllipses) -> tupl
             "Use a numeric column, or omit color to show the anisotropy.",
         )
     values = adata.obs[color].to_numpy(dtype=np.float64)
-    known = values[np.isfinite(values)]
-    low, high = np.quantile(known, [0.02, 0.98]) if len(known) else (0.0, 1.0)
-    return values, ScalarMappable(Normalize(low, high), "viridis")
+    return values, ScalarMappable(Normalize(*_data.between(values)), "viridis")
 
 
 def _bar(axes: list[Axes], shades: ScalarMappable, color: str | None) -> None:
@@ -292,7 +241,8 @@ def _bar(axes: list[Axes], shades: ScalarMappable, color: str | None) -> None:
         shades, ax=axes, fraction=0.05, shrink=0.5, aspect=25, pad=0.02, extend=beyond
     )
     if color is None:
-        bar.set_ticks(_TICKS, labels=[f"{tick:g}" for tick in _TICKS], minor=False)
+        ticks = _data.ANISOTROPIES
+        bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks], minor=False)
         bar.minorticks_off()
     bar.set_label(color or "anisotropy (1 = round)", fontsize="small")
     bar.ax.tick_params(labelsize="small")
@@ -317,10 +267,10 @@ def _stored(adata: AnnData, key: str) -> tuple[Mapping[str, str], TissotEllipses
 
 
 def _most(basis: str, max_ellipses: int | None) -> int:
-    if basis not in _MOST or (max_ellipses is not None and max_ellipses < 1):
+    if basis not in _data.N_ELLIPSES or (max_ellipses is not None and max_ellipses < 1):
         raise InputError(
             f"basis={basis!r} and max_ellipses={max_ellipses}.",
             'basis must be "spatial" or "latent", and max_ellipses at least 1.',
             'Use for example basis="spatial" and max_ellipses=1000.',
         )
-    return max_ellipses or _MOST[basis]
+    return max_ellipses or _data.N_ELLIPSES[basis]

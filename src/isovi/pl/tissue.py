@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import matplotlib as mpl
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -13,7 +11,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from isovi.errors import InputError
-from isovi.pl import _canvas, _palette, _spots
+from isovi.pl import _canvas, _data, _palette, _spots
 from isovi.pl._canvas import AxesLike, PathLike
 
 _LEGEND_ROWS = 14
@@ -38,8 +36,8 @@ def domains(
     adata
         Annotated data matrix; it is not changed.
     key
-        Column of ``obs`` with the categories. Missing values are grey. The colours are those in
-        ``uns[f"{key}_colors"]``, if present.
+        Column of ``obs`` with the categories. Spots without a label (:func:`isovi.tl.is_labelled`) are grey.
+        ``uns[f"{key}_colors"]``, where present, gives the colours.
     spatial_key
         Key in ``obsm`` of the positions, shape ``(n_obs, 2)`` or ``(n_obs, 3)``; the first two are drawn, the
         second pointing down as in images.
@@ -59,41 +57,30 @@ def domains(
     InputError
         If a key is missing, or `ax` has the wrong number of Axes.
     """
-    values = _categories(adata, key)
-    colors = _colors(adata, key, len(values.categories))
+    found = _groups(adata, key)
     parts = _spots.sections(adata, spatial_key, section_key)
     axes = _canvas.panels(len(parts), ax, columns=_PANEL_COLUMNS, size=parts[0].panel_size)
-    face = to_rgba_array([*colors, _palette.MISSING])  # code -1, missing, is the last colour
+    face = to_rgba_array(found.colors)
     for panel, part in zip(axes, parts, strict=True):
-        _spots.draw(panel, part, face[values.codes[part.members]])
+        _spots.draw(panel, part, face[found.codes[part.members]])
         panel.set_title(part.name, fontsize="medium")
-    _legend(axes, values, colors, key, own_figure=ax is None)
+    _legend(axes, found, key, own_figure=ax is None)
     _canvas.write(axes, save)
     return _canvas.result(axes)
 
 
-def _categories(adata: AnnData, key: str) -> pd.Categorical:
+def _groups(adata: AnnData, key: str) -> _data.Groups:
     if key not in adata.obs:
         raise InputError(
             f'obs has no column "{key}" (it has: {", ".join(map(str, adata.obs)) or "none"}).',
             "The domains to draw are read from obs.",
             "Run isovi.tl.domains(adata) first, or pass another key.",
         )
-    return pd.Categorical(adata.obs[key]).remove_unused_categories()
+    return _data.groups(adata.obs[key], adata.uns.get(f"{key}_colors", ()))
 
 
-def _colors(adata: AnnData, key: str, n: int) -> list[str]:
-    stored = adata.uns.get(f"{key}_colors", ())
-    return [str(color) for color in stored] if len(stored) == n else _palette.categorical(n)
-
-
-def _legend(
-    axes: list[Axes], values: pd.Categorical, colors: list[str], key: str, *, own_figure: bool
-) -> None:
-    names, marks = [str(name) for name in values.categories], list(colors)
-    if (values.codes < 0).any():
-        names, marks = [*names, "missing"], [*marks, _palette.MISSING]
-    handles = [Line2D([], [], marker="o", linestyle="", markersize=7, color=color) for color in marks]
+def _legend(axes: list[Axes], found: _data.Groups, key: str, *, own_figure: bool) -> None:
+    handles = [Line2D([], [], marker="o", linestyle="", markersize=7, color=color) for color in found.colors]
     style = {
         "title": key,
         "title_fontsize": "medium",
@@ -102,12 +89,12 @@ def _legend(
         "handlelength": 1,
         "handletextpad": 0.4,
         "columnspacing": 1,
-        "ncols": -(-len(names) // _LEGEND_ROWS),
+        "ncols": -(-len(found.names) // _LEGEND_ROWS),
     }
     if own_figure:
-        axes[0].figure.legend(handles, names, loc="outside right center", **style)
+        axes[0].figure.legend(handles, found.names, loc="outside right center", **style)
     else:
-        axes[-1].legend(handles, names, loc="center left", bbox_to_anchor=(1.02, 0.5), **style)
+        axes[-1].legend(handles, found.names, loc="center left", bbox_to_anchor=(1.02, 0.5), **style)
 
 
 def latent(
@@ -155,7 +142,9 @@ def latent(
     columns = min(n, _COMPONENT_COLUMNS) if len(parts) == 1 else n
     width, height = (_COMPONENT_SIZE * inches for inches in parts[0].panel_size)
     axes = _canvas.panels(len(parts) * n, ax, columns=columns, size=(width, height + 0.2))
-    shades = mpl.colormaps["coolwarm"](_deviation(values))
+    limits = np.array([_data.around(column) for column in values.T])
+    places = np.clip((values - limits[:, 0]) / np.ptp(limits, axis=1), 0, 1)
+    shades = _palette.ramp("diverging", places)
     for row, part in enumerate(parts):
         for column, panel in enumerate(axes[row * n : (row + 1) * n]):
             _spots.draw(panel, part, shades[part.members, column])
@@ -183,13 +172,6 @@ def _latent(adata: AnnData, use_rep: str, components: list[int] | None) -> NDArr
             f"Pass numbers from 0 to {values.shape[1] - 1}.",
         )
     return values[:, list(chosen)]
-
-
-def _deviation(values: NDArray) -> NDArray[np.float64]:
-    """Values scaled to 0 to 1 between robust limits of their column, with the median in the middle."""
-    centred = values - np.nanmedian(values, axis=0)
-    limit = np.nanpercentile(np.abs(centred), 98, axis=0, method="lower")
-    return np.clip(0.5 + 0.5 * centred / np.where(limit > 0, limit, 1), 0, 1)
 
 
 def _low_to_high(axes: list[Axes]) -> None:

@@ -3,7 +3,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const element = (id) => document.getElementById(id);
 
-  // ---------------------------------------------------------------- figures
+  // ---------------------------------------------------------------- plots
 
   async function embed({ json, roots }) {
     await Bokeh.embed.embed_items({ page: json }, [{ docid: "page", roots, root_ids: Object.keys(roots) }]);
@@ -105,7 +105,7 @@
     const indices = source.selected.indices;
     for (const chip of document.querySelectorAll("#legend [aria-pressed=true]")) chip.setAttribute("aria-pressed", "false");
     element("clear").disabled = indices.length === 0;
-    element("chosen").textContent = indices.length ? `${indices.length.toLocaleString("en")} of ${n.toLocaleString("en")} spots chosen: ${summary(indices)}` : "";
+    element("chosen").textContent = indices.length ? `${indices.length.toLocaleString("en")} of ${n.toLocaleString("en")} spots selected: ${summary(indices)}` : "";
   }
 
   function summary(indices) {
@@ -180,7 +180,7 @@
   element("reset").addEventListener("click", reset);
   element("clear").addEventListener("click", () => choose([]));
   addEventListener("keydown", (event) => { if (event.key === "Escape") choose([]); });
-  element("copy").addEventListener("click", async () => {
+  element("copy")?.addEventListener("click", async () => {
     await navigator.clipboard.writeText(element("command").textContent);
     element("copy").textContent = "Copied";
   });

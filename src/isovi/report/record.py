@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from isovi.pl._data import Course, Curve, Density
 
 Status = Literal["good", "caution", "bad", "note"]
 Scale = Literal["category", "sequential", "diverging", "anisotropy"]
@@ -24,7 +25,7 @@ class Statement:
     title
         The news in a few words.
     text
-        What stands behind it, in plain words with figures.
+        What stands behind it, in plain words with numbers.
     """
 
     status: Status
@@ -33,8 +34,8 @@ class Statement:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One row of the table of figures.
+class MetricRow:
+    """One row of the table of metrics.
 
     Attributes
     ----------
@@ -56,23 +57,6 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Curve:
-    """A line of a plot.
-
-    Attributes
-    ----------
-    name
-        What its legend says.
-    x, y
-        Its points; ``None`` in ``y`` where there is no finite value.
-    """
-
-    name: str
-    x: Sequence[float]
-    y: Sequence[float | None]
-
-
-@dataclass(frozen=True)
 class Profile:
     """L(ε) by kind of spots, with what is certified.
 
@@ -80,9 +64,9 @@ class Profile:
     ----------
     curves
         Of held-out and of training spots, as far as there are such.
-    epsilon, low, high
-        The confidence band of the held-out curve for pairs of new spots, for all ε at once; ``None`` where
-        so few pairs give no bound. Empty without held-out spots.
+    low, high
+        The confidence band of the held-out curve for pairs of new spots, for all ε at once; NaN or infinite
+        where so few pairs give no bound. ``None`` without held-out spots.
     confidence
         Of the band, and of the point.
     n_pairs
@@ -92,9 +76,8 @@ class Profile:
     """
 
     curves: list[Curve]
-    epsilon: list[float]
-    low: list[float | None]
-    high: list[float | None]
+    low: Curve | None
+    high: Curve | None
     confidence: float
     n_pairs: int
     point: tuple[float, float] | None
@@ -102,7 +85,7 @@ class Profile:
 
 @dataclass(frozen=True)
 class Summary:
-    """All of a report but its pictures: what ``report.json`` holds.
+    """All of a report but its plots: what ``report.json`` holds.
 
     Attributes
     ----------
@@ -112,21 +95,20 @@ class Summary:
         What was run, by name.
     verdict
         The news, most important first.
-    figures
-        Figures of quality.
+    metrics
+        Rows of the table of metrics.
     plain
-        Folder of the plain backbone that the run is held beside, if any.
+        Folder of the plain backbone that the run is compared with, if any.
     target
         Tolerated relative distortion, where there was a constraint.
     history
-        Curves of training by quantity, ``"elbo"``, ``"relative_distortion"``, ``"multiplier"`` and
-        ``"distance_scale"``, as far as they were kept.
+        Courses of training, ``"elbo"``, ``"distortion"`` and ``"multiplier"``, as far as they were kept.
     profile
         The distortion profile.
     anisotropy
         Quantiles of the ellipses' anisotropy by share; empty if there are no ellipses.
-    command
-        What to type to repeat the run.
+    call
+        How the fit was called, to repeat it; empty if that is not known.
     n_shown, n_obs
         Spots of the interactive views, and of the run.
     explained
@@ -136,13 +118,13 @@ class Summary:
     title: str
     facts: dict[str, str]
     verdict: list[Statement]
-    figures: list[Figure]
+    metrics: list[MetricRow]
     plain: str | None
     target: float | None
-    history: dict[str, list[Curve]]
+    history: dict[str, Course]
     profile: Profile
     anisotropy: dict[str, float | None]
-    command: str
+    call: str
     n_shown: int
     n_obs: int
     explained: float
@@ -164,8 +146,8 @@ class Channel:
         float32 values, shape ``(spot,)``, or codes of ``categories``, uint8 or uint16.
     low, high
         Values at the ends of the colours.
-    categories
-        Names of the codes; empty if values are numbers.
+    categories, colors
+        Names of the codes, and their colours; empty if values are numbers.
     about
         What the colours mean, in a sentence.
     """
@@ -177,6 +159,7 @@ class Channel:
     low: float
     high: float
     categories: tuple[str, ...] = ()
+    colors: tuple[str, ...] = ()
     about: str = ""
 
 
@@ -207,36 +190,6 @@ class Views:
 
 
 @dataclass(frozen=True)
-class Density:
-    """A Shepard plot: how many pairs there are at each scaled tissue and latent distance.
-
-    Attributes
-    ----------
-    name
-        Of the spots that are paired.
-    counts
-        Pairs in each bin, shape ``(latent, tissue)``, bins of equal width from 0 to ``limit``.
-    limit
-        End of both axes, latent length.
-    middle, low, median, high
-        Centres of bins of tissue distance, and the 10, 50 and 90 % quantiles of latent distance there.
-    """
-
-    name: str
-    counts: NDArray[np.int64]
-    limit: float
-    middle: NDArray[np.float64]
-    low: NDArray[np.float64]
-    median: NDArray[np.float64]
-    high: NDArray[np.float64]
-
-    @property
-    def key(self) -> str:
-        """Name of its plot in the page."""
-        return f"shepard-{self.name.replace(' ', '-')}"
-
-
-@dataclass(frozen=True)
 class Ellipses:
     """Ellipses to draw, all in the unit of their view.
 
@@ -263,11 +216,6 @@ class Ellipses:
     anisotropy: NDArray[np.float32]
     background: NDArray[np.float32]
 
-    @property
-    def key(self) -> str:
-        """Name of its plot in the page."""
-        return f"ellipses-{self.name}"
-
 
 @dataclass(frozen=True)
 class Report:
@@ -282,7 +230,7 @@ class Report:
     shepard
         Shepard plots, of held-out spots first.
     ellipses
-        In tissue and in the latent; empty if no spot has one.
+        In tissue and in the latent representation; empty if no spot has one.
     """
 
     summary: Summary

@@ -14,7 +14,8 @@ from bokeh.resources import Resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from isovi import __version__
-from isovi.report import figures
+from isovi.pl._data import Density
+from isovi.report import plots
 from isovi.report.record import Channel, Report
 
 _STOPS = 9  # colours that draw a ramp in the page
@@ -32,33 +33,39 @@ def html(report: Report) -> str:
     -------
     HTML in which names from the data cannot become markup.
     """
-    views, channels = figures.views(report.spots)
+    views, channels = plots.views(report.spots)
     charts = _charts(report)
     return _template().render(
         report=report.summary,
         charts=set(charts),
-        channels=[_told(number, channel) for number, channel in enumerate(report.spots.channels)],
-        shepard=report.shepard,
-        ramp=_gradient(figures.ramp("anisotropy")),
+        channels=[_described(number, channel) for number, channel in enumerate(report.spots.channels)],
+        shepard={key: one.name for key, one in _shepard(report).items()},
+        ramp=_gradient(plots.ramp("anisotropy")),
         views_document=_document(views, channels),
         charts_document=_document(charts),
-        ratio=figures.view_ratio(report.spots),
+        ratio=plots.view_ratio(report.spots),
         version=__version__,
         **_own_files(),
     )
 
 
 def _charts(report: Report) -> dict[str, figure]:
-    ratio = figures.view_ratio(report.spots)
-    found = figures.histories(report.summary)
+    ratio = plots.view_ratio(report.spots)
+    found = {key: plots.course(key, one) for key, one in report.summary.history.items()}
     if report.summary.profile.curves:
-        found["profile"] = figures.profile(report.summary.profile)
-    found |= {density.key: figures.shepard(density) for density in report.shepard}
-    return found | {one.key: figures.ellipses(one, ratio) for one in report.ellipses}
+        found["profile"] = plots.profile(report.summary.profile)
+    found |= {key: plots.shepard(key, one) for key, one in _shepard(report).items()}
+    views = {f"ellipses-{one.name}": one for one in report.ellipses}
+    return found | {key: plots.ellipses(key, one, ratio) for key, one in views.items()}
+
+
+def _shepard(report: Report) -> dict[str, Density]:
+    """Shepard plots by the name that they have in the page."""
+    return {f"shepard-{one.name.replace(' ', '-')}": one for one in report.shepard}
 
 
 def _document(drawn: Mapping[str, figure], *others: ColumnDataSource) -> dict[str, Any]:
-    """Figures as BokehJS reads them, each with the id of the element that it goes into."""
+    """Plots as BokehJS reads them, each with the id of the element that it goes into."""
     document = Document()
     for model in (*drawn.values(), *others):
         document.add_root(model)
@@ -66,9 +73,9 @@ def _document(drawn: Mapping[str, figure], *others: ColumnDataSource) -> dict[st
     return {"json": document.to_json(deferred=False), "roots": roots}
 
 
-def _told(number: int, channel: Channel) -> dict[str, Any]:
+def _described(number: int, channel: Channel) -> dict[str, Any]:
     """What the page has to know of a channel besides its values."""
-    colors = figures.palette(channel)
+    colors = plots.palette(channel)
     return {
         "key": f"c{number}",
         "label": channel.label,
@@ -96,7 +103,7 @@ def _own_files() -> dict[str, Any]:
         "bokeh": bokeh,
         "style": (folder / "page.css").read_text(encoding="utf-8"),
         "script": (folder / "page.js").read_text(encoding="utf-8"),
-        "ramps": {scale: figures.ramp(scale) for scale in ("sequential", "diverging", "anisotropy")},
+        "ramps": {scale: plots.ramp(scale) for scale in ("sequential", "diverging", "anisotropy")},
     }
 
 

@@ -9,14 +9,15 @@ from typing import Any
 from isovi import tl
 from isovi.errors import InputError, IsoviWarning
 from isovi.geometry.tissot import TissotEllipses
-from isovi.report import curves
-from isovi.report.record import Figure, Report, Summary, plain_number
-from isovi.report.spots import views
+from isovi.pl._data import courses
+from isovi.report import geometry
+from isovi.report.record import MetricRow, Report, Summary, plain_number
 from isovi.report.verdict import verdict
+from isovi.report.views import views
 from isovi.run import LATENT_KEY, Run
 from isovi.tl.tissot import summary as ellipse_summary
 
-_SAME = ("holdout", "seed", "section_key")  # arguments on which the split depends, besides the file
+_SAME = ("holdout", "seed", "section_key")  # settings on which the split depends, besides the input
 _MODELS = {"scvi": "IsoSCVI (counts)", "vae": "IsoVAE (Gaussian on log-normalised counts)"}
 
 
@@ -37,25 +38,25 @@ def summarise(run: Run, beside: Run | None = None) -> Report:
     """
     if beside is not None:
         _require_same(run, beside)
-    metrics, plain = run.metrics, None if beside is None else beside.metrics
+    plain = None if beside is None else beside.metrics
     found = _measure(run)
-    shown, explained = views(run, run.spots, run.settings.label_key)
+    shown, explained = views(run)
     summary = Summary(
         title=_title(run),
         facts=facts(run),
         verdict=verdict(run, plain),
-        figures=figures(metrics, plain),
+        metrics=metric_rows(run.metrics, plain),
         plain=None if beside is None else str(beside.folder or beside.id),
         target=run.settings.target,
-        history=curves.history(run),
-        profile=curves.profile(run),
+        history=courses(run.history, run.settings.target),
+        profile=geometry.profile(run),
         anisotropy=_anisotropy(found),
-        command=run.provenance.call,
+        call=run.provenance.call,
         n_shown=len(shown.names),
         n_obs=run.adata.n_obs,
         explained=explained,
     )
-    return Report(summary, shown, curves.shepard(run), curves.ellipses(run, run.spots, found))
+    return Report(summary, shown, geometry.shepard(run), geometry.ellipses(run, found))
 
 
 def _title(run: Run) -> str:
@@ -76,8 +77,12 @@ def _require_same(run: Run, beside: Run) -> None:
     """Refuse a run whose metrics are of other spots."""
     ours, theirs = run.settings, beside.settings
     differing = [name for name in _SAME if getattr(ours, name) != getattr(theirs, name)]
-    if run.provenance.sha256 != beside.provenance.sha256 or differing:
-        what = ", ".join(differing) or "input file"
+    if run.provenance.sha256 != beside.provenance.sha256:
+        differing = differing or ["input file"]
+    elif not run.adata.obs_names.equals(beside.adata.obs_names) or (run.split != beside.split).any():
+        differing = differing or ["held-out spots"]
+    if differing:
+        what = ", ".join(differing)
         raise InputError(
             f"{beside.folder or beside.id} differs from the run in: {what}.",
             "Metrics are comparable where the same spots of the same file were held out.",
@@ -85,16 +90,13 @@ def _require_same(run: Run, beside: Run) -> None:
         )
 
 
-def figures(metrics: dict[str, Any], plain: dict[str, Any] | None) -> list[Figure]:
-    """Rows of the table of figures; where nothing was held out, those of all spots stand under training."""
-    heldout, train = metrics.get("heldout", {}), metrics["train"]
-    beside = (plain or {}).get("heldout", {})
+def metric_rows(metrics: dict[str, Any], plain: dict[str, Any] | None) -> list[MetricRow]:
+    """Rows of the table of metrics; where nothing was held out there are only those of training spots."""
+    parts = metrics.get("heldout", {}), metrics["train"], (plain or {}).get("heldout", {})
     return [
-        Figure(
-            name, metric.title, metric.better, *(plain_number(p.get(name)) for p in (heldout, train, beside))
-        )
+        MetricRow(name, metric.title, metric.better, *(plain_number(part.get(name)) for part in parts))
         for name, metric in tl.METRICS.items()
-        if name in heldout or name in train
+        if any(name in part for part in parts[:2])
     ]
 
 
@@ -111,7 +113,7 @@ def facts(run: Run) -> dict[str, str]:
         "Sections": None if settings.section_key is None else f"by {settings.section_key}",
         "Genes": f"{metrics['n_genes']:,}",
         "Model": f"{_MODELS[settings.backbone]}, {run.adata.obsm[LATENT_KEY].shape[1]} latent dimensions",
-        "Distortion": str(settings.distortion),
+        "Distortion": str(settings.distortion or "none, the plain backbone"),
         "Pairs": str(settings.pairs),
         "Training": run.training["summary"],
         "Scale λ": _scale(metrics["distance_scale"]),
@@ -126,18 +128,21 @@ def facts(run: Run) -> dict[str, str]:
     return {name: value for name, value in shown.items() if value}
 
 
-def _scale(scale: float | dict[str, float] | None) -> str | None:
+def _scale(scale: float | dict[str, float | None] | None) -> str | None:
+    """λ in words; that of a section that was not trained on is missing."""
     if scale is None:
         return None
     unit = "latent length per spacing of spots"
-    if isinstance(scale, dict):
-        return ", ".join(f"{name}: {value:.3g}" for name, value in scale.items()) + f" ({unit})"
-    return f"{scale:.3g} {unit}"
+    if not isinstance(scale, dict):
+        return f"{scale:.3g} {unit}"
+    known = {name: plain_number(value) for name, value in scale.items()}
+    words = {name: "not trained on" if value is None else f"{value:.3g}" for name, value in known.items()}
+    return f"{', '.join(f'{name}: {value}' for name, value in words.items())} ({unit})"
 
 
 def _anisotropy(found: TissotEllipses) -> dict[str, float | None]:
-    told = ellipse_summary(found)
-    if not told["n_ellipses"]:
+    quantiles = ellipse_summary(found)
+    if not quantiles["n_ellipses"]:
         return {}
-    pairs = zip(told["quantiles"], told["anisotropy"], strict=True)
+    pairs = zip(quantiles["quantiles"], quantiles["anisotropy"], strict=True)
     return {f"{share:g}": plain_number(value) for share, value in pairs}

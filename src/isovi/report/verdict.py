@@ -11,21 +11,18 @@ from numpy.typing import NDArray
 from isovi.geometry.certificate import CERTIFIED_EPSILON, cells_needed
 from isovi.model.objective import Penalty
 from isovi.model.training import TOLERANCE
-from isovi.report.record import Statement
+from isovi.report.record import Statement, plain_number
 from isovi.run import LATENT_KEY, Run, Settings
 
 ACTIVE_VARIANCE = 0.01
 """Variance of posterior means over spots above which a latent dimension is in use (Burda et al. 2016)."""
 
 _COLLAPSED_KL = 0.1  # nats per spot: the latent says nothing
-_UNRELATED, _LOOSE = (
-    0.1,
-    0.3,
-)  # Spearman's ρ of distances that do not follow the tissue, or hardly
-_VAGUE = 20.0  # a factor that tells near from far no longer
-_ALIKE = 0.01  # relative difference that is called none
+_UNRELATED, _LOOSE = 0.1, 0.3  # Spearman's ρ of distances that do not follow the tissue, or only loosely
+_VAGUE = 20.0  # a factor that no longer separates near from far
+_ALIKE = 0.01  # relative difference that counts as none
 _COMPARED = {
-    "coordinate_error": "error of positions",
+    "coordinate_error": "coordinate error",
     "relative_distortion": "relative distortion",
     "reconstruction": "reconstruction loss",
 }
@@ -34,7 +31,7 @@ Metrics = Mapping[str, Any]
 
 
 def verdict(run: Run, plain: Metrics | None = None) -> list[Statement]:
-    """What there is to say of a run, most important first.
+    """Statements about a run, most important first.
 
     Parameters
     ----------
@@ -58,7 +55,7 @@ def _constraint(metrics: Metrics, settings: Settings) -> Statement:
     off = f"On training spots, latent distances differ from λ times those in tissue by {reached:.0%}"
     if target is None:
         asked = settings.distortion
-        free = asked is None or str(asked) == str(Penalty(0.0))
+        free = asked is None or (isinstance(asked, Penalty) and not asked.weight)
         how = "distances were not constrained" if free else f"a {asked} was applied to them"
         return Statement("note", "No tolerance was set", f"{off}; {how}.")
     if reached <= target * (1 + TOLERANCE):
@@ -72,11 +69,14 @@ def _constraint(metrics: Metrics, settings: Settings) -> Statement:
 def _heldout(metrics: Metrics) -> Statement:
     if "heldout" not in metrics:
         text = (
-            "All figures are of training spots, whose geometry is largely memorised. Fit with holdout=0.25 "
-            "to know what holds for new spots."
+            "All metrics are of training spots, whose geometry is largely memorised. Fit with holdout=0.25 "
+            "to measure what holds for new spots."
         )
         return Statement("caution", "No spots were held out", text)
     found = metrics["heldout"]
+    if plain_number(found["spearman_distance"]) is None:
+        text = f"{metrics['n_heldout']:,} held-out spots form too few pairs to compare distances."
+        return Statement("caution", "Too few spots were held out", text)
     text = (
         f"On {metrics['n_heldout']:,} spots that the fit never saw, distances differ by "
         f"{found['relative_distortion']:.0%} on average, and all but a tenth of the pairs keep theirs within "
@@ -84,7 +84,7 @@ def _heldout(metrics: Metrics) -> Statement:
         f"{found['spearman_distance']:.2f}."
     )
     if found["spearman_distance"] < _UNRELATED:
-        why = "What training spots do better is memorised."
+        why = "Where training spots do better, they are memorised."
         return Statement("bad", "Held-out spots do not follow the tissue", f"{text} {why}")
     if found["spearman_distance"] < _LOOSE:
         return Statement("caution", "Held-out spots follow the tissue only loosely", text)
@@ -112,22 +112,26 @@ def _certified(metrics: Metrics) -> Statement:
 def _health(metrics: Metrics, latent: NDArray) -> Statement:
     unused = np.flatnonzero(np.var(latent, axis=0) < ACTIVE_VARIANCE) + 1
     n, kl = latent.shape[1], max(metrics["all"]["elbo"] - metrics["all"]["reconstruction"], 0.0)
-    text = f"{n - len(unused)} of {n} latent dimensions are in use; it holds {kl:.2g} nats per spot (KL)."
+    text = f"{n - len(unused)} of {n} latent dimensions are in use, with {kl:.2g} nats per spot (KL)."
     if len(unused) == n or kl < _COLLAPSED_KL:
-        why = "It says next to nothing about the spots: train longer, or loosen the target."
-        return Statement("bad", "The latent has collapsed", f"{text} {why}")
+        why = "It says next to nothing about the spots: train longer, or raise the target."
+        return Statement("bad", "The latent representation has collapsed", f"{text} {why}")
     if len(unused):
         why = f"Unused: {', '.join(map(str, unused))}. They do no harm; a smaller n_latent would do."
         return Statement("caution", "Some latent dimensions are unused", f"{text} {why}")
-    return Statement("good", "The latent is healthy", text)
+    return Statement("good", "The latent representation is healthy", text)
 
 
 def _beside(metrics: Metrics, plain: Metrics) -> Statement:
     part = "heldout" if "heldout" in metrics else "all"
     ours, theirs = metrics[part], plain[part]
-    told = [f"{name} {_change(ours[key], theirs[key])}" for key, name in _COMPARED.items() if key in ours]
+    changes = []
+    for key, name in _COMPARED.items():
+        mine, other = plain_number(ours.get(key)), plain_number(theirs.get(key))
+        if mine is not None and other is not None:
+            changes.append(f"{name} {_change(mine, other)}")
     where = "held-out" if part == "heldout" else "all"
-    return Statement("note", "Beside the plain backbone", f"On {where} spots: {'; '.join(told)}.")
+    return Statement("note", "Compared with the plain backbone", f"On {where} spots: {'; '.join(changes)}.")
 
 
 def _change(ours: float, theirs: float) -> str:

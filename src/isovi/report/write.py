@@ -20,7 +20,7 @@ def report(folder: str | Path, beside: str | Path | None = None) -> Report:
     folder
         Written by ``isovi fit``; its other files are not changed.
     beside
-        Folder of the plain backbone on the same split of the same file, whose figures are shown beside those
+        Folder of the plain backbone on the same split of the same file, whose metrics are shown beside those
         of the run.
 
     Returns

@@ -1,16 +1,14 @@
-"""Bokeh figures of a report. Text and lines take their colours from the page, which may be light or dark."""
+"""Plots of a report, in Bokeh; text and lines take their colours from the page, light or dark."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from bokeh.core.properties import value as constant
 from bokeh.models import (
     BoxSelectTool,
     ColumnDataSource,
-    DataRange1d,
     HoverTool,
     LassoSelectTool,
     LinearColorMapper,
@@ -25,18 +23,13 @@ from bokeh.plotting import figure
 from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
-from isovi.pl import _palette
-from isovi.report.record import Channel, Curve, Density, Ellipses, Profile, Summary, Views
+from isovi.pl import _data, _palette
+from isovi.pl._data import Course, Curve, Density
+from isovi.report.record import Channel, Ellipses, Profile, Views
 
-ACCENT, SECOND, THIRD = (_palette.CATEGORICAL[i] for i in (0, 5, 2))
-LINES = {"held out": SECOND, "validation": SECOND, "training": ACCENT}
+ACCENT, SECOND = _palette.TRAINING, _palette.HELDOUT
 GREY = "#888888"
 FONT = "system-ui, sans-serif"
-_MAPS = {
-    "sequential": ("viridis", 0.0, 1.0),
-    "diverging": ("coolwarm", 0.0, 1.0),
-    "anisotropy": ("plasma", 0.05, 0.88),
-}
 _PADDING = 1.06  # of a view around its spots
 _RATIOS = 0.8, 1.7  # width by height of a view
 _SHADES = 256
@@ -47,19 +40,16 @@ _SHADES = 256
 
 def palette(channel: Channel) -> list[str]:
     """Colours of a channel: of its categories, or along its range."""
-    if channel.scale == "category":
-        colors = _palette.categorical(len(channel.categories))
-        return [
-            _palette.MISSING if name == "missing" else color
-            for name, color in zip(channel.categories, colors, strict=True)
-        ]
-    return ramp(channel.scale)
+    return list(channel.colors) or ramp(channel.scale)
 
 
 def ramp(scale: str) -> list[str]:
-    """256 colours of a continuous scale."""
-    name, low, high = _MAPS[scale]
-    return [to_hex(color) for color in mpl.colormaps[name](np.linspace(low, high, _SHADES))]
+    """256 colours in equal steps of the value; those of the anisotropy follow its logarithm, as in pl."""
+    places = np.linspace(0, 1, _SHADES)
+    if scale == "anisotropy":
+        low, high = _data.ANISOTROPY
+        places = np.log((low + (high - low) * places) / low) / np.log(high / low)
+    return [to_hex(color) for color in _palette.ramp(scale, places)]
 
 
 # ---------------------------------------------------------------------------- spots
@@ -209,46 +199,32 @@ def _finish(drawn: figure) -> figure:
 
 
 def _line(drawn: figure, curve: Curve, color: str, **kwargs: Any) -> None:
-    y = np.array([np.nan if value is None else value for value in curve.y])
     looks: dict[str, Any] = {"color": color, "line_width": 2, **kwargs}
     if curve.name:
         looks["legend_label"] = curve.name
-    drawn.line(np.array(curve.x), y, **looks)
+    drawn.line(curve.x, curve.y, **looks)
 
 
-def histories(summary: Summary) -> dict[str, figure]:
-    """ELBO loss, relative distortion with its target, and multiplier with λ, as far as they were kept."""
-    found = summary.history
-    drawn: dict[str, figure] = {}
-    if "elbo" in found:
-        drawn["elbo"] = _courses("elbo", "nats per spot", found["elbo"])
-    if "relative_distortion" in found:
-        from_zero = DataRange1d(start=0)
-        drawn["distortion"] = _courses(
-            "distortion", "relative distortion", found["relative_distortion"], y_range=from_zero
-        )
-        if summary.target is not None:
-            epochs = found["relative_distortion"][0].x
-            ends = [epochs[0], epochs[-1]]
-            tolerated = Curve(f"tolerated {summary.target:g}", ends, [summary.target] * 2)
-            _line(drawn["distortion"], tolerated, GREY, line_dash="dashed")
-    if "multiplier" in found or "distance_scale" in found:
-        drawn["multiplier"] = _chart("multiplier", "epoch", "", y_axis_type="log")
-        for key, label, color in (
-            ("multiplier", "multiplier", THIRD),
-            ("distance_scale", "scale λ", ACCENT),
-        ):
-            for curve in found.get(key, ()):
-                positive = [y if y is not None and y > 0 else None for y in curve.y]
-                _line(drawn["multiplier"], Curve(label, curve.x, positive), color)
-    return {name: _finish(one) for name, one in drawn.items()}
-
-
-def _courses(name: str, label: str, curves: list[Curve], **kwargs: Any) -> figure:
-    drawn = _chart(name, "epoch", label, **kwargs)
-    for curve in curves:
-        _line(drawn, curve, LINES[curve.name])
-    return drawn
+def course(key: str, found: Course) -> figure:
+    """Quantities by epoch, with the tolerated value."""
+    label = found.unit or ("" if found.log else found.title)  # several quantities are named in the legend
+    drawn = _chart(
+        key,
+        "epoch",
+        label,
+        y_axis_type="log" if found.log else "linear",
+        x_range=Range1d(*found.x_range),
+        y_range=Range1d(*found.y_range),
+    )
+    for curve in found.curves:
+        _line(drawn, curve, _palette.LINES[curve.name])
+    if found.target is not None:
+        ends = np.array(found.x_range)
+        line = Curve(f"target {found.target:g}", ends, np.full(2, found.target))
+        _line(drawn, line, GREY, line_dash="dashed")
+    _set_ticks(drawn.xaxis, found.x_ticks)
+    _set_ticks(drawn.yaxis, found.y_ticks)
+    return _finish(drawn)
 
 
 def profile(found: Profile) -> figure:
@@ -256,30 +232,33 @@ def profile(found: Profile) -> figure:
     drawn = _chart(
         "profile", "share of broken pairs ε", "distortion constant L(ε)", y_axis_type="log", height=340
     )
-    known = [value for curve in found.curves for value in curve.y if value is not None]
-    top = 1.6 * max([*known, found.point[1] if found.point else 1.0]) if known else 10.0
-    if found.epsilon:
-        high = [top if value is None else min(value, top) for value in found.high]
+    point = [] if found.point is None else [found.point[1]]
+    top, ticks = _data.factor_axis([*np.concatenate([curve.y for curve in found.curves]), *point])
+    if found.low is not None and found.high is not None:
+        low, high = np.nan_to_num(found.low.y, nan=1.0), np.nan_to_num(found.high.y, nan=top, posinf=top)
         drawn.varea(
-            found.epsilon, [value or 1.0 for value in found.low], high, color=SECOND, alpha=0.16,
+            found.low.x, low, np.minimum(high, top), color=SECOND, alpha=0.16,
             legend_label=f"{found.confidence:.0%} band",
         )  # fmt: skip
     for curve in found.curves:
-        _line(drawn, curve, LINES[curve.name])
+        _line(drawn, curve, _palette.LINES[curve.name])
     if found.point is not None:
         drawn.scatter([found.point[0]], [found.point[1]], size=10, color=SECOND, legend_label="certified")
     drawn.y_range = Range1d(start=1, end=top)
-    drawn.x_range = Range1d(start=0, end=0.5)
-    ticks = [t for t in (1, 1.5, 2, 3, 5, 7, 10, 20, 30, 50, 100, 200, 500, 1000) if t <= top]
-    drawn.yaxis.ticker = ticks
-    drawn.yaxis.major_label_overrides = {t: f"{t:g}" for t in ticks}
+    drawn.x_range = Range1d(start=0, end=_data.EPSILONS[-1])
+    _set_ticks(drawn.yaxis, ticks)
     return _finish(drawn)
 
 
-def shepard(found: Density) -> figure:
+def _set_ticks(axes: Any, values: NDArray) -> None:
+    axes.ticker = values.tolist()
+    axes.major_label_overrides = {value: f"{value:g}" for value in values.tolist()}
+
+
+def shepard(key: str, found: Density) -> figure:
     """Pairs by scaled tissue and latent distance: darker where there are more."""
     drawn = _chart(
-        found.key,
+        key,
         "tissue distance λ d_S",
         "latent distance d_Z",
         height=340,
@@ -292,31 +271,33 @@ def shepard(found: Density) -> figure:
     color[..., 3] = np.round(230 * share)
     image: Any = [color.view(np.uint32)[..., 0]]
     drawn.image_rgba(image=image, x=0, y=0, dw=found.limit, dh=found.limit)
-    ends = [0.0, found.limit]
+    ends = np.array([0.0, found.limit])
     _line(drawn, Curve("d_Z = λ d_S", ends, ends), GREY, line_dash="dashed")
     drawn.varea(found.middle, found.low, found.high, color=SECOND, alpha=0.22, legend_label="10–90 %")
-    _line(drawn, Curve("median", found.middle.tolist(), found.median.tolist()), SECOND)
+    _line(drawn, Curve("median", found.middle, found.median), SECOND)
+    _set_ticks(drawn.xaxis, found.ticks)
+    _set_ticks(drawn.yaxis, found.ticks)
     return _finish(drawn)
 
 
-def ellipses(found: Ellipses, ratio: float) -> figure:
+def ellipses(key: str, found: Ellipses, ratio: float) -> figure:
     """Ellipses over the spots, coloured by anisotropy."""
     reach = found.half_axes[:, :1]
     outline = np.concatenate([found.centres - reach, found.centres + reach, found.background])
-    drawn = _isotropic(found.key, outline, ratio)
+    drawn = _isotropic(key, outline, ratio)
     drawn.scatter(found.background[:, 0], found.background[:, 1], size=1.5, color=GREY, alpha=0.5)
-    order = np.argsort(-found.half_axes[:, 0], kind="stable")  # small ones on top
     source = ColumnDataSource(
         {
-            "x": found.centres[order, 0],
-            "y": found.centres[order, 1],
-            "width": 2 * found.half_axes[order, 0],
-            "height": 2 * found.half_axes[order, 1],
-            "angle": -found.angle[order],  # y runs down
-            "anisotropy": found.anisotropy[order],
+            "x": found.centres[:, 0],
+            "y": found.centres[:, 1],
+            "width": 2 * found.half_axes[:, 0],
+            "height": 2 * found.half_axes[:, 1],
+            "angle": -found.angle,  # y runs down
+            "anisotropy": found.anisotropy,
         }
     )
-    shades = LinearColorMapper(palette=ramp("anisotropy"), low=1.0, high=4.0, nan_color=_palette.MISSING)
+    low, high = _data.ANISOTROPY
+    shades = LinearColorMapper(palette=ramp("anisotropy"), low=low, high=high, nan_color=_palette.MISSING)
     drawn.ellipse(
         "x", "y", "width", "height", "angle", source=source, line_color=GREY, line_width=0.5,
         fill_color={"field": "anisotropy", "transform": shades}, fill_alpha=0.8,

@@ -2,55 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from isovi.workflow.finished import read
-from scipy.spatial import cKDTree
+from matplotlib.colors import to_rgba
 
-from isovi.report import spots
+from isovi import pl, tl
+from isovi.pl import _data
+from isovi.report import views
 from isovi.report.record import Channel, Report
+from isovi.run import Run
 from isovi.tl.metrics import lognorm, morans_i_per_dimension, spatial_neighbors
 
 
 def channels(written: Report) -> dict[str, Channel]:
     return {channel.label: channel for channel in written.spots.channels}
-
-
-@given(n=st.integers(1, 400), most=st.integers(2, 300), seed=st.integers(0, 9))
-def test_as_many_as_asked_for_are_shown_each_once(n: int, most: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    rows = spots.spread(rng.uniform(size=(n, 2)), rng.integers(0, 3, n), most)
-    assert len(rows) == min(n, most)
-    assert np.array_equal(rows, np.unique(rows))
-    assert rows.min() >= 0 and rows.max() < n
-
-
-def test_each_section_and_each_part_of_it_has_its_share() -> None:
-    rng = np.random.default_rng(0)
-    section = np.repeat([0, 1], [6000, 2000])
-    positions = rng.uniform(size=(8000, 2))
-    rows = spots.spread(positions, section, 800)
-    assert np.bincount(section[rows]).tolist() == [600, 200]
-    quarter = (positions[rows] < 0.5).all(axis=1) & (section[rows] == 0)
-    assert quarter.sum() == pytest.approx(150, abs=8)  # 11 is the standard deviation of a random choice
-
-
-def test_sections_stand_side_by_side_with_their_shape(folder: Path) -> None:
-    run = read(folder)
-    place = spots.placement(run)
-    positions, titles = spots.side_by_side(place, run)
-    first, second = (positions[place.section == code] for code in (0, 1))
-    for code, moved in enumerate((first, second)):
-        shift = moved - place.coordinates[place.section == code]
-        assert np.ptp(shift, axis=0).max() < 1e-5
-    assert cKDTree(first).query(second)[0].min() > 1  # further apart than neighbours are
-    assert [name for name, _, _ in titles] == list(run.adata.obs["section"].cat.categories)
 
 
 def test_values_are_those_of_the_run(written: Report, folder: Path) -> None:
@@ -68,13 +38,12 @@ def test_values_are_those_of_the_run(written: Report, folder: Path) -> None:
 
 
 def test_genes_on_offer_are_the_smoothest_in_tissue(written: Report, folder: Path) -> None:
-    run = read(folder)
-    place = spots.placement(run)
+    run = Run.read(folder)
     expression = lognorm(run.adata.X)
-    graph = spatial_neighbors(place.coordinates, place.section)
+    graph = spatial_neighbors(run.spots.coordinates, run.spots.section)
     smooth = morans_i_per_dimension(expression, graph)
     used = run.adata.var["isovi_gene"].to_numpy()
-    smoothest = run.adata.var_names[used][np.argsort(-smooth[used])[: spots.N_GENES]]
+    smoothest = run.adata.var_names[used][np.argsort(-smooth[used])[: views.N_GENES]]
     genes = [channel for channel in written.spots.channels if channel.group.startswith("Genes")]
     assert [gene.label for gene in genes] == smoothest.tolist()
     assert np.allclose(genes[0].values, expression[:, run.adata.var_names.get_loc(genes[0].label)], rtol=1e-4)
@@ -82,25 +51,25 @@ def test_genes_on_offer_are_the_smoothest_in_tissue(written: Report, folder: Pat
 
 def test_gene_symbols_are_told_where_the_file_has_them() -> None:
     genes = pd.DataFrame({"symbol": ["MOBP", "", "X"]}, index=["ENSG1", "ENSG2", "X"])
-    assert spots._gene_names(genes) == ["MOBP (ENSG1)", "ENSG2", "X"]
-    assert spots._gene_names(genes[[]]) == ["ENSG1", "ENSG2", "X"]
+    assert views._gene_names(genes) == ["MOBP (ENSG1)", "ENSG2", "X"]
+    assert views._gene_names(genes[[]]) == ["ENSG1", "ENSG2", "X"]
 
 
 def test_missing_labels_are_a_category_of_their_own(folder: Path) -> None:
-    run = read(folder)
+    run = Run.read(folder)
     run.adata.obs["label"] = run.adata.obs["domain"].where(np.arange(run.adata.n_obs) > 10)
-    channel = spots._category("label", run.adata.obs["label"], "")
+    channel = views._category("label", _data.groups(run.adata.obs["label"]), np.arange(run.adata.n_obs), "")
     assert channel.categories[-1] == "missing"
     assert (channel.values[:11] == len(channel.categories) - 1).all()
     assert channel.values.dtype == np.uint8
 
 
 def test_of_many_spots_some_are_shown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spots, "N_SHOWN", 100)
-    run = read(folder)
+    monkeypatch.setattr(views, "N_SHOWN", 100)
+    run = Run.read(folder)
     for name in ("isovi_distortion", "isovi_distortion_stretch", "isovi_tissot_anisotropy"):
         run.adata.obs[name] = np.arange(run.adata.n_obs, dtype=float)
-    shown, _ = spots.spots_of(run, spots.placement(run), None)
+    shown, _ = views.views(run)
     assert len(shown.names) == len(shown.tissue) == len(shown.latent) == 100
     rows = run.adata.obs_names.get_indexer(shown.names)
     assert {channel.values.shape for channel in shown.channels} == {(100,)}
@@ -109,6 +78,35 @@ def test_of_many_spots_some_are_shown(folder: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_run_whose_counts_stayed_elsewhere_offers_no_genes(folder: Path) -> None:
-    run = read(folder)
+    run = Run.read(folder)
     run.adata.X = None
-    assert spots._expression(run, np.arange(5)) is None
+    assert views._expression(run, np.arange(5)) is None
+
+
+def test_genes_of_a_layer_show_the_counts_of_that_layer(folder: Path) -> None:
+    run = Run.read(folder)
+    run.adata.layers["counts"], run.adata.X = run.adata.X, run.adata.X[::-1]
+    run.settings = replace(run.settings, layer="counts")
+    matrix, names = views._expression(run, np.arange(20))
+    counts = run.adata.layers["counts"][:20]
+    expected = lognorm(counts)[:, run.adata.var_names.get_indexer(names)]
+    assert np.allclose(matrix.toarray(), expected, rtol=1e-4)
+
+
+def test_ranges_of_colours_are_those_of_pl(written: Report, folder: Path) -> None:
+    adata = anndata.io.read_h5ad(folder / "adata.h5ad")
+    found = channels(written)
+    latent = adata.obsm["X_isovi"][:, 0]
+    ends = np.quantile(np.abs(latent - np.median(latent)), 0.98, method="lower")
+    shown = found["latent 1"]
+    assert shown.scale == "diverging"
+    assert (shown.low, shown.high) == pytest.approx((np.median(latent) - ends, np.median(latent) + ends))
+    tl.distortion_map(adata, section_key="section")
+    bar = pl.distortion_map(adata, section_key="section")[0].figure.axes[-2]
+    assert bar.get_ylim() == pytest.approx(
+        (found["relative distortion"].low, found["relative distortion"].high)
+    )
+    colors = [to_rgba(color) for color in found["domain"].colors]
+    drawn = pl.domains(adata).collections[0].get_facecolors()
+    assert np.allclose(drawn, np.array(colors)[found["domain"].values])
+    assert written.spots.diameter == pytest.approx(_data.diameter(written.spots.tissue))
