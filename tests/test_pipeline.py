@@ -339,8 +339,8 @@ def test_a_whole_section_is_held_out(tissue: AnnData) -> None:
         **SHORT,
     )
     np.testing.assert_array_equal(run.split == HELDOUT, tissue.obs["section"] == "section_1")
-    assert set(run.metrics["distance_scale"]) == {"section_0"}
     scale = run.metrics["distance_scale"]
+    assert scale["section_0"] > 0 and np.isnan(scale["section_1"])
     pairs = shepard_pairs(run.adata.obsm["X_isovi"], run.spots, scale)
     assert np.isfinite(pairs[1]["held out"]).all()
 
@@ -379,6 +379,11 @@ def test_what_cannot_be_met_is_refused_before_training(
 def test_too_few_training_spots_are_refused(tissue: AnnData) -> None:
     with pytest.raises(InputError, match="of 60 spots are left for training"):
         isovi.fit(tissue[:60].copy(), holdout=0.9, progress=False)
+
+
+def test_too_few_held_out_spots_are_refused(tissue: AnnData) -> None:
+    with pytest.raises(InputError, match="1 of 120 spots are held out"):
+        isovi.fit(tissue, holdout=0.01, progress=False)
 
 
 # ---------------------------------------------------------------------------- provenance

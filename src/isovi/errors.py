@@ -28,6 +28,10 @@ class InputError(IsoviError, ValueError):
     """The data or an argument is invalid."""
 
 
+class NotAvailableError(InputError, AttributeError):
+    """An attribute that this object does not have: ``hasattr`` is ``False``, and saving passes over it."""
+
+
 class OutputError(IsoviError, OSError):
     """A result cannot be written to the requested location."""
 

@@ -37,6 +37,7 @@ from isovi.tl.evaluate import some
 
 VALIDATION_SHARE = 0.1  # of the spots that are not held out
 MIN_TRAIN = 10  # training spots
+MIN_HELDOUT = 3  # held-out spots, if there are any
 MIN_SPOTS = 5  # training spots in which a gene must be seen
 GENE_SPOTS = 50_000  # training spots on which genes are chosen, at most
 CHUNK_ENTRIES = 20_000_000  # entries of a dense chunk of genes
@@ -287,6 +288,13 @@ def require_training(adata: AnnData, spots: Spots, settings: Settings) -> None:
             f"{train.sum()} of {len(spots)} spots are left for training.",
             f"At least {MIN_TRAIN} are needed.",
             "Hold out fewer spots.",
+        )
+    heldout = len(spots.rows(HELDOUT))
+    if 0 < heldout < MIN_HELDOUT:
+        raise InputError(
+            f"{heldout} of {len(spots)} spots are held out.",
+            f"Metrics on held-out spots need at least {MIN_HELDOUT}.",
+            "Hold out more spots, or none with holdout=0.",
         )
     if settings.batch_key is None:
         return

@@ -14,7 +14,7 @@ import pytest
 import torch
 from anndata import AnnData
 from lightning.pytorch.strategies import DDPStrategy
-from scvi.train import LoudEarlyStopping, Trainer
+from scvi.train import LoudEarlyStopping, Trainer, TrainingPlan
 
 from isovi import Constraint, IsoSCVI
 from isovi.model import distributed

@@ -112,6 +112,16 @@ def test_without_distortion_there_is_no_scale(tissue: AnnData, quickly: Callable
         _ = model.distance_scale
 
 
+def test_the_plain_backbone_is_saved_and_loaded(tissue: AnnData, quickly: Callable, tmp_path: Path) -> None:
+    """scvi-tools reads every attribute on saving: one that raises anything but AttributeError failed it."""
+    IsoSCVI.setup_anndata(tissue)
+    model = quickly(IsoSCVI(tissue, **SMALL, distortion=None))
+    model.save(tmp_path / "model")
+    loaded = IsoSCVI.load(tmp_path / "model", tissue)
+    assert np.array_equal(loaded.get_latent_representation(), model.get_latent_representation())
+    assert not hasattr(loaded, "distance_scale")
+
+
 def test_a_penalty_of_zero_measures_without_pressing(make_tissue: Callable, quickly: Callable) -> None:
     """The latent is the plain one but for rounding, since the likelihood is computed another way."""
     init = {"n_layers": 1, "dropout_rate": 0.1}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, ClassVar
@@ -35,7 +34,7 @@ from isovi.data.loading.inclusion import InclusionProbability
 from isovi.data.loading.resident import resident
 from isovi.data.loading.splitter import PatchSplitter, ShardSplitter
 from isovi.data.readers.spatialdata import place_table
-from isovi.errors import InputError
+from isovi.errors import InputError, NotAvailableError
 from isovi.geometry.distortion import euclidean
 from isovi.geometry.pairs import PairSet, tissue_distance
 from isovi.graph import AllPairs, PairKind, PairWeights
@@ -309,11 +308,11 @@ class DistancePreservingMixin(ChoosesLoader, ReprMixin):
         """λ, latent length per coordinate unit, shared or for each section.
 
         The coordinate unit is the section's median nearest-neighbour distance,
-        :attr:`coordinate_units`. Sections that were not trained on have no λ of their own.
+        :attr:`coordinate_units`. It is NaN for a section that was not trained on.
         """
         objective = self.module.objective
         if objective is None:
-            raise InputError(
+            raise NotAvailableError(
                 "This model was made with distortion=None.",
                 "The plain backbone has no distance scale.",
                 "Make the model with a Constraint or a Penalty; Penalty(0) measures without pressing.",
@@ -322,7 +321,7 @@ class DistancePreservingMixin(ChoosesLoader, ReprMixin):
         if not objective.distortion.per_section:
             return scale[0]
         names = self._registered(SECTION)["categorical_mapping"]
-        return {str(name): one for name, one in zip(names, scale, strict=True) if math.isfinite(one)}
+        return dict(zip(map(str, names), scale, strict=True))
 
     @property
     def coordinate_units(self) -> dict[str, float]:
@@ -333,7 +332,7 @@ class DistancePreservingMixin(ChoosesLoader, ReprMixin):
         """What ``setup_anndata`` registered of a field."""
         fields = getattr(self, "registry_", {}).get("field_registries", {})
         if key not in fields:
-            raise InputError(
+            raise NotAvailableError(
                 "This model was made without AnnData and without its registry.",
                 "Sections and coordinate units are registered by setup_anndata.",
                 "Make the model of an AnnData, or pass registry= of one that was set up.",
