@@ -107,8 +107,9 @@ def fit(
 
 @contextmanager
 def _output(out: Path, force: bool, first: bool) -> Iterator[Path | None]:
-    """The folder to write into, in the first process."""
+    """The folder to write into, in the first process; the others refuse what it refuses."""
     if not first:
+        io.require_replaceable(out, force)
         yield None
         return
     with io.output_directory(out, force) as folder:

@@ -128,7 +128,7 @@ def output_directory(path: str | os.PathLike[str], force: bool = False) -> Itera
         After it: if the result cannot be moved into place; the message says where it is.
     """
     final = Path(path).expanduser().resolve()
-    _require_replaceable(final, force)
+    require_replaceable(final, force)
     temporary = _sibling(final)
     try:
         temporary.mkdir(parents=True)
@@ -140,7 +140,7 @@ def output_directory(path: str | os.PathLike[str], force: bool = False) -> Itera
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     try:
-        _require_replaceable(final, force)  # again: somebody may have put something there meanwhile
+        require_replaceable(final, force)  # again: somebody may have put something there meanwhile
     except OutputError as error:
         raise _stranded(temporary, final, error) from error
     _move(temporary, final)
@@ -281,7 +281,9 @@ def replacing(final: Path, *, store: bool = False) -> Iterator[Path]:
     _move(temporary, final)
 
 
-def _require_replaceable(final: Path, force: bool) -> None:
+def require_replaceable(path: Path, force: bool) -> None:
+    """Refuse an output folder that exists and may not be replaced; see :func:`output_directory`."""
+    final = path.expanduser().resolve()
     if not os.path.exists(final):
         return
     if not final.is_dir():
