@@ -95,7 +95,8 @@ def fit(
     provenance = Provenance(sha256=attempt.about["input_sha256"], source=asked, call=call)
     with attempt.kept(progress), _output(out, force, first) as folder:
         adata = read(source, settings, min_counts, progress)
-        run = run_pipeline(adata, settings, progress, provenance, checkpoint=checkpoint, scratch=folder)
+        scratch = io.scratch_directory(out) if pack.is_on_disk(adata.X) else None
+        run = run_pipeline(adata, settings, progress, provenance, checkpoint=checkpoint, scratch=scratch)
         if run is None or folder is None:
             return None
         run.write_into(folder)

@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -26,7 +27,7 @@ from isovi.errors import IsoviError, OutputError
 
 __all__ = ["Source", "find", "sha256"]  # what is only passed on
 
-_OWNED = re.compile(r"(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-(?P<started>\d+)-[0-9a-f]{8}\.tmp")
+_OWNED = re.compile(r"(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-(?P<started>\d+)-\w{8}\.tmp")
 _ANNDATA_NOTE = "Error raised while writing key"
 RUN_FILE = "run.json"  # marks a directory as the result of a run
 
@@ -157,6 +158,16 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
         owner = _OWNED.fullmatch(temporary.name.removeprefix(f".{final.name}."))
         if owner and _has_ended(owner["machine"], int(owner["process"]), int(owner["started"])):
             _remove(temporary)
+
+
+def scratch_directory(path: str | os.PathLike[str]) -> tempfile.TemporaryDirectory[str]:
+    """A directory beside ``path`` for files that are needed as long as the object that is returned.
+
+    If the process is killed :func:`remove_leftovers` removes it.
+    """
+    final = Path(path).expanduser().resolve()
+    final.parent.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(dir=final.parent, prefix=_owned(final), suffix=".tmp")
 
 
 def write_atomic(adata: AnnData, path: str | os.PathLike[str], *, force: bool = True) -> None:
@@ -348,8 +359,11 @@ def _cannot_write(final: Path, error: BaseException) -> OutputError:
 
 def _sibling(path: Path) -> Path:
     """A temporary name beside ``path`` that says which process it belongs to."""
-    owner = f"{_machine()}-{os.getpid()}-{_started(os.getpid()) or 0}"
-    return path.with_name(f".{path.name}.{owner}-{uuid.uuid4().hex[:8]}.tmp")
+    return path.with_name(f"{_owned(path)}{uuid.uuid4().hex[:8]}.tmp")
+
+
+def _owned(path: Path) -> str:
+    return f".{path.name}.{_machine()}-{os.getpid()}-{_started(os.getpid()) or 0}-"
 
 
 def _machine() -> str:
