@@ -95,7 +95,8 @@ def fit(
     provenance = attempt.provenance(source, call)
     with attempt.kept(progress), _output(out, force, first) as folder:
         adata = read(source, settings, min_counts, progress)
-        run = run_pipeline(adata, settings, progress, provenance, checkpoint=checkpoint, scratch=folder)
+        scratch = io.scratch_directory(out) if pack.is_on_disk(adata.X) else None
+        run = run_pipeline(adata, settings, progress, provenance, checkpoint=checkpoint, scratch=scratch)
         if run is None or folder is None:
             return None
         run.write_into(folder)
@@ -107,8 +108,9 @@ def fit(
 
 @contextmanager
 def _output(out: Path, force: bool, first: bool) -> Iterator[Path | None]:
-    """The folder to write into, in the first process."""
+    """The folder to write into, in the first process; the others refuse what it refuses."""
     if not first:
+        io.require_replaceable(out, force)
         yield None
         return
     with io.output_directory(out, force) as folder:

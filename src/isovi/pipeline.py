@@ -141,7 +141,7 @@ def run_pipeline(
     provenance: Provenance,
     *,
     checkpoint: EpochCheckpoint | None = None,
-    scratch: Path | None = None,
+    scratch: tempfile.TemporaryDirectory[str] | None = None,
 ) -> Run | None:
     """Fit with these settings; the steps of :func:`fit`.
 
@@ -156,7 +156,7 @@ def run_pipeline(
     checkpoint
         Keeps the training, and goes on from a file that exists.
     scratch
-        Folder for temporary files of packed data.
+        Folder for temporary files of packed data, which the run keeps; the system's default if not given.
 
     Returns
     -------
@@ -168,9 +168,9 @@ def run_pipeline(
     with isolated_random_state(settings.seed):
         genes = choose_genes(adata, spots, settings)
         report_split(spots, genes, progress)
-        on_disk = pack.is_on_disk(adata.X)
-        folder = tempfile.TemporaryDirectory(dir=scratch, prefix=".isovi-") if on_disk else None
-        used = pack.take_genes(adata, genes, Path(folder.name if folder else "") / "genes.zarr")
+        if scratch is None and pack.is_on_disk(adata.X):
+            scratch = tempfile.TemporaryDirectory(prefix="isovi-")
+        used = pack.take_genes(adata, genes, Path(scratch.name if scratch else "") / "genes.zarr")
         model = train(used, spots, settings, progress, checkpoint)
         if not is_first_process():
             return None
@@ -187,7 +187,7 @@ def run_pipeline(
             provenance=replace(provenance, seconds=seconds, peak_memory_mb=peak_memory()),
             history=pd.concat([t for t in model.history_.values() if t.index.name == "epoch"], axis=1),
             training=outcome_of(model),
-            scratch=folder,
+            scratch=scratch,
         )
         metrics["certificate"] = certified(run)
     report_metrics(run, progress)

@@ -59,7 +59,7 @@ class ConsoleProgress(Progress):
 
     def say(self, text: str) -> None:
         """Print one line as it is: names and paths may hold what rich takes for markup."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def epoch(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
         """Move the bar, or print a line every tenth of the epochs."""

@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -26,7 +27,7 @@ from isovi.errors import IsoviError, OutputError
 
 __all__ = ["Source", "find", "sha256"]  # what is only passed on
 
-_OWNED = re.compile(r"(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-(?P<started>\d+)-[0-9a-f]{8}\.tmp")
+_OWNED = re.compile(r"(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-(?P<started>\d+)-\w{8}\.tmp")
 _ANNDATA_NOTE = "Error raised while writing key"
 RUN_FILE = "run.json"  # marks a directory as the result of a run
 
@@ -128,7 +129,7 @@ def output_directory(path: str | os.PathLike[str], force: bool = False) -> Itera
         After it: if the result cannot be moved into place; the message says where it is.
     """
     final = Path(path).expanduser().resolve()
-    _require_replaceable(final, force)
+    require_replaceable(final, force)
     temporary = _sibling(final)
     try:
         temporary.mkdir(parents=True)
@@ -140,7 +141,7 @@ def output_directory(path: str | os.PathLike[str], force: bool = False) -> Itera
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     try:
-        _require_replaceable(final, force)  # again: somebody may have put something there meanwhile
+        require_replaceable(final, force)  # again: somebody may have put something there meanwhile
     except OutputError as error:
         raise _stranded(temporary, final, error) from error
     _move(temporary, final)
@@ -157,6 +158,16 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
         owner = _OWNED.fullmatch(temporary.name.removeprefix(f".{final.name}."))
         if owner and _has_ended(owner["machine"], int(owner["process"]), int(owner["started"])):
             _remove(temporary)
+
+
+def scratch_directory(path: str | os.PathLike[str]) -> tempfile.TemporaryDirectory[str]:
+    """A directory beside ``path`` for files that are needed as long as the object that is returned.
+
+    If the process is killed :func:`remove_leftovers` removes it.
+    """
+    final = Path(path).expanduser().resolve()
+    final.parent.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(dir=final.parent, prefix=_owned(final), suffix=".tmp")
 
 
 def write_atomic(adata: AnnData, path: str | os.PathLike[str], *, force: bool = True) -> None:
@@ -281,7 +292,9 @@ def replacing(final: Path, *, store: bool = False) -> Iterator[Path]:
     _move(temporary, final)
 
 
-def _require_replaceable(final: Path, force: bool) -> None:
+def require_replaceable(path: Path, force: bool) -> None:
+    """Refuse an output folder that exists and may not be replaced; see :func:`output_directory`."""
+    final = path.expanduser().resolve()
     if not os.path.exists(final):
         return
     if not final.is_dir():
@@ -346,8 +359,11 @@ def _cannot_write(final: Path, error: BaseException) -> OutputError:
 
 def _sibling(path: Path) -> Path:
     """A temporary name beside ``path`` that says which process it belongs to."""
-    owner = f"{_machine()}-{os.getpid()}-{_started(os.getpid()) or 0}"
-    return path.with_name(f".{path.name}.{owner}-{uuid.uuid4().hex[:8]}.tmp")
+    return path.with_name(f"{_owned(path)}{uuid.uuid4().hex[:8]}.tmp")
+
+
+def _owned(path: Path) -> str:
+    return f".{path.name}.{_machine()}-{os.getpid()}-{_started(os.getpid()) or 0}-"
 
 
 def _machine() -> str:

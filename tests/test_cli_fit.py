@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import pytest
+
+from isovi import Constraint, InputError, Penalty
+from isovi.cli.fit import distortion_of
+
+
+def test_one_option_states_the_distortion() -> None:
+    assert distortion_of(None, None, False) == Constraint()
+    assert distortion_of(0.3, None, False) == Constraint(0.3)
+    assert distortion_of(None, 2.0, False) == Penalty(2.0)
+    assert distortion_of(None, None, True) == Penalty(0.0)
+    assert distortion_of(None, 0.0, False) == Penalty(0.0)
+
+
+@pytest.mark.parametrize("given", [(0.3, 1.0, False), (0.3, None, True), (None, 0.0, True), (0.3, 1.0, True)])
+def test_the_options_exclude_each_other(given: tuple[float | None, float | None, bool]) -> None:
+    with pytest.raises(InputError, match="exclude each other"):
+        distortion_of(*given)
