@@ -124,10 +124,14 @@ def test_the_best_epoch_is_kept_where_the_backbone_stops_early_by_default(
     tissue: AnnData, name: str, stops: bool
 ) -> None:
     model = made(name, tissue)
-    kinds = [type(callback) for callback in model._callbacks({})]
+    kinds = [type(callback) for callback in model._callbacks(model.module.objective, {})]
     assert (BestEpoch in kinds) == stops
-    assert BestEpoch in [type(callback) for callback in model._callbacks({"early_stopping": True})]
-    assert BestEpoch not in [type(callback) for callback in model._callbacks({"early_stopping": False})]
+    assert BestEpoch in [
+        type(callback) for callback in model._callbacks(model.module.objective, {"early_stopping": True})
+    ]
+    assert BestEpoch not in [
+        type(callback) for callback in model._callbacks(model.module.objective, {"early_stopping": False})
+    ]
 
 
 class NumbersItsCells(LinearSCVI):
