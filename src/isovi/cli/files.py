@@ -28,9 +28,9 @@ def inspect(
     coordinates: Coordinates = None,
     debug: Debug = False,
 ) -> None:
-    """Say what is in a file or folder, what isovi fit would use of it, and what is missing.
+    """Show what is in a file or folder, what isovi fit would use, and what is missing.
 
-    Known are .h5ad, .zarr of AnnData and SpatialData, Visium, Visium HD and Xenium folders, 10x .h5
+    Supported: .h5ad, .zarr of AnnData and SpatialData, Visium, Visium HD and Xenium folders, 10x .h5
     and counts tables (.csv, .tsv, .parquet).
 
     Example: [bold]isovi inspect outs[/bold]
@@ -49,7 +49,7 @@ def pack(
     file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT)],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Store to write: .zarr.")],
     spatial_key: SpatialKey = "spatial",
-    section_key: Annotated[str | None, typer.Option(help="Section in obs; stored one by one.")] = None,
+    section_key: Annotated[str | None, typer.Option(help="Section in obs; cells are stored by it.")] = None,
     table: Table = None,
     coordinate_system: CoordinateSystem = None,
     coordinates: Coordinates = None,
@@ -57,7 +57,7 @@ def pack(
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier store.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Store a tissue so that isovi fit can train on it without holding it in memory.
+    """Write a store that isovi fit can train on without the counts in memory.
 
     Example: [bold]isovi pack atlas.h5ad atlas.zarr --section-key sample[/bold]
     """
@@ -87,11 +87,11 @@ def simulate(
     n_obs: Annotated[int, typer.Option(help="Spots, over all sections.")] = 1000,
     n_genes: Annotated[int, typer.Option(help="Genes.")] = 300,
     n_sections: Annotated[int, typer.Option(help="Sections.")] = 1,
-    seed: Annotated[int, typer.Option(help="Of positions and counts.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Write a tissue of known geometry with negative binomial counts.
+    """Write a simulated tissue of known geometry with negative binomial counts.
 
     Example: [bold]isovi simulate --kind layers --out tissue.h5ad[/bold]
     """
