@@ -218,7 +218,7 @@ def test_two_spots_are_too_few_without_sections_too(adata: AnnData) -> None:
 
 def test_a_section_at_one_place_is_named(adata: AnnData) -> None:
     adata.obsm["spatial"][20:] = 5.0
-    assert 'section(s) "s2" are at one place, (5.0, 5.0)' in refusal(adata, section_key="slice").received
+    assert 'section(s) "s2" are at one position, (5.0, 5.0)' in refusal(adata, section_key="slice").received
     with pytest.warns(IsoviWarning):
         check.dataset(adata)  # as one section they are duplicates only
 

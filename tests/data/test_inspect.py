@@ -195,7 +195,7 @@ class Kind:
 
 
 KINDS = {
-    "h5ad": Kind(make_anndata, "AnnData", "not told"),
+    "h5ad": Kind(make_anndata, "AnnData", "not given"),
     "visium": Kind(make_visium, "10x Visium", "pixels of the full-resolution image"),
     "old visium": Kind(make_old_visium, "10x Visium", "pixels"),
     "visium hd": Kind(make_visium_hd, "10x Visium HD", "image, 0.2738 micrometres each"),

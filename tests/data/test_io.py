@@ -286,7 +286,7 @@ def write_while_another_does(path: Path) -> None:
 
 
 def test_a_place_taken_meanwhile_loses_neither_side(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="The result is whole, in") as caught:
+    with pytest.raises(OutputError, match="The result is complete, in") as caught:
         write_while_another_does(tmp_path / "out")
     assert (tmp_path / "out" / "b.txt").read_text() == "theirs"
     kept = Path(caught.value.remedy.split('"')[1])
@@ -484,7 +484,7 @@ def test_interrupting_a_write_leaves_nothing(
 
 
 def test_another_suffix_and_unasked_overwriting_are_refused(adata: AnnData, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"\.h5ad and \.zarr"):
+    with pytest.raises(OutputError, match=r"\.h5ad or \.zarr"):
         io.write_atomic(adata, tmp_path / "x.loom")
     path = written(adata, tmp_path / "x.h5ad")
     with pytest.raises(OutputError, match="exists"):

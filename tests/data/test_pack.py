@@ -166,7 +166,7 @@ def test_damage_that_is_found_while_packing_is_the_inputs(adata: AnnData, tmp_pa
 
 def test_what_is_in_the_way_is_not_replaced_unasked(adata: AnnData, tmp_path: Path) -> None:
     packed(adata, tmp_path)
-    with pytest.raises(OutputError, match="not overwritten unasked"):
+    with pytest.raises(OutputError, match="are kept by default"):
         pack.pack(tmp_path / "input.h5ad", tmp_path / "store.zarr")
     pack.pack(tmp_path / "input.h5ad", tmp_path / "store.zarr", force=True)
     with pytest.raises(OutputError, match="the input itself"):

@@ -98,7 +98,7 @@ def simulate(
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Write a tissue of known geometry with negative binomial counts.
+    """Write a simulated tissue of known geometry with negative binomial counts.
 
     Example: [bold]isovi simulate --kind layers --out tissue.h5ad[/bold]
     """

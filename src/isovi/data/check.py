@@ -1,4 +1,4 @@
-"""Validation of the input before any long work; errors say what was received, the rule and the remedy."""
+"""Validate the input before any long work; errors say what was received, the rule and the remedy."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from isovi.errors import InputError, IsoviWarning
 from isovi.spots import SPLIT_KEY, Spots
 
 MIN_SECTION_SPOTS = 3
-_BLOCK_VALUES = 2**22  # values looked at together: about 32 MB of float64
+_BLOCK_VALUES = 2**22  # values checked together: about 32 MB of float64
 
 
 @dataclass(frozen=True, eq=False)
 class Checked:
-    """What :func:`dataset` checked, true of the data until somebody changes it.
+    """What :func:`dataset` has checked; it holds until the data is changed.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class Checked:
         Names of the sections; ``["all"]`` without a section key.
     counts
         The matrix of raw counts as it is stored, shape ``(cell, gene)``; not a copy. Every cell has at least
-        one count: this need not hold in a choice of genes.
+        one count, which need not hold for a selection of genes.
     """
 
     positions: CoordinateArray
@@ -57,7 +57,7 @@ def dataset(
     layer: str | None = None,
     allow_empty_genes: bool = False,
 ) -> Checked:
-    """Check everything that a fit needs of its input; cheap checks come first.
+    """Check everything that a fit needs from its input, cheap checks first.
 
     Parameters
     ----------
@@ -72,16 +72,16 @@ def dataset(
     layer
         Layer with the raw counts; ``None`` is ``adata.X``.
     allow_empty_genes
-        Whether genes without any count are accepted (a caller that filters genes itself).
+        Whether genes without any count are accepted (by a caller that selects genes later).
 
     Returns
     -------
-    What was read for it, so that nobody has to check the same data again.
+    What was checked, so that later steps need not check it again.
 
     Raises
     ------
     InputError
-        For the first thing that cannot be used.
+        For the first problem found.
 
     Warns
     -----
@@ -113,7 +113,7 @@ def size(adata: AnnData) -> None:
         raise InputError(
             f"adata has {adata.n_obs} spots and {adata.n_vars} genes.",
             "At least one of each is needed.",
-            "Check the filters that were applied to it, and the file that it came from.",
+            "Check the filters that were applied to it, and the file that it was read from.",
         )
 
 
@@ -141,7 +141,7 @@ def names(adata: AnnData) -> None:
 def coordinates(
     adata: AnnData, spatial_key: str = "spatial", *, allow_missing: bool = False
 ) -> CoordinateArray:
-    """Positions of the spots, each of them checked; see also :func:`section_coordinates`.
+    """Positions of the spots, checked one by one; see also :func:`section_coordinates`.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def coordinates(
     spatial_key
         Key in ``obsm`` of an array, DataFrame or sparse matrix with 2 or 3 numeric columns.
     allow_missing
-        Whether spots may be without a position: rows of not-a-number.
+        Whether spots may lack a position (rows of NaN).
 
     Returns
     -------
@@ -176,7 +176,7 @@ def coordinates(
 
 
 def section_coordinates(coordinates: CoordinateArray, codes: CellIndexArray, names: Sequence[str]) -> None:
-    """Check that each section spreads over more than one place, and look for shared positions.
+    """Check that no section has all spots at one position, and look for repeated positions.
 
     Parameters
     ----------
@@ -190,12 +190,12 @@ def section_coordinates(coordinates: CoordinateArray, codes: CellIndexArray, nam
     Raises
     ------
     InputError
-        If a section of at least two spots has all of them at one place.
+        If a section of two or more spots has all of them at one position.
 
     Warns
     -----
     IsoviWarning
-        With the number of spots that repeat an earlier spot's position in their section.
+        With the number of spots at the position of an earlier spot of their section.
     """
     grouped = pd.DataFrame(coordinates).groupby(codes)
     at_one_place = (grouped.min() == grouped.max()).all(axis=1) & (grouped.size() > 1)
@@ -203,8 +203,8 @@ def section_coordinates(coordinates: CoordinateArray, codes: CellIndexArray, nam
         first = int(np.flatnonzero(codes == at_one_place.idxmax())[0])
         stuck = [names[code] for code in at_one_place.index[at_one_place]]
         raise InputError(
-            f"All spots of {_section_list(stuck)} are at one place, {tuple(coordinates[first].tolist())}.",
-            "Distances in tissue need spots at different places.",
+            f"All spots of {_section_list(stuck)} are at one position, {tuple(coordinates[first].tolist())}.",
+            "Distances in tissue need spots at different positions.",
             "Check that the right columns were stored as positions, or choose another `spatial_key`.",
         )
     _warn_of_duplicates(coordinates, codes)
@@ -290,18 +290,18 @@ def categories(adata: AnnData, key: str, *, role: str, allow_missing: bool = Fal
     key
         Column of ``obs``.
     role
-        What the column is used as, for the message: ``"batch"``, ``"label"``, ...
+        Role of the column, for messages: ``"batch"``, ``"label"``, ...
     allow_missing
         Whether some (not all) values may be missing.
 
     Returns
     -------
-    Codes, int64 of shape (n_obs,), -1 where missing.
+    Codes, int64 of shape (n_obs,); -1 where the value is missing.
 
     Raises
     ------
     InputError
-        If the column is missing, or has missing values that are not allowed.
+        If the column does not exist, or has missing values that are not allowed.
     """
     return _categories(adata, key, role, allow_missing)[0]
 
@@ -309,12 +309,12 @@ def categories(adata: AnnData, key: str, *, role: str, allow_missing: bool = Fal
 def _categories(
     adata: AnnData, key: str, role: str, allow_missing: bool = False
 ) -> tuple[CellIndexArray, list[str]]:
-    """Codes, and the names of the categories in use."""
+    """Codes, and the names of the categories that occur."""
     if key not in adata.obs:
         raise InputError(
             f'adata.obs has no column "{key}"; it has: {_some(adata.obs.columns, limit=20)}.',
             f"The {role} of every spot is read from that column.",
-            f"Name one of these columns for the {role}, or leave it out.",
+            f"Name one of these columns as the {role}, or leave it out.",
         )
     values = pd.Categorical(adata.obs[key]).remove_unused_categories()
     codes = values.codes.astype(np.int64)
@@ -330,7 +330,7 @@ def _categories(
 
 
 def _with_columns(values: Any, where: str) -> Any:
-    """The values, if they have the right number of columns; checked before anything is made dense."""
+    """The values, if they have 2 or 3 columns; checked before they are made dense."""
     shape = tuple(np.shape(values))
     if len(shape) != 2 or shape[1] not in (2, 3):
         raise InputError(
@@ -342,7 +342,7 @@ def _with_columns(values: Any, where: str) -> Any:
 
 
 def _numeric(values: Any, where: str) -> CoordinateArray:
-    """The values as a new float64 array; what is missing becomes NaN."""
+    """The values as a new float64 array; missing values become NaN."""
     if sparse.issparse(values):
         values = values.toarray()
     frame = values if isinstance(values, pd.DataFrame) else pd.DataFrame(np.asarray(values))
@@ -379,7 +379,7 @@ def _warn_of_duplicates(coordinates: CoordinateArray, codes: CellIndexArray) -> 
     if repeated:
         warnings.warn(
             f"{repeated} of {len(codes)} spots are at exactly the position of an earlier spot. "
-            "Such pairs have no distance in tissue and say nothing about the latent space. "
+            "Such pairs are at distance zero in the tissue and carry no information for the model. "
             "If the spots come from several tissue sections, pass `section_key`.",
             IsoviWarning,
             stacklevel=2,
@@ -394,18 +394,18 @@ def _section_list(stuck: list[str]) -> str:
 
 
 def pair_matrix(adata: AnnData, key: str) -> Any:
-    """The matrix of pair weights in ``obsp[key]``, or an error that names what there is."""
+    """The matrix of pair weights in ``obsp[key]``, or an error that lists the keys."""
     if key not in adata.obsp:
         raise InputError(
             f"obsp has no {key!r}; it has {sorted(adata.obsp) or 'nothing'}.",
             "Pairs by obsp need a matrix of weights.",
-            "Name one that exists, or compute it, for example with squidpy.gr.spatial_neighbors_knn.",
+            "Name an existing key, or compute one, for example with squidpy.gr.spatial_neighbors_knn.",
         )
     return adata.obsp[key]
 
 
 def genes_in_common(adata_var_names: Iterable[str], model_var_names: Iterable[str]) -> np.ndarray:
-    """Genes that both the data and a fitted model know.
+    """Genes that the data and a fitted model have in common.
 
     Parameters
     ----------
@@ -414,7 +414,7 @@ def genes_in_common(adata_var_names: Iterable[str], model_var_names: Iterable[st
 
     Returns
     -------
-    The names in common, in the model's order.
+    Their names, in the model's order.
 
     Raises
     ------
@@ -427,14 +427,14 @@ def genes_in_common(adata_var_names: Iterable[str], model_var_names: Iterable[st
         raise InputError(
             f"None of the data's {len(data)} genes ({_some(data, limit=3)}) "
             f"is among the model's {len(model)} ({_some(model, limit=3)}).",
-            "Both must name genes alike: by symbol or by Ensembl id, in the same letter case.",
+            "Genes are matched by name: symbol or Ensembl id, in the same letter case.",
             'Rename the genes, e.g. adata.var_names = adata.var["gene_ids"], or check the species.',
         )
     return common.to_numpy()
 
 
 def counts(adata: AnnData, layer: str | None = None, *, allow_empty_genes: bool = False) -> Any:
-    """The matrix of raw counts, checked block by block: it is never made dense, nor read whole if backed.
+    """The matrix of raw counts, checked block by block: never made dense, nor read whole if backed.
 
     Parameters
     ----------
@@ -499,7 +499,7 @@ class Block:
 
 
 def _matrix(adata: AnnData, layer: str | None) -> tuple[Any, str]:
-    """The counts as stored, and what to call them."""
+    """The counts as they are stored, and their name for messages."""
     if layer is not None and layer not in adata.layers:
         raise InputError(
             f'adata.layers has no "{layer}"; it has: {_layers(adata)}.',
@@ -545,9 +545,9 @@ def _read(matrix: Any, part: Any) -> Any:
 
 
 def added_up(matrix: Any) -> Any:
-    """CSR or CSC with one entry for each place, in order: the matrix itself if it is so, else a copy.
+    """CSR or CSC in canonical form: the matrix itself if it is so already, else a copy.
 
-    CSR and CSC may hold several entries at one place. They mean their sum, in scipy as everywhere in isoVI.
+    A sparse matrix may hold several entries at one place. They mean their sum, in scipy as in isoVI.
     """
     if matrix.has_canonical_format:
         return matrix
@@ -557,7 +557,7 @@ def added_up(matrix: Any) -> Any:
 
 
 def _edges(matrix: Any, length: int) -> list[int]:
-    """Where to cut, so that no block of more than one row or column stores more values than we look at."""
+    """Edges of blocks that store at most ``_BLOCK_VALUES`` values, or are a single row or column."""
     group = getattr(matrix, "group", None)  # of sparse data on disk
     pointers = getattr(matrix, "indptr", None) if group is None else np.asarray(group["indptr"][...])
     if pointers is None:

@@ -1,4 +1,4 @@
-"""Reading what people have (by :mod:`isovi.data.readers`), and writing results whole or not at all."""
+"""Read any input (through :mod:`isovi.data.readers`), and write results whole or not at all."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from isovi.data.readers.find import find, is_store
 from isovi.data.readers.source import Source, sha256
 from isovi.errors import IsoviError, OutputError
 
-__all__ = ["Source", "find", "sha256"]  # what is only passed on
+__all__ = ["Source", "find", "sha256"]  # re-exported
 
 _OWNED = re.compile(r"(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-(?P<started>\d+)-\w{8}\.tmp")
 _ANNDATA_NOTE = "Error raised while writing key"
@@ -36,23 +36,23 @@ RUN_FILE = "run.json"  # marks a directory as the result of a run
 
 
 def read(source: Source | str | os.PathLike[str]) -> AnnData:
-    """Read counts, annotation and positions; nothing is changed where they are.
+    """Read counts, annotation and positions; the input is not changed.
 
     Parameters
     ----------
     source
         Path of an ``.h5ad`` file, an AnnData or SpatialData ``.zarr`` store, a Visium, Visium HD or Xenium
-        folder, a 10x ``.h5`` matrix or a counts table; or a :class:`Source` that says more.
+        folder, a 10x ``.h5`` matrix or a counts table; or a :class:`Source`.
 
     Returns
     -------
-    The data, in memory. Of all kinds but AnnData, positions are in ``obsm["spatial"]`` and
+    The data, in memory. For all kinds but AnnData, positions are in ``obsm["spatial"]`` and
     ``uns["isovi_input"]`` says what was read and in which unit.
 
     Raises
     ------
     InputError
-        If the input is missing, of another kind, truncated or damaged; the cause is chained.
+        If the input is missing, of an unknown kind, truncated or damaged; the cause is chained.
 
     Warns
     -----
@@ -64,7 +64,7 @@ def read(source: Source | str | os.PathLike[str]) -> AnnData:
 
 @contextmanager
 def stored(source: Source | str | os.PathLike[str]) -> Iterator[AnnData]:
-    """Open data whose counts and layers stay on disk, if it is AnnData; closed at the end of the block.
+    """Open AnnData with its counts and layers left on disk; closed at the end of the block.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def stored(source: Source | str | os.PathLike[str]) -> Iterator[AnnData]:
 
     Yields
     ------
-    The data: ``X`` and ``layers`` on disk, the rest in memory, ``raw`` left out. What is not AnnData is read
+    The data: ``X`` and ``layers`` on disk, the rest in memory, without ``raw``. Other kinds of input are read
     into memory.
 
     Raises
@@ -86,7 +86,9 @@ def stored(source: Source | str | os.PathLike[str]) -> Iterator[AnnData]:
 
 
 def digest(source: Source | str | os.PathLike[str]) -> str:
-    """SHA-256 of what is read of the input; to read it too, keep what :func:`find` returns.
+    """SHA-256 of the files that are read of an input.
+
+    To read the input as well, hash it through the reader that :func:`find` returns: it hashes once.
 
     Parameters
     ----------
@@ -95,7 +97,7 @@ def digest(source: Source | str | os.PathLike[str]) -> str:
 
     Returns
     -------
-    That of :attr:`isovi.data.readers.source.Reader.digest`.
+    The digest in hexadecimal; see :attr:`isovi.data.readers.source.Reader.digest`.
     """
     return find(source).digest
 
@@ -105,7 +107,7 @@ def digest(source: Source | str | os.PathLike[str]) -> str:
 
 @contextmanager
 def output_directory(path: str | os.PathLike[str], force: bool = False) -> Iterator[Path]:
-    """Write a directory that appears whole, or not at all.
+    """Write a directory that appears whole or not at all.
 
     The block writes into a temporary directory beside ``path``, which takes its name when the block ends.
     Until then its name says which process is writing; see :func:`remove_leftovers`. If the block raises (also
@@ -125,8 +127,8 @@ def output_directory(path: str | os.PathLike[str], force: bool = False) -> Itera
     Raises
     ------
     OutputError
-        Before the block: if ``path`` exists and may not be replaced, or its parent cannot be written.
-        After it: if the result cannot be moved into place; the message says where it is.
+        Before the block, if ``path`` exists and may not be replaced, or its parent cannot be written;
+        after it, if the result cannot be moved into place. The message then says where it is.
     """
     final = Path(path).expanduser().resolve()
     require_replaceable(final, force)
@@ -176,23 +178,26 @@ def write_atomic(adata: AnnData, path: str | os.PathLike[str], *, force: bool = 
     Parameters
     ----------
     adata
-        What to write; not changed (anndata itself turns strings into categories in place). A backed
+        What to write; not changed (anndata alone would turn strings into categories in place). A backed
         object is read into memory.
     path
-        Where to; a file, or a zarr store, that is there is replaced at the end.
+        Where to write it; an existing file or zarr store is replaced at the end.
     force
-        Whether something that exists may be replaced.
+        Whether an existing file or store may be replaced.
 
     Raises
     ------
     OutputError
-        If the suffix is neither, something is in the way, or writing fails; nothing is left behind.
+        If the suffix is another, the path is taken, or writing fails; nothing is left behind.
     """
     final = Path(path).expanduser().resolve()
     if final.suffix not in (".h5ad", ".zarr"):
-        raise OutputError(f'"{final}" has another suffix.', "We write .h5ad and .zarr.", "Name the file so.")
+        rule = "Data is written as .h5ad or .zarr."
+        raise OutputError(
+            f'"{final}" has the suffix "{final.suffix}".', rule, "Choose one of these suffixes."
+        )
     if os.path.exists(final) and not force:
-        rule = "Files are not overwritten unasked."
+        rule = "Existing files are kept by default."
         raise OutputError(f'"{final}" exists.', rule, "Pass force=True, or choose another name.")
     with replacing(final, store=final.suffix == ".zarr") as temporary:
         _write(_private(adata), temporary, final.suffix)
@@ -204,15 +209,15 @@ def write_json(path: str | os.PathLike[str], obj: Any) -> None:
     Parameters
     ----------
     path
-        Where to; an existing file is replaced.
+        Where to write it; an existing file is replaced.
     obj
-        Mappings, sequences, sets, arrays, numpy scalars, paths, strings, numbers; NaN and infinite
+        May hold mappings, sequences, sets, arrays, numpy scalars, paths, strings, numbers; NaN and infinite
         numbers become null.
 
     Raises
     ------
     TypeError
-        If there is something else in it.
+        If it holds anything else.
     OutputError
         If the file cannot be written.
     """
@@ -230,7 +235,7 @@ def _write(adata: AnnData, path: Path, suffix: str) -> None:
 
 
 def _private(adata: AnnData) -> AnnData:
-    """The same data under annotation tables of its own, which anndata may then change."""
+    """The same data with its own copies of the annotation, which anndata may change."""
     if adata.isbacked:
         return adata.to_memory()
     parts = {name: dict(getattr(adata, name)) for name in ("obsm", "varm", "layers", "obsp", "varp", "uns")}
@@ -239,7 +244,7 @@ def _private(adata: AnnData) -> AnnData:
 
 
 def _plain(value: Any) -> Any:
-    """What ``json`` can write."""
+    """The value in types that ``json`` can write."""
     if value is None or isinstance(value, str | bool):
         return value
     if isinstance(value, Mapping):
@@ -279,7 +284,9 @@ def replacing(final: Path, *, store: bool = False) -> Iterator[Path]:
     """
     if os.path.exists(final) and not (is_store(final) if store else final.is_file()):
         kind = "a zarr store" if store else "a file"
-        raise OutputError(f'"{final}" exists but is not {kind}.', "It is kept.", "Choose another name.")
+        raise OutputError(
+            f'"{final}" exists but is not {kind}.', "Only the same kind is replaced.", "Choose another name."
+        )
     temporary = _sibling(final)
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -299,23 +306,23 @@ def require_replaceable(path: Path, force: bool) -> None:
         return
     if not final.is_dir():
         remedy = "Choose another output folder."
-        raise OutputError(f'"{final}" is a file.', "The results are a directory.", remedy)
+        raise OutputError(f'"{final}" is a file.', "Results are written as a folder.", remedy)
     if not force:
         raise OutputError(
             f'The output folder "{final}" exists.',
-            "Results are not overwritten unasked.",
+            "Existing results are kept by default.",
             "Choose another folder, or pass force=True to replace it.",
         )
     if any(final.iterdir()) and not (final / RUN_FILE).is_file():
         raise OutputError(
-            f'The output folder "{final}" holds files but no {RUN_FILE}: they are no results of a run.',
-            "Only the results of an earlier run are replaced.",
+            f'The output folder "{final}" holds files but no {RUN_FILE}, so they are not results of a run.',
+            "Only results of an earlier run are replaced.",
             "Choose another folder, or remove this one yourself.",
         )
 
 
 def _move(temporary: Path, final: Path) -> None:
-    """Put ``temporary`` in place; what was there is deleted last, and comes back if this fails."""
+    """Put ``temporary`` in place; what was there is deleted last, and put back if this fails."""
     aside = _sibling(final) if final.is_dir() else None
     try:
         if aside:
@@ -333,11 +340,11 @@ def _move(temporary: Path, final: Path) -> None:
 
 
 def _stranded(temporary: Path, final: Path, error: Exception) -> OutputError:
-    """Hours of work are not thrown away because the place was taken meanwhile."""
+    """The error for a finished result whose place was taken in the meantime: the result is kept."""
     return OutputError(
         f'The result could not be moved to "{final}" ({error}).',
-        "That place must be free and writable.",
-        f'The result is whole, in "{temporary}": move it yourself.',
+        "The path must be free and writable.",
+        f'The result is complete, in "{temporary}": move it yourself.',
     )
 
 
@@ -400,5 +407,5 @@ def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        with suppress(OSError):  # the error that led here is the one to tell
+        with suppress(OSError):  # the error that led here is the one to report
             path.unlink()

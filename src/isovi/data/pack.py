@@ -1,7 +1,7 @@
-"""Packed data: cells along a space-filling curve in sharded, compressed CSR, to be read patch by patch.
+"""Packed data: cells ordered along a space-filling curve, as sharded, compressed CSR read patch by patch.
 
 A packed store is an AnnData zarr store (format 3) like any other. Its rows are ordered so that a patch of
-tissue is a contiguous read; ``obs["isovi_row"]`` has the row that each cell had in the input.
+tissue is one contiguous read; ``obs["isovi_row"]`` holds the row of each cell in the input.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ROW_COLUMN = "isovi_row"  # row of the input that a packed cell comes from
 PACK_KEY = "isovi_pack"  # in uns: the mark of a packed store
 CHUNK_ENTRIES = 2**16  # stored values that are compressed together
 SHARD_ENTRIES = 2**22  # stored values of one file
-MAX_ROWS = 2**13  # read in one piece, so that what is read and dropped is bounded
+MAX_ROWS = 2**13  # read in one piece, which bounds what is read in vain
 BUCKET_BYTES = 2**26  # entries sorted in memory at a time
 MAX_BUCKETS = 1024
 _ENTRY_BYTES = 12
@@ -42,14 +42,14 @@ _ENTRY_BYTES = 12
 
 @dataclass(frozen=True)
 class Packed:
-    """What was packed.
+    """Size of a packed store.
 
     Attributes
     ----------
     n_obs, n_vars
         Cells and genes.
     n_sections
-        Tissue sections, each stored in one piece.
+        Tissue sections, stored one after the other.
     n_counts
         Values stored in ``X``.
     """
@@ -69,30 +69,30 @@ def pack(
     min_counts: int = 0,
     force: bool = False,
 ) -> Packed:
-    """Store a tissue so that a model can be trained without holding it in memory.
+    """Write a store from which a model can be trained without the counts in memory.
 
-    Counts and layers of AnnData are streamed: what is in memory at a time does not depend on their size.
-    Other kinds of input are read into memory first, sparse. Counts are sorted through temporary files beside
+    Counts and layers of AnnData are streamed, so that memory does not grow with their size. Other kinds of
+    input are read into memory first, as sparse matrices. Counts are sorted through temporary files beside
     ``target`` of about 12 bytes for each stored value.
 
     Parameters
     ----------
     source
-        What :func:`isovi.data.io.read` takes; never changed.
+        Any input of :func:`isovi.data.io.read`; never changed.
     target
-        ``.zarr`` store to write; it appears whole or not at all.
+        ``.zarr`` store to write, whole or not at all.
     spatial_key
         Key in ``obsm`` of the positions.
     section_key
         Column of ``obs`` with the tissue section; cells are stored section by section.
     min_counts
-        Cells with fewer counts in ``X`` are left out.
+        Leave out cells with fewer counts in ``X``.
     force
         Replace an earlier store at ``target``.
 
     Returns
     -------
-    What was packed. ``raw`` is left out; all else of the input is kept, in the new order.
+    The size of the store. All of the input but ``raw`` is kept, in the new order.
 
     Raises
     ------
@@ -124,20 +124,22 @@ def _target(source: str | os.PathLike[str], target: str | os.PathLike[str], forc
     final = Path(target).expanduser().resolve()
     if final.suffix != ".zarr":
         raise OutputError(
-            f'"{target}" has the suffix "{final.suffix}".', "A packed store is zarr.", "Name it *.zarr."
+            f'"{target}" has the suffix "{final.suffix}".',
+            "Packed data is a zarr store.",
+            "Use the suffix .zarr.",
         )
     if final == Path(source).expanduser().resolve():
         raise OutputError(
             f'"{target}" is the input itself.', "The input is never changed.", "Choose another name."
         )
     if os.path.exists(final) and not force:
-        rule = "Files are not overwritten unasked."
+        rule = "Existing stores are kept by default."
         raise OutputError(f'"{final}" exists.', rule, "Pass force=True, or choose another name.")
     return final
 
 
 def _order(adata: AnnData, spatial_key: str, section_key: str | None) -> tuple[CellIndexArray, int]:
-    """The order of the cells on disk, and the number of sections."""
+    """Order of the cells on disk, and the number of sections."""
     check.size(adata)
     codes, names = check.sections(adata, section_key)
     positions = check.coordinates(adata, spatial_key)
@@ -149,22 +151,22 @@ def _order(adata: AnnData, spatial_key: str, section_key: str | None) -> tuple[C
 
 
 def is_packed(path: str | os.PathLike[str]) -> bool:
-    """Whether there is a packed store."""
+    """Whether the path is a packed store."""
     path = Path(path).expanduser()
     return path.is_dir() and (path / "uns" / PACK_KEY).is_dir()
 
 
 def open_packed(path: str | os.PathLike[str]) -> AnnData:
-    """Open a packed store; counts and layers stay on disk, and the store must stay where it is.
+    """Open a packed store; counts and layers stay on disk, so do not move it while it is in use.
 
     Parameters
     ----------
     path
-        What :func:`pack` wrote.
+        Store written by :func:`pack`.
 
     Returns
     -------
-    AnnData in the order of the store, which models can be set up and trained with.
+    AnnData in the order of the store, to set up and train models with.
 
     Raises
     ------
@@ -173,19 +175,21 @@ def open_packed(path: str | os.PathLike[str]) -> AnnData:
     """
     if not is_packed(path):
         raise InputError(
-            f'"{path}" is not a packed store.', "It is what isovi pack writes.", "Run isovi pack first."
+            f'"{path}" is not a packed store.',
+            "Packed stores are written by isovi pack.",
+            "Run isovi pack first.",
         )
     with io.stored(path) as adata:  # zarr has nothing to close
         return adata
 
 
 def is_on_disk(matrix: Any) -> bool:
-    """Whether counts are sparse rows on disk, which are read block by block."""
+    """Whether a matrix is CSR on disk, to be read block by block."""
     return isinstance(matrix, CSRDataset)
 
 
 def take_genes(adata: AnnData, genes: np.ndarray, path: Path) -> AnnData:
-    """Some of the genes, for a model to be trained on: a copy in memory, or another store.
+    """Select genes to train on: a copy in memory, or another store.
 
     Parameters
     ----------
@@ -203,7 +207,7 @@ def take_genes(adata: AnnData, genes: np.ndarray, path: Path) -> AnnData:
 
 
 def take_cells(adata: AnnData, rows: CellIndexArray) -> AnnData:
-    """Some of the cells, in memory, with all that is stored of them but ``obsp``.
+    """Select cells into memory, with everything but ``obsp``, ``varm`` and ``uns``.
 
     Parameters
     ----------
@@ -240,7 +244,7 @@ def input_order(adata: AnnData) -> CellIndexArray:
 
 
 def in_input_order(adata: AnnData) -> AnnData:
-    """Annotation of packed cells in the order of the input, without counts and layers."""
+    """Annotation of packed cells, without counts and layers, in the order of the input."""
     order = np.argsort(input_order(adata))
     annotation = _annotation(adata, order, np.arange(adata.n_vars), {})
     del annotation.obs[ROW_COLUMN], annotation.uns[PACK_KEY]
@@ -248,18 +252,18 @@ def in_input_order(adata: AnnData) -> AnnData:
 
 
 class StoredRows:
-    """Rows of a CSR matrix on disk, read in as few pieces as they lie in.
+    """Rows of a CSR matrix on disk, read in as few pieces as possible.
 
     Parameters
     ----------
     matrix
         Sparse rows on disk; see :func:`is_on_disk`.
     gap
-        Rows between two wanted ones that are read and dropped rather than left out.
+        Up to so many unwanted rows between two wanted ones are read and dropped rather than skipped.
     """
 
     def __init__(self, matrix: Any, gap: int = 64) -> None:
-        group = matrix.group  # anndata's own slices cost ten times as much as what they read
+        group = matrix.group  # anndata's own slicing takes ten times as long as the reading
         self.data, self.indices = group["data"], group["indices"]
         self.pointers = np.asarray(group["indptr"][...])
         self.n_vars, self.gap = matrix.shape[1], gap
@@ -285,7 +289,7 @@ class StoredRows:
         return found
 
     def _extent(self, run: np.ndarray) -> tuple[slice, np.ndarray]:
-        """Where the values of a run of rows lie, and which of them are wanted."""
+        """Extent of the values of a run of rows, and a mask of the wanted ones."""
         first, last = int(run[0]), int(run[-1]) + 1
         kept = np.zeros(last - first, dtype=bool)
         kept[run - first] = True
@@ -313,7 +317,7 @@ def write_ordered(
     settings: dict[str, Any],
     genes: np.ndarray | None = None,
 ) -> int:
-    """Write a store with the cells in another order.
+    """Write a store with the cells in a given order.
 
     Parameters
     ----------
@@ -324,7 +328,7 @@ def write_ordered(
     order
         Row of ``adata`` of each stored cell; rows that are not in it are left out.
     settings
-        How it was packed, kept in ``uns``.
+        Arguments of the packing, kept in ``uns``.
     genes
         Columns to keep; all by default.
 
@@ -372,7 +376,7 @@ def _square(value: Any, order: np.ndarray) -> Any:
 def _write_matrix(
     matrix: Any, group: zarr.Group, name: str, order: CellIndexArray, genes: np.ndarray, folder: Path
 ) -> int:
-    """Write one matrix as sharded CSR, by way of buckets of rows on disk; the number of stored values."""
+    """Write one matrix as sharded CSR, sorted through buckets of rows on disk; returns the values stored."""
     shape = (len(order), len(genes))
     with tempfile.TemporaryDirectory(dir=folder, prefix=".isovi-pack-") as scratch:
         buckets = _Buckets(Path(scratch), matrix, shape, order, genes)
@@ -397,7 +401,7 @@ def _write_matrix(
 
 
 class _Buckets:
-    """The entries of a matrix sorted to disk by where their rows go; yields CSR rows in the new order."""
+    """Entries of a matrix, sorted on disk by their new row; iterating yields CSR rows in the new order."""
 
     def __init__(
         self, scratch: Path, matrix: Any, shape: tuple[int, int], order: CellIndexArray, genes: np.ndarray
@@ -440,7 +444,7 @@ class _Buckets:
 def _entries(
     block: check.Block, place: np.ndarray, column: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """New row, new column and value of what is kept of a block: at most one value for each place."""
+    """New row, new column and value of the entries to keep of a block: at most one for each place."""
     found = sparse.coo_matrix(block.values)
     new_row, new_column = place[found.row + block.rows.start], column[found.col + block.columns.start]
     kept = (new_row >= 0) & (new_column >= 0) & (found.data != 0)
@@ -448,12 +452,12 @@ def _entries(
 
 
 class _Tape:
-    """A sharded, compressed zarr array of known length, written from the start in whole shards."""
+    """A sharded, compressed zarr array of known length, written front to back in whole shards."""
 
     def __init__(self, group: zarr.Group, name: str, length: int, dtype: np.dtype) -> None:
         chunk = min(CHUNK_ENTRIES, max(length, 1))
         shard = chunk * min(SHARD_ENTRIES // CHUNK_ENTRIES, max(-(-length // chunk), 1))
-        # Also where all values of a shard are zero (column 0): a shard that is not there is taken for damage.
+        # Shards of zeros (column 0) are written too: a missing shard counts as damage.
         self.array = group.create_array(
             name,
             shape=(length,),
@@ -466,7 +470,7 @@ class _Tape:
         self.waiting = np.empty(0, dtype=dtype)
 
     def append(self, values: np.ndarray) -> None:
-        """Write what makes whole shards; keep the rest waiting."""
+        """Write the whole shards; the rest waits."""
         self.waiting = np.concatenate([self.waiting, values.astype(self.waiting.dtype, copy=False)])
         self._write(len(self.waiting) // self.shard * self.shard)
 

@@ -1,4 +1,4 @@
-"""Other data brought to the genes and columns that a model knows."""
+"""Match other data to the genes and columns of a model."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _NUMBERS = ("size_factor_key", "continuous_covariate_keys")
 
 @dataclass(frozen=True)
 class Query:
-    """Data with the genes of a model, in its order.
+    """Data with the genes of a model, in the model's order.
 
     Attributes
     ----------
     adata
         New data with counts in ``X`` (and in the model's layer), and ``obs`` columns that the model reads.
     missing
-        Genes of the model that the data lacks; their counts are zero.
+        Genes of the model that the data does not have; their counts are zero.
     """
 
     adata: AnnData
@@ -34,27 +34,27 @@ class Query:
 
     @property
     def present(self) -> np.ndarray:
-        """Which genes of the model the data has, shape ``(gene,)``."""
+        """Mask of the model's genes that the data has, shape ``(gene,)``."""
         return ~self.adata.var_names.isin(self.missing)
 
 
 def match(adata: AnnData, reference: AnnData, setup: dict[str, Any]) -> Query:
-    """Bring data to the genes and columns of a model.
+    """Match data to the genes and columns of a model.
 
     Parameters
     ----------
     adata
-        Data with raw counts, where the reference had them; nothing in it is changed.
+        Data with raw counts in the same layer as the reference; not changed.
     reference
-        Data that the model was set up with.
+        Data with which the model was set up.
     setup
-        Arguments of that ``setup_anndata``.
+        Arguments of its ``setup_anndata``.
 
     Returns
     -------
     Genes are matched by name; those that the model does not know are left out. A category that the model has
-    not seen, or a column that is not there, becomes the reference's most frequent one: an encoder does not
-    read it, but scvi-tools asks for it.
+    not seen, or a missing column, becomes the most frequent category of the reference: encoders do not read
+    it, but scvi-tools requires it.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def match(adata: AnnData, reference: AnnData, setup: dict[str, Any]) -> Query:
 
 
 def forget(model: Any, adata: AnnData) -> None:
-    """Let go of data that a model has looked at: scvi-tools keeps all of it in memory for good.
+    """Release data that a model has encoded: scvi-tools keeps all of it in memory.
 
     Its own ``deregister_manager`` finds only data that the model's class knows as well.
     """
@@ -86,13 +86,13 @@ def forget(model: Any, adata: AnnData) -> None:
 
 
 def _columns(counts: Any, have: pd.Index, want: pd.Index) -> sparse.csr_matrix:
-    """Columns in the wanted order, empty where there are none; the product adds up entries at one place."""
+    """Columns in the order of ``want``, empty where missing; the product adds up entries at one place."""
     where = have.get_indexer(want)
     found = np.flatnonzero(where >= 0)
     ones = np.ones(len(found), dtype=np.float32)
     selector = sparse.csr_matrix((ones, (where[found], found)), shape=(len(have), len(want)))
     matched = sparse.csr_matrix(sparse.csr_matrix(counts, dtype=np.float32) @ selector)
-    matched.sort_indices()  # canonical, so that loaders need not look for repeated entries
+    matched.sort_indices()  # canonical form, which loaders read faster
     return matched
 
 

@@ -139,5 +139,5 @@ def test_dealing_goes_on_from_a_state(manager: AnnDataManager) -> None:
 
 
 def test_several_processes_are_refused(manager: AnnDataManager) -> None:
-    with pytest.raises(InputError, match="one process"):
+    with pytest.raises(InputError, match="a single process"):
         DiskLoader(manager, distributed_sampler=True)

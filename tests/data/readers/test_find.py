@@ -35,7 +35,7 @@ def test_many_files_are_not_all_listed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ({"table": "t"}, r"`table` was given with .*, which is AnnData\. It is for SpatialData\."),
+        ({"table": "t"}, r"`table` was given with .*, which is AnnData\. It applies to SpatialData\."),
         ({"coordinate_system": "c"}, "`coordinate_system` was given"),
     ],
 )

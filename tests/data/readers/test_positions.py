@@ -20,13 +20,13 @@ def written(folder: Path, text: str, name: str = "places.csv") -> Path:
 @pytest.mark.parametrize(
     ("header", "columns", "unit"),
     [
-        ("cell,x,y", ("x", "y"), "not told"),
-        ("cell,X,Y,z", ("X", "Y", "z"), "not told"),
+        ("cell,x,y", ("x", "y"), "not given"),
+        ("cell,X,Y,z", ("X", "Y", "z"), "not given"),
         ("x_um,y_um,barcode", ("x_um", "y_um"), "micrometres"),
         ("cell_id,x_centroid,y_centroid,area", ("x_centroid", "y_centroid"), "micrometres"),
         (",fov,volume,center_x,center_y", ("center_x", "center_y"), "micrometres"),
         ("cell_ID,CenterX_global_px,CenterY_global_px", ("CenterX_global_px", "CenterY_global_px"), "pixels"),
-        ("spot,imagecol,imagerow", ("imagecol", "imagerow"), "not told"),
+        ("spot,imagecol,imagerow", ("imagecol", "imagerow"), "not given"),
     ],
 )
 def test_columns_and_unit_are_told_from_the_names(

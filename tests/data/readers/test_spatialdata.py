@@ -67,7 +67,7 @@ def test_polygons_and_points_are_placed_by_their_centroids(blobs: Any) -> None:
 
 def test_several_elements_are_one_section_only_if_so_said(blobs: Any) -> None:
     blobs.tables["two"] = table_of({"blobs_circles": [0, 1, 2], "blobs_polygons": [0, 1, 2]})
-    with pytest.warns(IsoviWarning, match="taken for one section in 'global'.*section_key='region'"):
+    with pytest.warns(IsoviWarning, match="treated as one section in 'global'.*section_key='region'"):
         place_table(blobs, "two", None, "spatial", None)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -109,7 +109,7 @@ def test_a_table_that_annotates_nothing_keeps_its_positions(tmp_path: Path) -> N
     adata = AnnData(np.ones((3, 2), dtype=np.float32), obsm={"spatial": np.arange(6.0).reshape(3, 2)})
     SpatialData(tables={"cells": TableModel.parse(adata)}).write(tmp_path / "x.zarr")
     assert io.read(tmp_path / "x.zarr").obsm["spatial"].tolist() == [[0, 1], [2, 3], [4, 5]]
-    with pytest.raises(InputError, match="It is for counts without positions"):
+    with pytest.raises(InputError, match="It applies to counts without positions"):
         io.read(Source(tmp_path / "x.zarr", coordinates=tmp_path / "xy.csv"))
 
 

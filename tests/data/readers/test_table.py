@@ -102,8 +102,8 @@ def test_cells_without_position_are_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("Gad1,Sst\n1,0\n2,5\n", "do not tell what they are"),
-        ("who,what,much\na,b,1\n", "'what' do not tell what they are"),
+        ("Gad1,Sst\n1,0\n2,5\n", "cannot be interpreted"),
+        ("who,what,much\na,b,1\n", "'what' cannot be interpreted"),
         ("cell,Gad1\na,much\n", "'Gad1'"),
         ("cell,gene,count\na,b,much\n", "'count'"),
         ("cell,Gad1\n", "has no rows"),

@@ -1,4 +1,4 @@
-"""Loaders for counts that stay on disk, given to scvi-tools in place of its own."""
+"""Loaders for counts that stay on disk, used by scvi-tools in place of its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from isovi.data.loading.splitter import drawn_seed
 from isovi.data.pack import StoredRows, is_on_disk
 from isovi.errors import InputError
 
-READ_TOGETHER = 2**15  # cells read at a time where they come in a given order
+READ_TOGETHER = 2**15  # cells read at a time in a given order
 
 
 class DiskLoader:
@@ -30,16 +30,16 @@ class DiskLoader:
     adata_manager, indices, batch_size
         As for :class:`scvi.dataloaders.AnnDataLoader`.
     shuffle
-        Deal the cells anew each epoch. Without it, and without ``inclusion``, they come in the order of
+        Draw new minibatches each epoch. Without it, and without ``inclusion``, cells come in the order of
         ``indices``.
     inclusion, patches
         As for :class:`isovi.data.loading.disk_sampler.DiskSampler`.
     **_
-        Of other loaders: workers and pinned memory, which are not used.
+        Arguments of other loaders (workers, pinned memory), which are ignored.
 
     Yields
     ------
-    Tensors of each minibatch by their registered names, as AnnDataLoader gives them.
+    Tensors of each minibatch by their registered names, as from AnnDataLoader.
     """
 
     def __init__(
@@ -56,8 +56,8 @@ class DiskLoader:
     ) -> None:
         if distributed_sampler:
             raise InputError(
-                "Counts on disk were to be trained on by several processes.",
-                "Packed data is read by one process.",
+                "The counts are on disk, and training uses several processes.",
+                "Packed data is read by a single process.",
                 "Use one device, or load the data into memory with anndata.io.read_zarr(...).",
             )
         self.indices = np.arange(adata_manager.adata.n_obs) if indices is None else np.asarray(indices)
@@ -67,7 +67,7 @@ class DiskLoader:
         self.rows = StoredRows(adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY))
         others = [key for key in adata_manager.data_registry if key != REGISTRY_KEYS.X_KEY]
         self.other_fields = adata_manager.create_torch_dataset(data_and_attributes=others)
-        # not self.sampler: Lightning would take this for a DataLoader and look for its batch_sampler
+        # not self.sampler: Lightning takes what has one for a DataLoader and reads its batch_sampler
         self.buffers: DiskSampler | None = None
         if shuffle or inclusion is not None:
             rng = np.random.default_rng(drawn_seed(False))
@@ -90,16 +90,16 @@ class DiskLoader:
                 yield self._tensors(counts[batch], buffer.cells[batch])
 
     def state_dict(self) -> dict[str, Any]:
-        """State of the generator between two epochs."""
+        """State of the random generator between two epochs."""
         return {} if self.buffers is None else {"rng": self.buffers.rng.bit_generator.state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on dealing from a state."""
+        """Resume from a state."""
         if self.buffers is not None:
             self.buffers.rng.bit_generator.state = state["rng"]
 
     def _in_order(self) -> Iterator[ShuffleBuffer]:
-        """The cells as they were asked for, many read at a time."""
+        """The cells in the order of ``indices``, many read at a time."""
         step = max(READ_TOGETHER // self.batch_size, 1) * self.batch_size
         for start in range(0, len(self.indices), step):
             cells, place = np.unique(self.indices[start : start + step], return_inverse=True)

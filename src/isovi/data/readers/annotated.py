@@ -1,4 +1,4 @@
-"""AnnData files: ``.h5ad`` and ``.zarr``, read in plain words."""
+"""AnnData files: ``.h5ad`` and ``.zarr``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class AnnDataFile(Joined):
     path
         Where it is.
     coordinates
-        Table of positions to join, if any.
+        Table of positions to join.
     zarr
         Whether it is a zarr store.
     """
@@ -46,7 +46,7 @@ class AnnDataFile(Joined):
 
     @contextmanager
     def stored(self) -> Iterator[AnnData]:
-        """The data with counts and layers on disk, ``raw`` left out; in memory if positions are joined."""
+        """The data with counts and layers on disk, without ``raw``; in memory if positions are joined."""
         if self.coordinates is not None:
             yield self.read()
             return
@@ -72,7 +72,7 @@ def read_anndata(path: Path, *, zarr: bool) -> AnnData:
 
 
 def on_disk(group: Any) -> AnnData:
-    """AnnData over an open file: ``X`` and ``layers`` on disk, the rest in memory.
+    """AnnData backed by an open file: ``X`` and ``layers`` on disk, the rest in memory.
 
     Parameters
     ----------
@@ -98,9 +98,9 @@ def zarr_group(path: Path) -> Any:
 
 
 def require_chunks(path: Path) -> None:
-    """Find the files that a half-copied store lacks in its sparse matrices: zarr reads zeros for them.
+    """Refuse a half-copied store: zarr reads zeros where a chunk is missing.
 
-    In dense arrays a missing chunk is usual: it stands for zeros.
+    Only sparse matrices are looked at. In dense arrays a missing chunk is usual and stands for zeros.
     """
     lost = _lost_chunks(zarr_group(path))
     if lost:
@@ -111,7 +111,7 @@ def _lost_chunks(group: Any) -> str | None:
     """Name of the first sparse matrix at or below ``group`` without all of its chunks."""
     kind = group.attrs.get("encoding-type")
     if kind in ("csr_matrix", "csc_matrix"):
-        # stored values are not zero; all indices are, and then rightly not stored, if there is one gene
+        # stored values are not zero; with a single gene all indices are, and need not be stored
         one_index = group.attrs["shape"][1 if kind == "csr_matrix" else 0] == 1
         parts = [group[name] for name in (("data",) if one_index else ("data", "indices"))]
         return group.name if any(part.nchunks_initialized < part.nchunks for part in parts) else None
@@ -120,7 +120,7 @@ def _lost_chunks(group: Any) -> str | None:
 
 
 def _require_whole(adata: AnnData) -> None:
-    """Check that sparse matrices are consistent: their indices may point anywhere in a damaged file."""
+    """Check that sparse matrices are consistent: in a damaged file their indices may point anywhere."""
     raw = [] if adata.raw is None else [adata.raw.X]
     for matrix in [adata.X, *raw, *adata.layers.values(), *adata.obsm.values(), *adata.obsp.values()]:
         if isinstance(matrix, _SPARSE):

@@ -1,4 +1,4 @@
-"""Which cells have counts enough."""
+"""Leave out cells with too few counts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from isovi.errors import InputError, IsoviWarning
 
 
 def cell_totals(counts: Any) -> np.ndarray:
-    """Counts of each cell, of a matrix in memory or on disk, shape ``(cell,)``."""
+    """Total counts of each cell, shape ``(cell,)``, from a matrix in memory or on disk."""
     totals = np.zeros(counts.shape[0])
     for block in check.blocks(counts):
         totals[block.rows] += np.asarray(block.values.sum(axis=1)).ravel()
@@ -21,22 +21,24 @@ def cell_totals(counts: Any) -> np.ndarray:
 
 
 def enough(counts: Any, min_counts: int) -> np.ndarray:
-    """Mask of the cells with at least so many counts, shape ``(cell,)``.
+    """Mask of the cells with at least ``min_counts`` counts, shape ``(cell,)``.
 
     Raises
     ------
     InputError
-        If there is none.
+        If there is no such cell.
 
     Warns
     -----
     IsoviWarning
-        With the number of cells that have fewer.
+        With the number of cells that are left out.
     """
     kept = cell_totals(counts) >= min_counts
     if len(kept) and not kept.any():
         raise InputError(
-            f"None of {len(kept)} cells has {min_counts} counts.", "At least one is needed.", "Ask for fewer."
+            f"None of {len(kept)} cells has {min_counts} counts.",
+            "At least one cell is needed.",
+            "Lower `min_counts`.",
         )
     if not kept.all():
         few = "no count" if min_counts == 1 else f"fewer than {min_counts} counts"
@@ -46,14 +48,14 @@ def enough(counts: Any, min_counts: int) -> np.ndarray:
 
 
 def drop_cells(adata: AnnData, min_counts: int = 1, layer: str | None = None) -> AnnData:
-    """The cells with at least so many counts: the same object if that is all.
+    """The cells with at least ``min_counts`` counts; the same object if all have.
 
     Parameters
     ----------
     adata
         Data in memory; not changed.
     min_counts
-        Counts that a cell must have.
+        Counts that a cell needs.
     layer
         Layer of the counts; ``X`` by default.
 
@@ -63,7 +65,7 @@ def drop_cells(adata: AnnData, min_counts: int = 1, layer: str | None = None) ->
         If there is no such cell.
     """
     counts = adata.X if layer is None else adata.layers.get(layer)
-    if min_counts <= 0 or counts is None:  # a layer that is missing is told of where the input is checked
+    if min_counts <= 0 or counts is None:  # a missing layer is reported by isovi.data.check
         return adata
     kept = enough(counts, min_counts)
     return adata if kept.all() else adata[kept].copy()

@@ -1,4 +1,4 @@
-"""Which kind of input a path is, told from what is there."""
+"""Find out which kind of input a path is from its content."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ _LISTED = 12  # names of a folder in a message
 
 
 def find(source: Source | str | os.PathLike[str]) -> Reader:
-    """Tell which kind of input there is; no option says it.
+    """Find out which kind of input there is.
 
     Parameters
     ----------
     source
-        A path, or a path and what is to be chosen in it.
+        A path, or a path and what to read of it.
 
     Returns
     -------
-    What can read it.
+    The reader of that kind.
 
     Raises
     ------
     InputError
-        If there is nothing, or nothing that can be read, or what was chosen does not apply.
+        If the path does not exist or cannot be read, or an attribute of the source does not apply to it.
     """
     source = Source.of(source)
     path = source.path.expanduser()
-    if not os.path.exists(path):  # unlike Path.exists, never raises
+    if not os.path.exists(path):  # unlike Path.exists, it never raises
         here = f"Check the path; the working directory is {Path.cwd()}."
         raise InputError(f'There is no "{path}".', "The input must exist.", here)
     found = _in_folder(path, source) if path.is_dir() else _in_file(path, source)
@@ -61,7 +61,7 @@ def _in_file(path: Path, source: Source) -> Reader:
         return CountTable(path, source.coordinates)
     raise InputError(
         f'"{path}" has the suffix "{path.suffix}".',
-        f"What can be read: {KINDS}.",
+        f"Supported inputs are {KINDS}.",
         "Convert it to .h5ad; scanpy and squidpy read other formats.",
     )
 
@@ -91,12 +91,12 @@ def _nothing(path: Path) -> InputError:
     return InputError(
         f'"{path}" is a folder, not a zarr store, with {listed or "nothing in it"}.',
         f"Looked for: {KINDS}.",
-        "Give the folder that holds these files, or write an AnnData .zarr or .h5ad and give that.",
+        "Name the folder with these files, or convert the data to .h5ad or an AnnData .zarr store.",
     )
 
 
 def _require_apt(source: Source, found: Reader) -> None:
-    """Refuse options that say nothing about this kind of input."""
+    """Refuse attributes of the source that do not apply to this kind of input."""
     is_elements = isinstance(found, SpatialDataStore)
     given = {"table": source.table, "coordinate_system": source.coordinate_system}
     wrong = [] if is_elements else [name for name, value in given.items() if value is not None]
@@ -104,6 +104,6 @@ def _require_apt(source: Source, found: Reader) -> None:
     if wrong:
         raise InputError(
             f'`{wrong[0]}` was given with "{source.path}", which is {found.kind}.',
-            "It is for counts without positions." if is_elements else "It is for SpatialData.",
+            "It applies to counts without positions." if is_elements else "It applies to SpatialData.",
             "Leave it out.",
         )

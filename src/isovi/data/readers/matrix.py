@@ -1,4 +1,4 @@
-"""Count matrices as 10x Genomics' pipelines write them."""
+"""Count matrices written by the pipelines of 10x Genomics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from isovi.errors import IsoviWarning
 
 @dataclass(frozen=True)
 class Matrix(Joined):
-    """A 10x matrix by itself, and perhaps a table of positions.
+    """A 10x matrix, with or without a table of positions.
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class Matrix(Joined):
     kind = "10x matrix"
 
     def read(self) -> AnnData:
-        """Genes, in the cells that have a position."""
+        """Counts of the genes in the cells that have a position."""
         return self.sign(drop_cells(self.joined(read_matrix(self.path))))
 
 
@@ -66,9 +66,9 @@ def read_matrix(path: Path) -> AnnData:
     Warns
     -----
     IsoviWarning
-        If names of genes repeat: they get numbers, as scanpy gives them.
+        If names of genes repeat: they get numbers, as in scanpy.
     """
-    import scanpy as sc  # seconds, for who reads nothing of 10x
+    import scanpy as sc  # takes seconds, and only 10x files need it
 
     with readable(path, "a 10x matrix"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*names are not unique.*")
@@ -80,7 +80,7 @@ def read_matrix(path: Path) -> AnnData:
 
 
 def make_unique(adata: AnnData) -> None:
-    """Number the names of genes that occur more than once, and say so."""
+    """Number the names of genes that occur more than once, with a warning."""
     repeated = adata.var_names[adata.var_names.duplicated()].unique()
     if not len(repeated):
         return

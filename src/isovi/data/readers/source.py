@@ -1,4 +1,4 @@
-"""What the user names as input, and what every kind of input offers."""
+"""The input as the user names it, and the interface of its readers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from anndata import AnnData
 
 from isovi.errors import InputError
 
-INPUT_KEY = "isovi_input"  # in uns: kind, unit and what was chosen, where the format tells them
+INPUT_KEY = "isovi_input"  # in uns: kind, unit and what was chosen, where the format has them
 POSITIONS_KEY = "spatial"  # in obsm
 PIXELS = "pixels of the full-resolution image"
 MICROMETRES = "micrometres"
-UNKNOWN = "not told by the format"
+UNKNOWN = "not given by the format"
 KINDS = (
     "an .h5ad file, an AnnData or SpatialData .zarr store, "
     "a Visium folder (filtered_feature_bc_matrix.h5 and spatial/tissue_positions.csv), "
@@ -32,18 +32,18 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Source:
-    """What to read.
+    """Input to read.
 
     Attributes
     ----------
     path
-        File, store or folder; its kind is told from what is in it.
+        File, store or folder; its kind is recognised from its content.
     table
-        Table of a SpatialData store; needed only where there are several.
+        Table of a SpatialData store; needed only if there are several.
     coordinate_system
-        Coordinate system of a SpatialData store; needed only where several would do.
+        Coordinate system of a SpatialData store; needed only if several are possible.
     coordinates
-        Table of positions, joined by cell name, for counts that come without any.
+        Table of positions, joined by cell name, for counts without positions.
     """
 
     path: Path
@@ -53,7 +53,7 @@ class Source:
 
     @classmethod
     def of(cls, given: Source | str | os.PathLike[str]) -> Source:
-        """The source itself, or that of a path."""
+        """The source itself, or the source of a path."""
         return given if isinstance(given, Source) else cls(Path(given))
 
     @property
@@ -64,12 +64,12 @@ class Source:
 
 
 class Reader(ABC):
-    """One kind of input, found at its place.
+    """Reader of one kind of input.
 
     Attributes
     ----------
     kind
-        In plain words.
+        Its name, for messages.
     """
 
     kind: ClassVar[str]
@@ -81,19 +81,19 @@ class Reader(ABC):
 
     @property
     def unit(self) -> str:
-        """Unit of the positions, as far as the format tells it."""
+        """Unit of the positions, if the format gives it."""
         return UNKNOWN
 
     @property
     def about(self) -> dict[str, str]:
-        """What was chosen where there was a choice."""
+        """What was chosen among several possibilities."""
         return {}
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the files, computed once: as they were when it was first needed.
+        """SHA-256 of the files, computed once, on first access.
 
-        Of one file or store its own digest, see :func:`sha256`; else that of the names and digests of all.
+        For a single file or store it is its :func:`sha256`; otherwise that of all names and digests.
         """
         if len(self.files) == 1:
             return sha256(self.files[0])
@@ -104,15 +104,15 @@ class Reader(ABC):
 
     @abstractmethod
     def read(self) -> AnnData:
-        """Counts and annotation in memory, positions in ``obsm["spatial"]`` where there are any."""
+        """Counts and annotation in memory, positions (if any) in ``obsm["spatial"]``."""
 
     @contextmanager
     def stored(self) -> Iterator[AnnData]:
-        """The data with its counts on disk if the kind allows, closed at the end of the block."""
+        """The data, with counts on disk if possible; closed at the end of the block."""
         yield self.read()
 
     def sign(self, adata: AnnData) -> AnnData:
-        """Write to ``uns`` where the data comes from."""
+        """Record in ``uns`` where the data comes from."""
         adata.uns[INPUT_KEY] = {"kind": self.kind, "unit": self.unit, **self.about}
         return adata
 
@@ -146,7 +146,7 @@ def _file_digest(path: Path) -> Any:
 
 @contextmanager
 def readable(path: Path, expected: str, remedy: str = "Copy, download or export it again.") -> Iterator[None]:
-    """Tell in plain words what a library says of a file that it cannot read.
+    """Translate the exception of a library that cannot read a file into plain words.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ def readable(path: Path, expected: str, remedy: str = "Copy, download or export 
         raise
     except Exception as error:
         what = f'"{path}" could not be read: {_reason(error, expected)}.'
-        raise InputError(what, f"It must be {expected}, and whole.", remedy) from error
+        raise InputError(what, f"It must be {expected}, and complete.", remedy) from error
 
 
 def _reason(error: Exception, expected: str) -> str:
@@ -180,9 +180,9 @@ def _reason(error: Exception, expected: str) -> str:
 
 
 def need_extra(package: str, what: str) -> InputError:
-    """The error of a package that is not installed."""
+    """The error for an optional package that is not installed."""
     return InputError(
-        f"{what} is to be read, and {package} is not installed.",
-        f"It is read through {package}.",
+        f"{what} cannot be read: {package} is not installed.",
+        f"This kind of input is read through {package}.",
         'Install it: pip install "isovi[readers]".',
     )

@@ -1,4 +1,4 @@
-"""SpatialData: a table of counts, and positions from the elements that it annotates."""
+"""SpatialData: a table of counts, with positions from the elements that it annotates."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SpatialDataStore(Reader):
     path
         The store.
     asked_table, asked_system
-        Table and coordinate system to read, where several would do.
+        Table and coordinate system to read, if several are possible.
     """
 
     kind = "SpatialData"
@@ -71,7 +71,7 @@ class SpatialDataStore(Reader):
 
     @property
     def unit(self) -> str:
-        """That of the coordinate system: the format tells no more."""
+        """That of the coordinate system: the format has no other."""
         return "that of the coordinate system"
 
     @property
@@ -81,7 +81,7 @@ class SpatialDataStore(Reader):
 
     @cached_property
     def elements(self) -> dict[str, Any]:
-        """The elements that the table annotates, by name; rasters are read as they are needed."""
+        """The elements that the table annotates, by name; rasters are read lazily."""
         try:
             import spatialdata
         except ImportError as error:
@@ -98,13 +98,13 @@ class SpatialDataStore(Reader):
         """The table, with the centroids of its elements as positions."""
         adata = read_anndata(self.tables[self.table], zarr=True)
         self.sign(adata)
-        if not self.elements:  # positions may stand in the table itself
+        if not self.elements:  # positions may be in the table itself
             return adata
         positions, system = centroids(adata, self.elements, self.asked_system)
         if POSITIONS_KEY in adata.obsm and not same(adata.obsm[POSITIONS_KEY], positions):
             warnings.warn(
                 f'Positions are the centroids in coordinate system "{system}"; the table\'s own '
-                f'obsm["{POSITIONS_KEY}"] differs from them and is not used.',
+                f'obsm["{POSITIONS_KEY}"] differs and is not used.',
                 IsoviWarning,
                 stacklevel=2,
             )
@@ -121,23 +121,23 @@ def is_spatialdata(path: Path) -> bool:
 
 
 def choose_table(names: list[str], asked: str | None, where: str, parameter: str = "table") -> str:
-    """The table that was asked for, or the one that is meant.
+    """The table of that name, or the default one.
 
     Parameters
     ----------
     names
-        Tables that there are.
+        Names of the tables.
     asked
-        Name of one of them, or ``None``: then the only one, the one called ``table``, or bins of 8 µm.
+        Name of one of them. By default the table called ``table``, the bins of 8 µm, or the only table.
     where
-        What has the tables, for messages.
+        Name of the input, for messages.
     parameter
-        What the caller calls ``asked``, for messages.
+        Name of the caller's parameter, for messages.
 
     Raises
     ------
     InputError
-        If there is none, or not that one, or several would do.
+        If there is no table, no such table, or no default among several.
     """
     listed = ", ".join(f'"{name}"' for name in names) or "none"
     if asked is not None and asked not in names:
@@ -163,7 +163,7 @@ def choose_table(names: list[str], asked: str | None, where: str, parameter: str
 
 
 def regions_of(attrs: Mapping[str, Any]) -> list[str]:
-    """Elements that a table annotates, as its attributes say."""
+    """Elements that a table annotates, according to its attributes."""
     region = attrs.get("region")
     return [] if region is None else [str(name) for name in np.atleast_1d(region)]
 
@@ -171,27 +171,27 @@ def regions_of(attrs: Mapping[str, Any]) -> list[str]:
 def centroids(
     table: AnnData, elements: Mapping[str, Any], asked: str | None = None
 ) -> tuple[np.ndarray, str]:
-    """Where the cells of a table are.
+    """Positions of the cells of a table.
 
     Parameters
     ----------
     table
-        It tells the element and instance of each cell.
+        Table with the element and instance of each cell.
     elements
         Shapes, labels or points that the table annotates, by name.
     asked
-        Coordinate system; ``None`` is ``"global"``, or the only one that all elements have, or the one
-        that each element has of its own name.
+        Coordinate system. By default ``"global"``, or the only one that all elements have, or the one named
+        after each element.
 
     Returns
     -------
-    Centroids, shape ``(cell, 2)`` or ``(cell, 3)``, not-a-number for cells that are in no element, and the
-    coordinate system that they are in.
+    Centroids, shape ``(cell, 2)`` or ``(cell, 3)``, NaN for cells that are in no element, and their
+    coordinate system.
 
     Raises
     ------
     InputError
-        If the coordinate system is missing or several would do, or no cell is in an element.
+        If the coordinate system is missing or ambiguous, or no cell is in an element.
     """
     systems = choose_systems({name: _systems(element) for name, element in elements.items()}, asked)
     attrs = table.uns[ATTRS_KEY]
@@ -219,7 +219,7 @@ def choose_systems(known: Mapping[str, list[str]], asked: str | None) -> dict[st
     known
         Coordinate systems of each element.
     asked
-        The one that was asked for, if any.
+        Name of one of them, if given.
     """
     shared = [name for name in next(iter(known.values())) if all(name in have for have in known.values())]
     chosen = asked if asked is not None else "global" if "global" in shared else None
@@ -230,16 +230,16 @@ def choose_systems(known: Mapping[str, list[str]], asked: str | None) -> dict[st
     if asked is None and all(_own(name, have) for name, have in known.items()):
         return {name: str(_own(name, have)) for name, have in known.items()}
     listed = "; ".join(f"{name}: {', '.join(have)}" for name, have in known.items())
-    missing = "" if asked is None else f'; "{asked}" was asked for'
+    missing = "" if asked is None else f'; `coordinate_system` is "{asked}"'
     raise InputError(
         f"The elements of the table have the coordinate systems {listed}{missing}.",
-        "All must be in one.",
+        "All must be in the same one.",
         "Name one that all have as `coordinate_system`.",
     )
 
 
 def _own(name: str, systems: list[str]) -> str | None:
-    """The coordinate system that is an element's own, as Visium samples have it."""
+    """The coordinate system of this element alone, as in Visium samples."""
     return name if name in systems else systems[0] if len(systems) == 1 else None
 
 
@@ -258,7 +258,7 @@ def _centroids(element: Any, system: str) -> pd.DataFrame:
 
 
 def same(given: Any, positions: np.ndarray) -> bool:
-    """Whether positions are already there."""
+    """Whether positions are equal to those that are there already."""
     given = np.asarray(given)
     return given.shape == positions.shape and np.allclose(given, positions, equal_nan=True)
 
@@ -286,22 +286,22 @@ def place_table(
     Raises
     ------
     InputError
-        If there is no such table or coordinate system, or other positions stand under the key.
+        If there is no such table or coordinate system, or the key holds other positions.
     """
     name = choose_table(list(sdata.tables), table_name, "sdata", "table_name")
     table = sdata.tables[name]
     elements = {
         region: sdata[region] for region in regions_of(table.uns.get(ATTRS_KEY, {})) if region in sdata
     }
-    if not elements:  # positions may stand in the table itself
+    if not elements:  # positions may be in the table itself
         return table
     positions, system = centroids(table, elements, coordinate_system)
     require_sections(table.uns[ATTRS_KEY], system, section_key)
     if key in table.obsm and not same(table.obsm[key], positions):
         raise InputError(
             f'obsm["{key}"] of table "{name}" differs from the centroids in coordinate system "{system}".',
-            "Positions that are there are not overwritten.",
-            f'Pass a key of its own, spatial_key="{key}_centroids", or the other `coordinate_system`.',
+            "Existing positions are not overwritten.",
+            f'Pass another key, spatial_key="{key}_centroids", or the other `coordinate_system`.',
         )
     if key not in table.obsm:
         table.obsm[key] = positions
@@ -309,26 +309,26 @@ def place_table(
 
 
 def require_sections(attrs: Mapping[str, Any] | None, system: str | None, section_key: str | None) -> None:
-    """Elements that share no coordinate system have to be told apart as sections.
+    """Check that elements in different coordinate systems are treated as sections.
 
     Parameters
     ----------
     attrs
-        What the table says of its elements.
+        SpatialData attributes of the table.
     system
-        Coordinate system of the positions, as :func:`centroids` tells it.
+        Coordinate system of the positions, from :func:`centroids`.
     section_key
         Column of ``obs`` with the section.
 
     Raises
     ------
     InputError
-        If their positions would be mixed.
+        If positions in different coordinate systems would be mixed.
 
     Warns
     -----
     IsoviWarning
-        If several elements are taken for one section.
+        If several elements are treated as one section.
     """
     regions = regions_of(attrs or {})
     if section_key is not None or len(regions) < 2:
@@ -337,11 +337,11 @@ def require_sections(attrs: Mapping[str, Any] | None, system: str | None, sectio
     if system == OWN:
         raise InputError(
             f"The table's elements {listed} share no coordinate system.",
-            "Distances are compared within one.",
-            f"Take them for sections: section_key={key!r}.",
+            "Distances are compared within one coordinate system.",
+            f"Treat them as sections: section_key={key!r}.",
         )
     warnings.warn(
-        f"The table's elements {listed} are taken for one section in {system!r}. "
+        f"The table's elements {listed} are treated as one section in {system!r}. "
         f"If they are sections, pass section_key={key!r}.",
         IsoviWarning,
         stacklevel=3,
@@ -349,7 +349,7 @@ def require_sections(attrs: Mapping[str, Any] | None, system: str | None, sectio
 
 
 def require_known_sections(adata: AnnData, section_key: str | None) -> None:
-    """:func:`require_sections` for data that :func:`isovi.data.io.read` read; nothing for other data."""
+    """:func:`require_sections` for data from :func:`isovi.data.io.read`; other data passes."""
     system = adata.uns.get(INPUT_KEY, {}).get("coordinate_system")
     if system is not None:
         require_sections(adata.uns.get(ATTRS_KEY), str(system), section_key)

@@ -26,7 +26,7 @@ _LONG = "one line for each count: cell, gene, count"
 
 @dataclass(frozen=True)
 class CountTable(Joined):
-    """A table of counts, and perhaps one of positions.
+    """A table of counts, with or without a table of positions.
 
     Attributes
     ----------
@@ -44,21 +44,21 @@ class CountTable(Joined):
 
 
 def read_counts(path: Path, positions: PositionTable | None = None) -> AnnData:
-    """Read a table of counts block by block; it is never in memory as a dense whole.
+    """Read a table of counts block by block; it is never dense in memory as a whole.
 
     Parameters
     ----------
     path
-        Text or Parquet. With a column of cells and one of genes it is long, and counts that come more than
-        once are added up. Otherwise the first column, or one that is called so, has the names of the rows.
+        Text or Parquet. With a column of cells and one of genes the table is long, and repeated counts are
+        added up. Otherwise row names are in the column named for cells or genes, or in the first.
     positions
-        Positions of the cells: if these are in the first line of a dense table, its rows are genes. So they
+        Positions of the cells. If the header of a dense table names these cells, its rows are genes; so they
         are if the first column is called ``gene``.
 
     Raises
     ------
     InputError
-        If names or counts cannot be told from the columns, or are not numbers.
+        If the columns with names and counts cannot be identified, or counts are not numbers.
     """
     columns = columns_of(path)
     adata = _read_long(path, columns) if is_long(columns) else _read_dense(path, columns, positions)
@@ -68,7 +68,7 @@ def read_counts(path: Path, positions: PositionTable | None = None) -> AnnData:
 
 
 def is_long(columns: list[str]) -> bool:
-    """Whether there are a column of cells and one of genes, and one more; row names count for nothing."""
+    """Whether there are, besides row names, a column of cells, one of genes, and one more."""
     named = _named_columns(columns)
     return len(named) == 3 and all(_named(named, names) is not None for names in (GENE_NAMES, CELL_NAMES))
 
@@ -83,7 +83,7 @@ def _named(columns: list[str], names: frozenset[str]) -> str | None:
 
 @dataclass
 class _Codes:
-    """Numbers for names, in the order of their appearance."""
+    """Codes of names, in the order of their appearance."""
 
     known: dict[str, int] = field(default_factory=dict)
 
@@ -159,7 +159,7 @@ def _numbers(block: pd.DataFrame, path: Path) -> np.ndarray:
 def _unknown_columns(path: Path, columns: list[str]) -> InputError:
     some = ", ".join(map(repr, columns[:5])) + (", ..." if len(columns) > 5 else "")
     return InputError(
-        f'In "{path}" the columns {some} do not tell what they are.',
+        f'In "{path}" the columns {some} cannot be interpreted.',
         f"A counts table is cells by genes with names of the cells in the first column, or {_LONG}.",
         "Call the column of names cell (in a long table the others gene and count), and leave out the rest.",
     )
@@ -167,4 +167,4 @@ def _unknown_columns(path: Path, columns: list[str]) -> InputError:
 
 def _require_rows(parts: list, path: Path) -> None:
     if not parts:
-        raise InputError(f'"{path}" has no rows.', "Counts are read from it.", "Check how it was written.")
+        raise InputError(f'"{path}" has no rows.', "It should hold counts.", "Check how it was written.")
