@@ -51,6 +51,37 @@ def test_a_query_without_positions_has_no_errors(run: Any, query: Path, tmp_path
     assert "Missing: " in console.file.getvalue()
 
 
+def test_cells_without_a_finite_position_are_placed_and_left_out_of_the_errors(
+    run: Any, query: Path, tmp_path: Path
+) -> None:
+    adata = anndata.io.read_h5ad(query)
+    adata.obsm["spatial"][:4], adata.obsm["spatial"][4, 0] = np.nan, np.inf
+    adata.write_h5ad(tmp_path / "some.h5ad")
+    console = Console(file=StringIO(), width=100)
+    figures = place(PlaceOptions(run.out, tmp_path / "some.h5ad", tmp_path / "placed.h5ad"), console)
+    assert np.isfinite(anndata.io.read_h5ad(tmp_path / "placed.h5ad").obsm["X_placed"]).all()
+    assert figures["n_without_position"] == 5
+    assert sum(errors["n_cells"] for errors in figures["errors"].values()) == 25
+    assert "5 cells have no finite position" in console.file.getvalue()
+
+
+@pytest.mark.parametrize("spoiled", ["counts", "positions", "genes"])
+def test_a_query_that_cannot_be_used_is_refused_before_any_work(
+    run: Any, query: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoiled: str
+) -> None:
+    adata = anndata.io.read_h5ad(query)
+    if spoiled == "counts":
+        adata.layers["counts"] = adata.layers["counts"].astype(np.float32) * np.float32(0.5)
+    elif spoiled == "positions":
+        adata.obsm["spatial"] = np.zeros((30, 5))
+    else:
+        adata.var_names = [f"other{i}" for i in range(adata.n_vars)]
+    adata.write_h5ad(tmp_path / "spoiled.h5ad")
+    monkeypatch.setattr("isovi.workflow.place.fit_placer", lambda *_: pytest.fail("the model was loaded"))
+    with pytest.raises(InputError):
+        place(PlaceOptions(run.out, tmp_path / "spoiled.h5ad", tmp_path / "placed.h5ad"))
+
+
 def test_a_file_that_is_there_is_not_replaced_unless_asked(run: Any, query: Path, tmp_path: Path) -> None:
     (tmp_path / "placed.h5ad").write_text("mine")
     with pytest.raises(OutputError):

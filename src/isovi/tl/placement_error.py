@@ -23,12 +23,12 @@ def placement_error(
     unit: float = 1.0,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Figures of placed positions against true ones.
+    """Metrics of placed positions against true ones.
 
     Parameters
     ----------
     placed, truth
-        Positions in one unit, shape ``(cell, axis)``.
+        Positions in one unit, shape ``(cell, axis)``. Cells whose truth is not finite are left out.
     radius
         Radii of the regions, same unit, shape ``(cell,)``.
     unit
@@ -38,23 +38,27 @@ def placement_error(
 
     Returns
     -------
-    ``median_error``, ``mean_error`` and ``aligned_median_error`` (after the similarity that fits best, for
-    frames that need not agree), in units; ``spearman_distance`` of pairwise distances; ``contact_f1`` of the
-    6 nearest neighbours of each cell among the placed; ``aligned_stress``, the share of variance left after
-    alignment; with radii ``coverage`` and ``median_radius``.
+    ``n_cells``, those with a true position; ``median_error``, ``mean_error`` and ``aligned_median_error``
+    (after the similarity that fits best, for frames that need not agree), in units; ``spearman_distance`` of
+    pairwise distances; ``contact_f1`` of the 6 nearest neighbours of each cell among the placed;
+    ``aligned_stress``, the share of variance left after alignment; with radii ``coverage`` and
+    ``median_radius``.
 
     Raises
     ------
     InputError
-        If the shapes differ, or there are fewer than three cells.
+        If the shapes differ, or fewer than three cells have a true position.
     """
     found, true = (np.asarray(points, dtype=np.float64) for points in (placed, truth))
-    if found.shape != true.shape or len(found) < 3:
+    known = np.isfinite(true).all(axis=-1)
+    if found.shape != true.shape or known.sum() < 3:
         raise InputError(
-            f"Positions of shapes {found.shape} and {true.shape} were to be compared.",
-            "Both must hold the same cells, three at least.",
+            f"Positions of shapes {found.shape} and {true.shape} were to be compared, {known.sum()} of them "
+            "with a true position.",
+            "Both must hold the same cells, three at least with a true position.",
             "Subset both in the same way.",
         )
+    found, true = found[known], true[known]
     errors = np.linalg.norm(found - true, axis=1) / unit
     aligned = np.linalg.norm(similarity(found, true).apply(found) - true, axis=1) / unit
     figures = {
@@ -69,7 +73,7 @@ def placement_error(
         "contact_f1": contact_f1(found, true),
     }
     if radius is not None:
-        radii = np.asarray(radius, dtype=np.float64) / unit
+        radii = np.asarray(radius, dtype=np.float64)[known] / unit
         figures |= {"coverage": float((errors <= radii).mean()), "median_radius": float(np.median(radii))}
     return figures
 

@@ -96,7 +96,7 @@ def place(options: PlaceOptions, console: Console | None = None) -> dict[str, An
         )
     adata, setup = read_run(options.run)
     query = io.read(io.Source(options.query, options.table, options.coordinate_system))
-    check.size(query)
+    check_query(query, adata, setup)
     placer = fit_placer(options, adata, setup)
     placed = placer.place(query)
     annotate(query, placed)
@@ -123,6 +123,16 @@ def read_run(run: Path) -> tuple[AnnData, dict[str, Any]]:
     return io.read(Path(run) / "adata.h5ad"), json.loads(record.read_text())["arguments"]
 
 
+def check_query(query: AnnData, adata: AnnData, setup: dict[str, Any]) -> None:
+    """Refuse what cannot be used of the query before the model is loaded."""
+    check.size(query)
+    check.names(query)
+    check.genes_in_common(query.var_names, adata.var_names[adata.var[GENE_KEY].to_numpy(dtype=bool)])
+    check.counts(query, setup.get("layer"), allow_empty_genes=True)
+    if setup["spatial_key"] in query.obsm:
+        check.numeric_positions(query, setup["spatial_key"])
+
+
 def fit_placer(options: PlaceOptions, adata: AnnData, setup: dict[str, Any]) -> SpatialPlacer:
     """A placer on the spots of a run that were not held out."""
     used = adata[:, adata.var[GENE_KEY].to_numpy(dtype=bool)].copy()
@@ -143,7 +153,7 @@ def annotate(query: AnnData, placed: PlacedCells) -> None:
 
 
 def describe(query: AnnData, placed: PlacedCells, adata: AnnData, setup: dict[str, Any]) -> dict[str, Any]:
-    """Figures of the placement, with errors of each section's cells where the query has positions."""
+    """Metrics of the placement, with errors of each section's cells where the query has positions."""
     figures: dict[str, Any] = {
         "n_cells": query.n_obs,
         "n_flagged": int(placed.flagged.sum()),
@@ -153,12 +163,14 @@ def describe(query: AnnData, placed: PlacedCells, adata: AnnData, setup: dict[st
     key = setup["spatial_key"]
     if key not in query.obsm:
         return figures
-    truth = check.coordinates(query, key)
+    truth = check.numeric_positions(query, key)
+    known = np.isfinite(truth).all(axis=1)
+    figures["n_without_position"] = int((~known).sum())
     reference = check.spots(adata, key, setup["section_key"])
     figures["errors"] = {}
     for name, unit in reference.units.items():
         of = placed.section == name
-        if of.sum() >= 3 and truth.shape[1] == placed.positions.shape[1]:
+        if (of & known).sum() >= 3 and truth.shape[1] == placed.positions.shape[1]:
             figures["errors"][name] = placement_error(
                 placed.positions[of], truth[of], radius=placed.radius[of], unit=unit
             )
@@ -176,6 +188,8 @@ def tell(figures: dict[str, Any], placed: PlacedCells, console: Console) -> None
     if placed.missing:
         some = ", ".join(placed.missing[:10])
         say(console, f"Missing: {some}{', ...' if len(placed.missing) > 10 else ''}")
+    if missing := figures.get("n_without_position"):
+        say(console, f"{missing} cells have no finite position in the query; errors are over the others")
     if figures.get("errors"):
         console.print(table(figures["errors"]))
 
