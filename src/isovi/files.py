@@ -24,7 +24,7 @@ from isovi.model.distributed import is_first_process
 from isovi.pipeline import run_pipeline
 from isovi.pl._data import shepard_pairs
 from isovi.progress import Progress, Silent
-from isovi.run import LATENT_KEY, Provenance, Run, Settings
+from isovi.run import GENE_KEY, LATENT_KEY, Provenance, Run, Settings
 from isovi.spots import HELDOUT, VALIDATION
 
 PLACED_KEY = "X_placed"  # in obsm
@@ -326,7 +326,7 @@ def place(
         raise OutputError(f'"{out}" exists.', "Files are not overwritten unless asked.", "Pass force=True.")
     run = run if isinstance(run, Run) else Run.read(run)
     cells = io.read(io.Source.of(query))
-    check.size(cells)
+    check_query(cells, run)
     reference = run.model_data()[run.split != HELDOUT].copy()
     calibration = run.split[run.split != HELDOUT] == VALIDATION
     placer = tl.SpatialPlacer(run.model, seed=seed).fit(reference, calibration=calibration)
@@ -341,6 +341,16 @@ def place(
     return metrics
 
 
+def check_query(cells: AnnData, run: Run) -> None:
+    """Refuse a query that cannot be placed, before the model is loaded."""
+    check.size(cells)
+    check.names(cells)
+    check.genes_in_common(cells.var_names, run.adata.var_names[run.adata.var[GENE_KEY].to_numpy(dtype=bool)])
+    check.counts(cells, run.settings.layer, allow_empty_genes=True)
+    if run.settings.spatial_key in cells.obsm:
+        check.numeric_positions(cells, run.settings.spatial_key)
+
+
 def placement_metrics(cells: AnnData, placed: tl.PlacedCells, run: Run) -> dict[str, Any]:
     """Numbers of cells and genes, and errors of each section's cells where the query has positions."""
     metrics: dict[str, Any] = {
@@ -352,10 +362,11 @@ def placement_metrics(cells: AnnData, placed: tl.PlacedCells, run: Run) -> dict[
     }
     if run.settings.spatial_key not in cells.obsm:
         return metrics
-    truth = check.coordinates(cells, run.settings.spatial_key, allow_missing=True)
-    metrics["errors"] = {}
+    truth = check.numeric_positions(cells, run.settings.spatial_key)
+    known = np.isfinite(truth).all(axis=1)
+    metrics |= {"n_without_position": int((~known).sum()), "errors": {}}
     for name, unit in run.spots.units.items():
-        of = (placed.section == name) & np.isfinite(truth).all(axis=1)
+        of = (placed.section == name) & known
         if of.sum() >= 3 and truth.shape[1] == placed.positions.shape[1]:
             metrics["errors"][name] = tl.placement_error(
                 placed.positions[of], truth[of], radius=placed.radius[of], unit=unit
@@ -373,3 +384,5 @@ def report_placement(metrics: dict[str, Any], placed: tl.PlacedCells, progress: 
     if placed.missing:
         listed = ", ".join(placed.missing[:10])
         progress.say(f"Missing: {listed}{', ...' if len(placed.missing) > 10 else ''}")
+    if n := metrics.get("n_without_position"):
+        progress.say(f"{n} cells of the query have no finite position; errors are over the others")

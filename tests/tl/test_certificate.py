@@ -12,6 +12,7 @@ import pytest
 from isovi import IsoSCVI, tl
 from isovi.errors import InputError, IsoviWarning
 from isovi.simulate import simulate
+from isovi.spots import spacing
 
 
 def run(n: int = 600, noise: float = 0.5) -> anndata.AnnData:
@@ -39,6 +40,16 @@ def test_random_pairs_are_about_the_pairs_of_the_profile() -> None:
     measured = tl.distortion_profile(adata, cells=adata.obs["isovi_split"] == "heldout").for_epsilon(0.1).L
     assert measured < at_random.point.L < matched.point.L
     assert pytest.approx(measured, rel=0.3) == at_random.curve.profile.for_epsilon(0.1).L
+
+
+@pytest.mark.parametrize("matched", [True, False])
+def test_every_pair_is_in_one_range(matched: bool) -> None:
+    """The longest pairs lie across the tissue: longer than it is along any axis."""
+    adata = run(1600)
+    found = tl.certificate(adata, matched=matched)
+    bins = found.curve.profile.bins
+    assert sum(part.profile.n_pairs for part in bins) == found.n_pairs == 400
+    assert bins[-1].high > np.ptp(adata.obsm["spatial"], axis=0).max() / spacing(adata.obsm["spatial"])
 
 
 def test_an_isometry_is_certified_as_one() -> None:

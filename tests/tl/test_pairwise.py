@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +10,7 @@ from anndata import AnnData
 from isovi import IsoSCVI
 from isovi.errors import InputError, IsoviWarning
 from isovi.simulate import simulate
-from isovi.tl.pairwise import pairwise_distance
+from isovi.tl.pairwise import _ruler, pairwise_distance
 
 
 def isometric(n: int, noise: float, seed: int = 0) -> AnnData:
@@ -41,21 +43,28 @@ def test_positions_of_the_query_are_not_needed() -> None:
     assert found.loc[found.group != found.other, "distance"].item() == pytest.approx(60, abs=2)
 
 
-def test_intervals_cover_distances_of_single_pairs() -> None:
-    reference, new = isometric(2_000, 0.1), isometric(2_000, 0.1, seed=1)
-    found = pairwise_distance(reference, "group").iloc[1]
-    low, high = found["low"] / found["distance"], found["high"] / found["distance"]
-    scale = (
-        np.linalg.norm(reference.obsm["X_isovi"][0::2].mean(0) - reference.obsm["X_isovi"][1::2].mean(0)) / 60
-    )
-    ends = np.random.default_rng(0).permutation(2_000).reshape(2, -1)
-    true, told = (
-        np.linalg.norm(new.obsm[key][ends[0]] - new.obsm[key][ends[1]], axis=1)
+def covered(ruler: Any, adata: AnnData, one: np.ndarray, other: np.ndarray) -> float:
+    """Share of pairs whose distance lies between the limits that their own latent distance gives."""
+    true, estimate = (
+        np.linalg.norm(adata.obsm[key][one] - adata.obsm[key][other], axis=1)
         for key in ("spatial", "X_isovi")
     )
-    ratio = true / (told / scale)
-    wide = ((ratio >= 0.9 * low) & (ratio <= 1.1 * high)).mean()  # the scale here is not quite the one fitted
-    assert wide > 0.87
+    ratio = true / (estimate / ruler.scale)
+    return float(((ratio >= ruler.low) & (ratio <= ruler.high)).mean())
+
+
+def test_the_rate_holds_on_average_over_pairs_of_a_section_and_not_for_each_pair_of_groups() -> None:
+    reference, new = isometric(4_000, 0.1), isometric(4_000, 0.1, seed=1)
+    trained = (reference.obs["isovi_split"] == "train").to_numpy()
+    ruler = _ruler(reference, "X_isovi", trained, "spatial", None, 0.9, 0)
+    ends = np.random.default_rng(0).permutation(4_000).reshape(2, -1)
+    n_calibration = (~trained).sum() // 2
+    assert covered(ruler, new, *ends) == pytest.approx(
+        0.9, abs=4 * np.sqrt(0.09 * (1 / 2_000 + 1 / n_calibration))
+    )
+    left, right = (np.flatnonzero(new.obs["group"] == name) for name in ("left", "right"))
+    within, across = covered(ruler, new, left[:1_000], left[1_000:]), covered(ruler, new, left, right)
+    assert within < 0.85 and across > 0.95
 
 
 def test_without_cells_to_calibrate_with_it_is_refused() -> None:

@@ -32,3 +32,15 @@ def test_shuffled_cells_keep_no_contact_but_by_chance() -> None:
 def test_different_cells_are_refused() -> None:
     with pytest.raises(InputError, match="placed has shape"):
         placement_error(TRUTH[:5], TRUTH)
+
+
+def test_cells_without_a_true_position_are_left_out() -> None:
+    rng = np.random.default_rng(2)
+    placed, radius = TRUTH + rng.normal(size=TRUTH.shape), rng.uniform(1, 2, 300)
+    truth = TRUTH.copy()
+    truth[:40], truth[40, 1], truth[41, 0] = np.nan, np.nan, np.inf
+    found = placement_error(placed, truth, radius=radius)
+    assert found == placement_error(placed[42:], TRUTH[42:], radius=radius[42:])
+    assert found["n_cells"] == 258
+    with pytest.raises(InputError, match="2 of them with a true position"):
+        placement_error(placed[38:44], truth[38:44])

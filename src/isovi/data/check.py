@@ -162,6 +162,20 @@ def coordinates(
         If the key is missing, the values are not numbers or not finite, or there are fewer than 2 or
         more than 3 columns.
     """
+    positions, where = numeric_positions(adata, spatial_key), f'adata.obsm["{spatial_key}"]'
+    missing = np.isnan(positions).all(axis=1) if allow_missing else np.zeros(len(positions), dtype=bool)
+    _require_finite(positions[~missing], adata.obs_names[~missing], where)
+    return positions
+
+
+def numeric_positions(adata: AnnData, spatial_key: str) -> CoordinateArray:
+    """Positions as :func:`coordinates` gives them, finite or not.
+
+    Raises
+    ------
+    InputError
+        If the key is missing, the values are not numbers, or there are fewer than 2 or more than 3 columns.
+    """
     if spatial_key not in adata.obsm:
         raise InputError(
             f'adata.obsm has no "{spatial_key}"; it has: {_some(adata.obsm.keys(), limit=20)}.',
@@ -169,10 +183,7 @@ def coordinates(
             'Pass the right `spatial_key`, or store the positions in adata.obsm["spatial"].',
         )
     where = f'adata.obsm["{spatial_key}"]'
-    positions = _numeric(_with_columns(adata.obsm[spatial_key], where), where)
-    missing = np.isnan(positions).all(axis=1) if allow_missing else np.zeros(len(positions), dtype=bool)
-    _require_finite(positions[~missing], adata.obs_names[~missing], where)
-    return positions
+    return _numeric(_with_columns(adata.obsm[spatial_key], where), where)
 
 
 def section_coordinates(coordinates: CoordinateArray, codes: CellIndexArray, names: Sequence[str]) -> None:

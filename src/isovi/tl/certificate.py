@@ -155,7 +155,8 @@ def certificate(
     pairs = disjoint_pairs(spots.coordinates, spots.section, joined_at, rng)
     _require_pairs(len(pairs[0]), len(spots))
     distances = pair_distances(latent, *pairs), pair_distances(spots.coordinates, *pairs)
-    curve = certify_curve(*distances, *pairs, delta=delta, edges=edges)
+    longest = max(edges[-1], float(distances[1].max()))  # a pair across the tissue is longer than either axis
+    curve = certify_curve(*distances, *pairs, delta=delta, edges=(*edges[:-1], longest))
     point = None
     if epsilon is not None:
         point = certify_point(*distances, *pairs, rng=rng, epsilon=epsilon, delta=delta)

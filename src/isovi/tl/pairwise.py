@@ -1,4 +1,4 @@
-"""Distances between groups of cells, in the tissue's unit, from latents alone."""
+"""Distances between groups of cells, in the tissue's unit, from their latent representation alone."""
 
 from __future__ import annotations
 
@@ -48,12 +48,16 @@ def pairwise_distance(
     n_pairs: int = 2_000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Tissue distances between groups of cells, told from their latents.
+    """Tissue distances between groups of cells, estimated from their latent representation.
+
+    The limits are conformal, calibrated with random pairs of cells of a section. They cover the distance of
+    such a pair at the stated rate *on average over all pairs of a section*. For the pairs of two given
+    groups, whose cells are not exchangeable with random ones, the rate may be higher or lower.
 
     Parameters
     ----------
     adata
-        Cells with latents; positions are not read unless it is its own reference.
+        Cells with a latent representation; positions are not read unless it is its own reference.
     groups
         Column of ``obs``; cells without a value are left out.
     reference
@@ -69,7 +73,7 @@ def pairwise_distance(
     spatial_key, section_key
         Positions and sections of the reference; all sections must be in one unit.
     coverage
-        Share of pairs of cells like the reference whose distance is to lie in the interval.
+        Share of random pairs of cells of a section, whatever their groups, whose distance lies within limits.
     n_pairs
         Pairs of cells drawn for each pair of groups.
     seed
@@ -78,8 +82,10 @@ def pairwise_distance(
     Returns
     -------
     A row for each pair of groups (also of a group with itself): ``group``, ``other``, ``distance``: the
-    median of d_Z / λ over pairs of cells; ``low`` and ``high``: the limits between which the true distance of
-    one pair with that estimate lies at the stated rate. In the units of ``obsm[spatial_key]``.
+    median of d_Z / λ over pairs of cells; ``low`` and ``high``: limits for the distance of one pair of cells
+    whose d_Z / λ is ``distance``, valid on average over pairs of a section, as said above. In the units of
+    ``obsm[spatial_key]``. ``attrs["basis"]`` says from what it is known which cells were trained on:
+    ``"model"`` or ``"split column"``.
 
     Raises
     ------
@@ -149,7 +155,7 @@ def _ruler(
 def _disjoint(
     section: NDArray, cells: NDArray, rng: np.random.Generator
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Cells of one section in pairs, each cell once: so that pairs are exchangeable with new ones."""
+    """Cells of one section in random pairs, each cell once, exchangeable with a new random pair."""
     pairs = []
     for code in np.unique(section[cells]):
         own = rng.permutation(cells[section[cells] == code])

@@ -46,15 +46,17 @@ def placement_error(
     Raises
     ------
     InputError
-        If the shapes differ, or there are fewer than three cells.
+        If the shapes differ, or fewer than three cells have a true position.
     """
     found, true = (np.asarray(points, dtype=np.float64) for points in (placed, truth))
-    if found.shape != true.shape or len(found) < 3:
+    known = np.isfinite(true).all(axis=-1)
+    if found.shape != true.shape or known.sum() < 3:
         raise InputError(
             f"placed has shape {found.shape} and truth has shape {true.shape}.",
             "Both must contain the same cells, at least three.",
             "Subset both in the same way.",
         )
+    found, true = found[known], true[known]
     errors = np.linalg.norm(found - true, axis=1) / unit
     aligned = np.linalg.norm(similarity(found, true).apply(found) - true, axis=1) / unit
     metrics = {
@@ -69,7 +71,7 @@ def placement_error(
         "contact_f1": contact_f1(found, true),
     }
     if radius is not None:
-        radii = np.asarray(radius, dtype=np.float64) / unit
+        radii = np.asarray(radius, dtype=np.float64)[known] / unit
         metrics |= {"coverage": float((errors <= radii).mean()), "median_radius": float(np.median(radii))}
     return metrics
 
