@@ -18,7 +18,7 @@ def test_table_one_has_mean_and_sd_over_trials_of_each_backbone(found):
     train, held_out = table_one(found, "spots")
     assert train.name == "table1_spots_train" and held_out.name == "table1_spots_heldout"
     assert list(train.shown)[2:] == ["vae", "isovae-penalty", "isovae", "scvi", "isoscvi-penalty", "isoscvi"]
-    cells = train.shown.set_index(["figure", "data set"])
+    cells = train.shown.set_index(["metric", "data set"])
     values = found.query(
         "set == 'train' and metric == 'gearys_c' and label == 'isoscvi' and dataset == 'her2st_H1'"
     )["value"]
@@ -31,7 +31,7 @@ def test_table_one_has_mean_and_sd_over_trials_of_each_backbone(found):
 def test_cells_with_fewer_trials_are_told(found):
     lost = (found["label"] == "isovae") & (found["seed"] > 0)
     train, _ = table_one(found[~lost], "spots")
-    assert train.notes == ("3 trials; at the least: isovae 1.",)
+    assert train.notes == ("3 trials; fewer for: isovae 1.",)
     assert train.shown["isovae"].str.endswith("(-)").all()
 
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from isovi.data import io
 from isovi_bench.job import Job
-from isovi_bench.measure import Figures
+from isovi_bench.measure import Measured
 from isovi_bench.results import COLUMNS, DONE, FAILED, FILE, JOB_COLUMNS, PLAN
 from isovi_bench.task import Method
 
@@ -27,19 +27,19 @@ PLAN_SCHEMA = pa.schema([SCHEMA.field(name) for name in JOB_COLUMNS])
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a job.
+    """Result of a job.
 
     Attributes
     ----------
-    figures
-        By set and metric; those of the whole job under the set ``""``. Empty if it failed.
+    metrics
+        By set and name; those of the whole job under the set ``""``. Empty if it failed.
     message
         Why it failed; empty if it did not.
     arrays
         ``latent``, ``coordinates`` (float32), ``section`` and ``split`` of every spot.
     """
 
-    figures: Figures = field(default_factory=dict)
+    metrics: Measured = field(default_factory=dict)
     message: str = ""
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -69,7 +69,7 @@ def rows_of(job: Job, method: Method, outcome: Outcome) -> list[dict[str, Any]]:
     Parameters
     ----------
     job, method, outcome
-        What was run, facts of its method, and what came of it.
+        What was run, facts of its method, and its result.
     """
     about = {
         **named(job),
@@ -80,10 +80,10 @@ def rows_of(job: Job, method: Method, outcome: Outcome) -> list[dict[str, Any]]:
         "smooths": method.smooths,
         "sees_positions": method.sees_positions,
     }
-    figures = outcome.figures or {"": {"": math.nan}}
+    metrics = outcome.metrics or {"": {"": math.nan}}
     return [
         {**about, "set": name, "metric": metric, "value": value}
-        for name, values in figures.items()
+        for name, values in metrics.items()
         for metric, value in values.items()
     ]
 
@@ -94,7 +94,7 @@ class Store:
     Parameters
     ----------
     folder
-        Made if it is not there. One that holds only ``results.parquet``, as it is published, is gone on with.
+        Made if it is not there. One that holds only ``results.parquet``, as it is published, is continued.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -119,13 +119,13 @@ class Store:
         }
 
     def note(self, command: str) -> None:
-        """Add a command to those that made the results, in ``run.json``."""
+        """Add a command to those noted in ``run.json``."""
         file = self.folder / io.RUN_FILE
         noted = json.loads(file.read_text(encoding="utf-8"))["command"].splitlines() if file.is_file() else []
         io.write_json(file, {"command": "\n".join(dict.fromkeys([*noted, command]))})
 
     def write(self, job: Job, method: Method, outcome: Outcome) -> None:
-        """Store what came of a job: the latent first, so that a job with figures is whole."""
+        """Store the result of a job: the latent first, so that a job with metrics is complete."""
         if outcome.arrays:
             with io.replacing(self.latents / f"{job.key}.npz") as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, **outcome.arrays)  # type: ignore[arg-type]

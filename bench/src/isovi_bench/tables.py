@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from isovi_bench import controls, leaderboard, progress, results, significance, sweeps
-from isovi_bench.catalogue import METRICS, of_group
+from isovi_bench.metrics import METRICS, of_group
 from isovi_bench.rendering import Table, mean_sd, number
 from isovi_bench.results import BACKBONES, KINDS, SETS, contenders, ordered
 
@@ -79,7 +79,7 @@ def of_kind(found: pd.DataFrame, kind: str) -> list[Table]:
     Parameters
     ----------
     found
-        Measured figures of that kind.
+        Measured metrics of that kind.
     kind
         A key of :data:`isovi_bench.results.KINDS`.
     """
@@ -94,7 +94,7 @@ def of_kind(found: pd.DataFrame, kind: str) -> list[Table]:
 
 
 def summary(found: pd.DataFrame) -> pd.DataFrame:
-    """Mean, standard deviation and number of trials of every figure on every data set."""
+    """Mean, standard deviation and number of trials of every metric on every data set."""
     key = ["kind", "dataset", "label", "variant", "shuffled", "set", "metric"]
     return found.groupby(key, as_index=False).agg(
         mean=("value", "mean"), sd=("value", "std"), n=("value", "size")
@@ -110,7 +110,7 @@ def table_one(found: pd.DataFrame, kind: str) -> list[Table]:
     Parameters
     ----------
     found
-        Measured figures of one kind of split.
+        Measured metrics of one kind of split.
     kind
         That kind.
 
@@ -129,7 +129,7 @@ def _table_one(data: pd.DataFrame, spots: str, kind: str) -> Table:
     cells = _cells(data).pivot(index=["metric", "dataset"], columns="label", values="cell")
     cells = cells.loc[[metric for metric in _TABLE1 if metric in cells.index], names].fillna("-")
     shown = cells.rename(index={key: METRICS[key].title for key in _TABLE1}, level="metric")
-    shown = shown.rename_axis(index=["figure", "data set"], columns=None).reset_index()
+    shown = shown.rename_axis(index=["metric", "data set"], columns=None).reset_index()
     what = "Moran's I (larger is better) and Geary's C (smaller is better)"
     title = f"{what}, {SETS[spots]} ({KINDS[kind]}): mean (sd) over trials"
     return Table(f"table1_{kind}_{spots}", title, shown, data, (_trials_note(data),))
@@ -145,20 +145,20 @@ def _trials_note(data: pd.DataFrame) -> str:
     """Which cells have fewer trials than the others."""
     most = data["n"].max()
     fewer = data[data["n"] < most].groupby("label")["n"].min()
-    told = ", ".join(f"{name} {fewer[name]}" for name in ordered(fewer.index))
-    return f"{most} trials; at the least: {told}." if told else f"{most} trials each."
+    listed = ", ".join(f"{name} {fewer[name]}" for name in ordered(fewer.index))
+    return f"{most} trials; fewer for: {listed}." if listed else f"{most} trials each."
 
 
 # ---------------------------------------------------------------------------- each data set, and its cost
 
 
 def details(found: pd.DataFrame, kind: str) -> list[Table]:
-    """A table per set of spots with the main figures of every method on every data set.
+    """A table per set of spots with the main metrics of every method on every data set.
 
     Parameters
     ----------
     found
-        Measured figures of one kind of split.
+        Measured metrics of one kind of split.
     kind
         That kind.
     """
@@ -193,7 +193,7 @@ def costs(found: pd.DataFrame) -> list[Table]:
 
 
 def methods(frame: pd.DataFrame) -> Table:
-    """What each variant is, and what has to be known to compare it."""
+    """Each variant and the facts needed to compare it."""
     facts = frame.drop_duplicates("variant").set_index("variant")
     rows = [
         {

@@ -1,4 +1,4 @@
-"""What the results say, in words: sentences made from the same figures as the tables."""
+"""What the results say, in sentences made from the same numbers as the tables."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from typing import Any
 import pandas as pd
 
 from isovi_bench import controls, progress, results, significance, sweeps
-from isovi_bench.catalogue import METRICS, Metric
 from isovi_bench.compare import by_dataset, changes
+from isovi_bench.metrics import METRICS, Metric
 from isovi_bench.rendering import percent, signed
 from isovi_bench.results import BACKBONES, DONE, KINDS, SETS, TRIAL, Backbone, contenders, ordered
 
-Answers = dict[str, list[str]]
+Findings = dict[str, list[str]]
 
 PAPER = (("train", "morans_i"), ("train", "gearys_c"), ("heldout", "mse_lognorm"))
 """What the paper claims: a smoother latent of the spots that were fitted, and no worse expression."""
 
+BASIS = "Which jobs are these findings from?"
 _SENSITIVE = ("coordinate_error", "spearman_distance", "reconstruction", "mse_lognorm")
 _READING = (
-    "Numbers of data sets, in brackets the mean change over them (in per cent or, of scores that may be "
-    f"zero, the difference); significant if Holm's p is below {significance.SIGNIFICANT}."
+    "Counts are of data sets; in brackets is the mean change over data sets, in per cent or, for scores that "
+    f"may be zero, as a difference. Significant: Holm's p is below {significance.SIGNIFICANT}."
 )
-_CLEARLY = "Clearly: the 95 % interval of the change over the trials of the data set leaves zero out."
-_NOTHING = "There are no jobs yet that tell."
+_CLEARLY = "Clearly: the 95 % interval of the change over the trials of a data set excludes zero."
+_NOTHING = "No job that answers this has finished yet."
 
 
-def answers(frame: pd.DataFrame, plan: pd.DataFrame | None = None) -> Answers:
-    """Questions and their answers, with counts of data sets.
+def findings(frame: pd.DataFrame, plan: pd.DataFrame | None = None) -> Findings:
+    """Questions about the results, each with its answers.
 
     Parameters
     ----------
@@ -44,23 +45,23 @@ def answers(frame: pd.DataFrame, plan: pd.DataFrame | None = None) -> Answers:
     states = progress.jobs(frame, results.jobs_in(frame) if plan is None else plan)
     found = results.measured(frame)
     by_kind = {kind: _of_kind(found[found["kind"] == kind]) for kind in results.kinds(found)}
-    by_kind = {kind: told for kind, told in by_kind.items() if any(told.values())}
+    by_kind = {kind: answers for kind, answers in by_kind.items() if any(answers.values())}
     answered = {
         f"{question} ({KINDS[kind]})" if len(by_kind) > 1 else question: sentences or [_NOTHING]
-        for kind, told in by_kind.items()
-        for question, sentences in told.items()
+        for kind, answers in by_kind.items()
+        for question, sentences in answers.items()
     }
-    return {"What the answers stand on": _basis(states), **answered}
+    return {BASIS: _basis(states), **answered}
 
 
-def _of_kind(found: pd.DataFrame) -> Answers:
+def _of_kind(found: pd.DataFrame) -> Findings:
     rows = contenders(found)
     return {
         "Does distance preservation help?": claims(rows),
         "Where does the paper's claim not hold?": exceptions(rows),
         "What survives shuffled positions?": memorised(rows),
         "How sensitive are α and the target?": sensitivity(sweeps.curves(found)),
-        "Who beats us at what?": rivals(rows),
+        "Which methods are better than ours, and at what?": rivals(rows),
     }
 
 
@@ -77,10 +78,10 @@ def _basis(states: pd.DataFrame) -> list[str]:
 
 
 def claims(found: pd.DataFrame) -> list[str]:
-    """On how many data sets each way of keeping distances betters each figure of its backbone."""
+    """On how many data sets each distance term improves each metric of its backbone."""
     pairs = significance.backbone_pairs(found)
-    told = [_claim(found, pair) for pair in pairs if len(significance.claimed(found, [pair]))]
-    return [_READING, *told] if told else []
+    sentences = [_claim(found, pair) for pair in pairs if len(significance.claimed(found, [pair]))]
+    return [_READING, *sentences] if sentences else []
 
 
 def _claim(found: pd.DataFrame, pair: significance.Pair) -> str:
@@ -129,9 +130,9 @@ def _trials(found: pd.DataFrame, pair: significance.Pair) -> str:
 
 
 def exceptions(found: pd.DataFrame) -> list[str]:
-    """The data sets on which a figure becomes worse than that of the plain backbone, by name."""
-    told = [_exceptions(found, *pair) for pair in significance.backbone_pairs(found)]
-    return [_CLEARLY, *told] if told else []
+    """The data sets on which a metric is worse than with the plain backbone, by name."""
+    sentences = [_exceptions(found, *pair) for pair in significance.backbone_pairs(found)]
+    return [_CLEARLY, *sentences] if sentences else []
 
 
 def _exceptions(found: pd.DataFrame, method: str, against: str) -> str:
@@ -139,7 +140,7 @@ def _exceptions(found: pd.DataFrame, method: str, against: str) -> str:
     cells = cells[cells["label"] == method]
     parts = {key: part for key, part in cells.groupby(["set", "metric"]) if part["worse"].any()}
     texts = [_worse(parts[key], key) for key in significance.CLAIMS if key in parts]
-    return f"**{way(method)}**: {'; '.join(texts) or 'nothing above is worse on any data set'}."
+    return f"**{way(method)}**: {'; '.join(texts) or 'none of these metrics is worse on any data set'}."
 
 
 def _worse(part: pd.DataFrame, key: tuple[str, str]) -> str:
@@ -166,8 +167,8 @@ def _named(rows: pd.DataFrame, metric: Metric) -> str:
 def memorised(found: pd.DataFrame) -> list[str]:
     """The share of our gains that fits to shuffled positions reach as well."""
     gains = controls.surviving(found)
-    asked = gains[gains["metric"].isin(["morans_i", "spearman_distance"])]
-    return [_memorised(name, part) for name, part in asked.groupby("label", sort=False)]
+    shown = gains[gains["metric"].isin(["morans_i", "spearman_distance"])]
+    return [_memorised(name, part) for name, part in shown.groupby("label", sort=False)]
 
 
 def _memorised(name: str, part: pd.DataFrame) -> str:
@@ -188,7 +189,7 @@ def _gain(row: dict[Hashable, Any]) -> str:
 
 
 def sensitivity(curves: pd.DataFrame) -> list[str]:
-    """How far held-out figures move over each swept setting, and what one value for all data sets costs."""
+    """How held-out metrics depend on each swept setting, and what one value for all data sets costs."""
     rows = sweeps.complete(curves[curves["set"] == "heldout"])
     return [_sensitivity(str(name), part) for name, part in rows.groupby("curve", sort=False)]
 
@@ -212,7 +213,7 @@ def _range(part: pd.DataFrame, metric: Metric) -> str:
     title = metric.title[0].upper() + metric.title[1:]
     return (
         f"{title}: {low} at {worst:g} to {high} at {best:g}; the best value is {each} data sets, "
-        f"and {best:g} everywhere is {lost} short of each data set's best."
+        f"and {best:g} for all data sets is on average {lost} short of the best for each."
     )
 
 
@@ -220,7 +221,7 @@ def _range(part: pd.DataFrame, metric: Metric) -> str:
 
 
 def rivals(found: pd.DataFrame) -> list[str]:
-    """For every method that is not ours: what it is better at than we are, and what it is worse at."""
+    """For every method that is not ours: what it is better at than ours, and what it is worse at."""
     us = _us(found)
     if us is None:
         return []

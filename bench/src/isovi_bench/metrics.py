@@ -19,16 +19,16 @@ GROUPS: dict[Group, str] = {
 
 @dataclass(frozen=True)
 class Metric:
-    """A measured figure.
+    """A measured number.
 
     Attributes
     ----------
     key
         As in the results.
     title
-        As in tables and pictures.
+        As in tables and plots.
     group
-        What it tells.
+        What it describes.
     higher
         Whether more of it is better.
     relative

@@ -34,7 +34,7 @@ GRACE = 5.0  # seconds
 
 
 def attempt(job: Job) -> Outcome:
-    """Run a job; whatever goes wrong is told in the outcome.
+    """Run a job; an error becomes part of the outcome.
 
     Parameters
     ----------
@@ -50,13 +50,13 @@ def attempt(job: Job) -> Outcome:
 
 
 def _end_with(parent: int) -> None:
-    """End this process when the one that it was forked from is killed: nobody waits for its result."""
+    """End this process when its parent is killed, since nobody waits for its result."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1)
-        _thread.interrupt_main()  # a method that waits for a process of its own ends it
+        _thread.interrupt_main()  # so that a method that waits for a process ends that
         time.sleep(GRACE)
         os._exit(1)
 
@@ -72,13 +72,13 @@ def _quiet() -> None:
 
 
 def reason(error: BaseException) -> str:
-    """Kind of an exception and the last line of what it says."""
+    """Kind of an exception and the last line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[-1].strip() if lines else ''}"[:LINE]
 
 
 def run(job: Job) -> Outcome:
-    """Prepare the data, fit the method, measure what it found.
+    """Prepare the data, fit the method, and measure the latent.
 
     Parameters
     ----------
@@ -102,8 +102,8 @@ def run(job: Job) -> Outcome:
     if fitted.epochs is not None:
         whole["epochs"] = float(fitted.epochs)
     torch.set_num_threads(1)  # numba and scikit-learn may have changed it on the way here
-    figures = measure(fitted, prepared, seed=job.seed, metrics=job.metrics)
-    return Outcome({**figures, "": whole}, arrays=_arrays(fitted, prepared))
+    metrics = measure(fitted, prepared, seed=job.seed, metrics=job.metrics)
+    return Outcome({**metrics, "": whole}, arrays=_arrays(fitted, prepared))
 
 
 def _peak() -> float:
@@ -132,7 +132,7 @@ def _arrays(fitted: Fitted, prepared: Prepared) -> dict[str, np.ndarray]:
     }
 
 
-class Workshop:
+class FreshProcess:
     """Runs each job in a fresh process, forked from one that has imported everything already.
 
     Importing takes longer than a small job; a process for each keeps peak memory honest.
@@ -150,7 +150,7 @@ class Workshop:
             self.context.set_forkserver_preload([__name__, *OWN, "ray", *modules])
 
     def run(self, job: Job) -> Outcome:
-        """Run a job; the death of its process is told in the outcome.
+        """Run a job; the death of its process becomes part of the outcome.
 
         Parameters
         ----------
@@ -165,13 +165,13 @@ class Workshop:
 
 
 @cache
-def workshop(modules: tuple[str, ...]) -> Workshop:
-    """The workshop of this Ray worker, kept from job to job."""
-    return Workshop(modules)
+def fresh_process(modules: tuple[str, ...]) -> FreshProcess:
+    """What this Ray worker starts processes from, kept from job to job."""
+    return FreshProcess(modules)
 
 
-def work(job: Job, modules: tuple[str, ...]) -> Outcome:
-    """Run a job on a Ray worker.
+def run_isolated(job: Job, modules: tuple[str, ...]) -> Outcome:
+    """Run a job on a Ray worker, in a process of its own.
 
     Parameters
     ----------
@@ -180,4 +180,4 @@ def work(job: Job, modules: tuple[str, ...]) -> Outcome:
     modules
         Imported once, before the first job.
     """
-    return workshop(modules).run(job)
+    return fresh_process(modules).run(job)

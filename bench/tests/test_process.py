@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from isovi_bench import work
+from isovi_bench import process
 from isovi_bench.datasets import DataSet
 from isovi_bench.job import Job, canonical
-from isovi_bench.work import attempt, reason, run
+from isovi_bench.process import attempt, reason, run
 
 ADAPTER = str(Path(__file__).with_name("tiny_adapter.py"))
 
@@ -23,11 +23,11 @@ def job(method: str, split: str = "0.25", **settings: Any) -> Job:
     )  # fmt: skip
 
 
-def test_a_job_gives_figures_and_what_pictures_need(tmp_path: Path) -> None:
+def test_a_job_gives_metrics_and_what_plots_need(tmp_path: Path) -> None:
     outcome = run(job("noted", folder=str(tmp_path)))
-    assert set(outcome.figures) == {"train", "heldout", "all", ""}
-    assert set(outcome.figures["all"]) == {"morans_i"}
-    whole = outcome.figures[""]
+    assert set(outcome.metrics) == {"train", "heldout", "all", ""}
+    assert set(outcome.metrics["all"]) == {"morans_i"}
+    whole = outcome.metrics[""]
     assert whole["epochs"] == 7 and whole["seconds"] > 0 and whole["peak_memory_mb"] > 50
     assert {name: array.shape for name, array in outcome.arrays.items()} == {
         "latent": (80, 3),
@@ -40,12 +40,12 @@ def test_a_job_gives_figures_and_what_pictures_need(tmp_path: Path) -> None:
 
 
 def test_a_method_that_does_not_count_epochs_has_none() -> None:
-    assert set(run(job("positions")).figures[""]) == {"seconds", "cpu_seconds", "peak_memory_mb"}
+    assert set(run(job("positions")).metrics[""]) == {"seconds", "cpu_seconds", "peak_memory_mb"}
 
 
-def test_what_goes_wrong_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work, "_end_with", lambda _: None)  # pytest is no worker
-    monkeypatch.setattr(work, "_quiet", lambda: None)
+def test_an_error_becomes_a_failed_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_end_with", lambda _: None)  # pytest is no worker
+    monkeypatch.setattr(process, "_quiet", lambda: None)
     failed = attempt(job("fails", unless=str(tmp_path / "nothing")))
     assert failed.status == "failed" and failed.message == "ValueError: the last says it"
     assert "unknown" in attempt(job("positions", unknown=1)).message
@@ -84,9 +84,9 @@ def test_a_process_whose_parent_is_gone_ends(monkeypatch: pytest.MonkeyPatch) ->
 
     interrupted: list[bool] = []
     monkeypatch.setattr(os, "_exit", leave)
-    monkeypatch.setattr(work.signal, "signal", lambda *_: None)
-    monkeypatch.setattr(work._thread, "interrupt_main", lambda: interrupted.append(True))
-    monkeypatch.setattr(work, "GRACE", 0.0)
-    monkeypatch.setattr(work.threading, "Thread", Now)
-    work._end_with(parent=-1)
+    monkeypatch.setattr(process.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(process._thread, "interrupt_main", lambda: interrupted.append(True))
+    monkeypatch.setattr(process, "GRACE", 0.0)
+    monkeypatch.setattr(process.threading, "Thread", Now)
+    process._end_with(parent=-1)
     assert interrupted == [True] and ended == [1]

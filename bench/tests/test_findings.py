@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from isovi_bench import results
-from isovi_bench.answers import answers, claims, exceptions, listed, memorised, rivals, sensitivity
+from isovi_bench.findings import BASIS, claims, exceptions, findings, listed, memorised, rivals, sensitivity
 from isovi_bench.sweeps import curves
 
 
@@ -47,7 +47,7 @@ def test_nothing_worse_is_said_so(rivalry):
     same = rivalry.assign(
         value=rivalry["value"].where(~rivalry["metric"].isin(["reconstruction", "mse_lognorm"]), 1)
     )
-    assert all("nothing above is worse" in text for text in exceptions(same)[1:])
+    assert all("none of these metrics is worse" in text for text in exceptions(same)[1:])
 
 
 def test_memorised_gains_stand_beside_true_ones(rivalry):
@@ -59,7 +59,7 @@ def test_sensitivity_names_range_and_best_values(found):
     (told,) = [text for text in sensitivity(curves(found)) if text.startswith("**isoscvi: α**")]
     assert "4 values from 1 to 300, 3 data sets" in told
     assert "Spearman of distances: +0.03 at 1 to +0.31 at 300; the best value is 300 on 3 data sets" in told
-    assert "300 everywhere is 0.00 short" in told
+    assert "300 for all data sets is on average 0.00 short" in told
 
 
 def test_rivals_are_told_where_they_lead_and_where_that_is_circular(rivalry):
@@ -73,23 +73,23 @@ def test_rivals_are_told_where_they_lead_and_where_that_is_circular(rivalry):
 def test_answers_say_what_is_missing(made, make):
     names = ("scvi", "isoscvi", "graphpca")
     plan = results.jobs_in(make(seeds=(0, 1, 2, 3, 4), methods=names))
-    first, *more = answers(made[made["variant"].isin(names)], plan)["What the answers stand on"]
+    first, *more = findings(made[made["variant"].isin(names)], plan)[BASIS]
     assert first == "23 of 60 jobs are done, on 3 data sets, 1 failed and 36 are still to come."
     lack = "each 6 of 15 jobs done (2 of 5 seeds a data set), 9 to come."
     assert f"scvi; isoscvi; isoscvi, shuffled: {lack}" in more
 
 
 def test_questions_without_jobs_are_left_open(make):
-    told = answers(make(methods=("graphpca", "isoscvi"), datasets=("a",), seeds=(0,)))
-    assert told["Does distance preservation help?"] == ["There are no jobs yet that tell."]
-    assert len(told["Who beats us at what?"]) == 1
-    assert list(answers(make(methods=("pca",), datasets=("a",), seeds=(0,)))) == ["What the answers stand on"]
+    told = findings(make(methods=("graphpca", "isoscvi"), datasets=("a",), seeds=(0,)))
+    assert told["Does distance preservation help?"] == ["No job that answers this has finished yet."]
+    assert len(told["Which methods are better than ours, and at what?"]) == 1
+    assert list(findings(make(methods=("pca",), datasets=("a",), seeds=(0,)))) == [BASIS]
 
 
 def test_kinds_of_split_are_answered_apart(make):
     splits = ("0.25", "section:x")
     frames = [make(methods=("scvi", "isoscvi"), datasets=("a",), seeds=(0,), split=split) for split in splits]
-    told = answers(pd.concat(frames))
+    told = findings(pd.concat(frames))
     for kind in ("spots held out at random", "whole sections held out"):
         assert "1 trial a data set" in told[f"Does distance preservation help? ({kind})"][1]
 

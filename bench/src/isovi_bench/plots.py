@@ -1,4 +1,4 @@
-"""Pictures of a run: Figs. 4 to 6 of the paper, the leaderboard, and likelihood against geometry."""
+"""Plots of a comparison: Figs. 4 to 6 of the paper, the leaderboard, and likelihood against geometry."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from isovi import pl
 from isovi.data.split import HELDOUT
 from isovi.pl import _canvas, _palette
 from isovi_bench import leaderboard, results, sweeps
-from isovi_bench.catalogue import METRICS, Metric
 from isovi_bench.compare import by_dataset, changes
+from isovi_bench.metrics import METRICS, Metric
 from isovi_bench.results import BACKBONES, DONE, Backbone, contenders
 
 DPI, DPI_ELLIPSES = 90, 60
@@ -31,7 +31,7 @@ _MARKERS = "osD^vPX"
 
 
 def write(results_dir: Path | str, out_dir: Path | str) -> list[Path]:
-    """Draw every picture that the results have figures for.
+    """Draw every plot that the results have metrics for.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def ellipses(frame: pd.DataFrame, latents: Path, folder: Path) -> list[Path]:
     latents
         Folder of the latents, one file per job.
     folder
-        Where the pictures go.
+        Where the plots go.
 
     Returns
     -------
@@ -139,7 +139,7 @@ def errors(found: pd.DataFrame) -> Figure | None:
     Parameters
     ----------
     found
-        Measured figures of one kind of split.
+        Measured metrics of one kind of split.
 
     Returns
     -------
@@ -197,12 +197,12 @@ def _dots(ax: Axes, part: pd.DataFrame, backbone: Backbone) -> None:
 
 
 def sensitivity(found: pd.DataFrame, knob: str) -> Figure | None:
-    """Held-out figures over the values of a setting (Zhou & Du 2024, Fig. 6): a row per backbone.
+    """Held-out metrics over the values of a setting (Zhou & Du 2024, Fig. 6): a row per backbone.
 
     Parameters
     ----------
     found
-        Measured figures of one kind of split.
+        Measured metrics of one kind of split.
     knob
         A key of :data:`isovi_bench.sweeps.KNOBS`.
 
@@ -267,7 +267,7 @@ def tradeoff(found: pd.DataFrame) -> Figure | None:
     Parameters
     ----------
     found
-        Measured figures of one kind of split.
+        Measured metrics of one kind of split.
 
     Returns
     -------
@@ -345,12 +345,12 @@ def _ends(ax: Axes, table: pd.DataFrame, metric: Metric, size: int) -> None:
 
 
 def ranking(found: pd.DataFrame) -> Figure | None:
-    """Mean ranks of methods by figure, on training and on held-out spots apart: 1, dark, is the best.
+    """Mean ranks of methods by metric, on training and on held-out spots apart: 1, dark, is the best.
 
     Parameters
     ----------
     found
-        Measured figures of one kind of split.
+        Measured metrics of one kind of split.
     """
     rows = contenders(found[found["metric"].isin(_RANKED)])
     tables = {spots: _ranks(rows[rows["set"] == spots]) for spots in results.SETS}

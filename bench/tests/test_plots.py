@@ -1,12 +1,12 @@
-"""Pictures: what is drawn is what was measured."""
+"""Plots: what is drawn is what was measured."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from isovi_bench import figures, results
-from isovi_bench.figures import ellipses, errors, ranking, sensitivity, tradeoff
+from isovi_bench import plots, results
+from isovi_bench.plots import ellipses, errors, ranking, sensitivity, tradeoff
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +94,8 @@ def test_ellipses_are_of_held_out_spots_of_the_largest_section(frame, tmp_path, 
         seen.update(names=list(latents), n=len(coordinates))
         return tissot_latents(latents, coordinates)
 
-    tissot_latents = figures.pl.tissot_latents
-    monkeypatch.setattr(figures.pl, "tissot_latents", draw)
+    tissot_latents = plots.pl.tissot_latents
+    monkeypatch.setattr(plots.pl, "tissot_latents", draw)
     (path, _) = ellipses(frame, tmp_path / "latents", tmp_path)
     assert path.name == "ellipses_a_scvi.png"
     assert seen == {
@@ -113,7 +113,7 @@ def test_files_are_written_for_what_there_is(make, tmp_path):
     results.conform(make(methods=("pca", "scvi"), datasets=("a",), seeds=(0,))).to_parquet(
         tmp_path / results.FILE
     )
-    paths = figures.write(tmp_path, tmp_path / "figures")
+    paths = plots.write(tmp_path, tmp_path / "plots")
     assert [path.name for path in paths] == ["leaderboard_spots.png"]
     assert paths[0].read_bytes().startswith(b"\x89PNG")
 
