@@ -72,7 +72,7 @@ def test_a_wrong_grid_ends_in_one_paragraph(tmp_path: Path) -> None:
 def test_tables_and_plots_are_written_beside_the_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write(results: Path, out: Path) -> list[Path]:
+    def write(results: Path, out: Path, *_: object) -> list[Path]:
         out.mkdir()
         (out / "table1_spots_heldout.md").write_text("| Moran's I [all] |\n")
         return [results / out.name / "table1_spots_heldout.md"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from isovi.errors import InputError
 from isovi_bench import results
 from isovi_bench.tables import every, summary, table_one, write
 
@@ -58,6 +59,16 @@ def test_every_table_is_written_three_times(few, tmp_path):
     } <= names
     means = pd.read_csv(tmp_path / "tables" / "means.csv")
     assert set(means["metric"]) == set(few["metric"]) - {""}
+
+
+def test_a_method_to_compare_with_must_be_there(few, tmp_path):
+    results.conform(few).to_parquet(tmp_path / results.FILE)
+    with pytest.raises(InputError, match=r"against=pca\. The methods of .* are graphpca, isoscvi"):
+        write(tmp_path, tmp_path / "tables", "pca")
+    write(tmp_path, tmp_path / "tables", "isoscvi")
+    assert (
+        "change from isoscvi;" in (tmp_path / "tables" / "leaderboard_distances_spots_train.md").read_text()
+    )
 
 
 def test_splits_of_different_kinds_are_never_mixed(make):

@@ -18,8 +18,8 @@ _CONTROL = "Rows of shuffled controls are not ranked."
 _CIRCULAR_NOTE = "† Partly circular: the method averages over the spatial graph."
 _FEWER = "Methods with fewer data sets have means over other data sets: compare the changes in brackets."
 _EXPRESSION_NOTE = (
-    "Expression metrics are compared and ranked within one kind of decoder only, against its plain "
-    "backbone. Between count models the likelihood decides, because their mean is biased on the log scale."
+    "Expression metrics are compared and ranked within one kind of decoder only. Between count models the "
+    "likelihood decides, because their mean is biased on the log scale."
 )
 _PLAIN = {backbone.decoder: backbone.plain for backbone in BACKBONES}
 
@@ -51,7 +51,7 @@ def ranks(found: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def board(found: pd.DataFrame, group: Group) -> pd.DataFrame:
+def board(found: pd.DataFrame, group: Group, base: str | None = None) -> pd.DataFrame:
     """Metrics of a group: one row per method and metric.
 
     Parameters
@@ -60,6 +60,8 @@ def board(found: pd.DataFrame, group: Group) -> pd.DataFrame:
         Measured metrics, of one kind of split and one set of spots.
     group
         Which metrics.
+    base
+        Label of the method that the others are compared with; the plain backbone by default.
 
     Returns
     -------
@@ -73,12 +75,12 @@ def board(found: pd.DataFrame, group: Group) -> pd.DataFrame:
         value=("value", "mean"), datasets=("dataset", "nunique")
     )
     ranked = ranks(rows)[["label", "metric", "rank"]]
-    for more in (_changes(rows, group), ranked):
+    for more in (_changes(rows, group, base), ranked):
         data = data.merge(more, on=["label", "metric"], how="left")
     return facts.merge(data, on="label")
 
 
-def _changes(rows: pd.DataFrame, group: Group) -> pd.DataFrame:
+def _changes(rows: pd.DataFrame, group: Group, against: str | None) -> pd.DataFrame:
     """Mean change over data sets from the base, which for expression metrics is that of the decoder."""
     decoders = rows["decoder"].unique() if group == "expression" else [""]
     parts = [
@@ -86,13 +88,13 @@ def _changes(rows: pd.DataFrame, group: Group) -> pd.DataFrame:
             "label != @base"
         )
         for decoder in decoders
-        if (base := base_of(rows, decoder)) is not None
+        if (base := against or base_of(rows, decoder)) is not None
     ]
     empty = pd.DataFrame(columns=["label", "metric", "change"])
     return pd.concat(parts).groupby(["label", "metric"], as_index=False)["change"].mean() if parts else empty
 
 
-def tables(found: pd.DataFrame, kind: str) -> list[Table]:
+def tables(found: pd.DataFrame, kind: str, base: str | None = None) -> list[Table]:
     """A table per group of metrics and set of spots.
 
     Parameters
@@ -101,13 +103,16 @@ def tables(found: pd.DataFrame, kind: str) -> list[Table]:
         Measured metrics of one kind of split.
     kind
         That kind.
+    base
+        Label of the method that the others are compared with; the plain backbone by default.
     """
     found = contenders(found)
     parts = [(group, spots, found[found["set"] == spots]) for spots in SETS for group in GROUPS]
+    plain = {group: "the plain backbone" if group == "expression" else None for group in GROUPS}
     return [
-        _table(data, group, spots, kind, base_of(part))
+        _table(data, group, spots, kind, base or plain[group] or base_of(part))
         for group, spots, part in parts
-        if not (data := board(part, group)).empty
+        if not (data := board(part, group, base)).empty
     ]
 
 
@@ -122,8 +127,7 @@ def _table(data: pd.DataFrame, group: Group, spots: str, kind: str, base: str | 
 
 
 def _explained(group: Group, base: str | None) -> str:
-    against = "the plain backbone" if group == "expression" else base
-    change = f", in brackets the mean paired change from {against}" if against else ""
+    change = f", in brackets the mean paired change from {base}" if base else ""
     note = f"Means over data sets{change}; rank: mean over data sets and metrics; up: larger is better."
     return f"{note} {_EXPRESSION_NOTE}" if group == "expression" else note
 

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from isovi_bench import findings, plots, progress, results, tables
 
@@ -71,18 +71,14 @@ def render(results_dir: Path, page: Path, names: list[str]) -> str:
     """
     frame = results.read(results_dir)
     plan = results.read_plan(results_dir, frame)
-    text = (
-        _environment()
-        .get_template(TEMPLATE)
-        .render(
-            tables=tables.every(frame, plan),
-            findings=findings.findings(frame, plan),
-            states=progress.count(progress.jobs(frame, plan)),
-            plots=names,
-            folder=PLOTS.as_posix(),
-            run_command=run_command(results_dir),
-            table_command=f"isovi-bench table {results_dir.name} --page {page.parent.name}/{page.name}",
-        )
+    text = template(TEMPLATE).render(
+        tables=tables.every(frame, plan),
+        findings=findings.findings(frame, plan),
+        states=progress.count(progress.jobs(frame, plan)),
+        plots=names,
+        folder=PLOTS.as_posix(),
+        run_command=run_command(results_dir),
+        table_command=f"isovi-bench table {results_dir.name} --page {page.parent.name}/{page.name}",
     )
     return re.sub(r"\n{3,}", "\n\n", text.strip()) + "\n"
 
@@ -94,8 +90,9 @@ def run_command(results_dir: Path) -> str:
     return str(noted.get("command") or f"isovi-bench run GRID.yaml --out {results_dir.name}")
 
 
-def _environment() -> Environment:
-    return Environment(  # Markdown, in which nothing is escaped as HTML
+def template(name: str) -> Template:
+    """A template of Markdown, in which nothing is escaped as HTML."""
+    environment = Environment(
         loader=PackageLoader("isovi_bench"),
         autoescape=False,
         trim_blocks=True,
@@ -103,3 +100,4 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
         undefined=StrictUndefined,
     )
+    return environment.get_template(name)

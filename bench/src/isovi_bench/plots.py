@@ -18,9 +18,9 @@ from isovi_bench import leaderboard, results, sweeps
 from isovi_bench.compare import by_dataset, changes
 from isovi_bench.metrics import METRICS, Metric
 from isovi_bench.results import BACKBONES, DONE, Backbone, contenders
+from isovi_bench.store import LATENTS
 
 DPI, DPI_ELLIPSES = 90, 60
-LATENTS = "latents"
 
 _SENSITIVE = ("coordinate_error", "spearman_distance", "morans_i", "reconstruction", "mse_lognorm")
 _RANKED = (

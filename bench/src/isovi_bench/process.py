@@ -7,7 +7,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 import warnings
@@ -21,11 +20,11 @@ import numpy as np
 import scvi
 import torch
 
-from isovi.workflow.fit import peak_memory
 from isovi_bench.grid import OWN, make_known
 from isovi_bench.job import Job
 from isovi_bench.measure import measure
 from isovi_bench.prepare import Prepared, prepare
+from isovi_bench.resources import peak_memory, peak_memory_of_children, processor_seconds
 from isovi_bench.store import Outcome
 from isovi_bench.task import Fitted, find
 
@@ -97,29 +96,13 @@ def run(job: Job) -> Outcome:
     whole = {
         "seconds": time.perf_counter() - started,
         "cpu_seconds": processor_seconds() - worked,
-        "peak_memory_mb": _peak(),
+        "peak_memory_mb": max(peak_memory(), peak_memory_of_children()),
     }
     if fitted.epochs is not None:
         whole["epochs"] = float(fitted.epochs)
     torch.set_num_threads(1)  # numba and scikit-learn may have changed it on the way here
     metrics = measure(fitted, prepared, seed=job.seed, metrics=job.metrics)
     return Outcome({**metrics, "": whole}, arrays=_arrays(fitted, prepared))
-
-
-def _peak() -> float:
-    """Largest resident memory of this process or of one that it started and that ended, in megabytes."""
-    own = peak_memory()
-    if own is None:
-        return float("nan")
-    import resource  # where the above is known
-
-    kilobyte = 2**20 if sys.platform == "darwin" else 2**10
-    return max(own, round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / kilobyte, 1))
-
-
-def processor_seconds() -> float:
-    """Processor time of this process and of those that it started and that ended."""
-    return sum(os.times()[:4])
 
 
 def _arrays(fitted: Fitted, prepared: Prepared) -> dict[str, np.ndarray]:

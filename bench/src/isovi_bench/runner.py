@@ -78,25 +78,65 @@ def run(options: RunOptions, console: Console | None = None) -> dict[str, int]:
         If it is stopped; the results so far have been written.
     """
     console = console or Console(quiet=True)
-    _check(options)
-    grid = read_grid(options.grid)
-    grid = grid.placed(options.grid.resolve().parent, options.data, options.data or options.out / DOWNLOADS)
-    methods = make_known(grid.adapters)
-    store = Store(options.out)
-    jobs, left_out = jobs_of(grid, examined(grid, store.folder), methods)
+    plan = planned(options)
+    store, jobs = plan.store, plan.jobs
     todo = missing(jobs, store.statuses(), retry_failed=options.retry_failed)
     store.note(options.command)
-    _announce(jobs, todo, left_out, store, console)
+    _announce(jobs, todo, plan.left_out, store, console)
     try:
         if todo:
             with cluster(options), Tally(todo, console) as tally:
-                _run(todo, jobs, at_once(options), grid.keep_latents, store, tally)
+                _run(todo, jobs, at_once(options), plan.grid.keep_latents, store, tally)
     except KeyboardInterrupt:
         _say(console, f"Stopped. Run the same command to resume: finished jobs are kept in {store.folder}")
         raise
     finally:
         store.merge(jobs)
     return _conclude(jobs, store, console)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A grid and its jobs.
+
+    Attributes
+    ----------
+    grid
+        With absolute paths.
+    store
+        Of its results.
+    jobs
+        In the order in which they run.
+    left_out
+        Cells of the grid that are no jobs.
+    """
+
+    grid: Grid
+    store: Store
+    jobs: list[Job]
+    left_out: list[LeftOut]
+
+
+def planned(options: RunOptions) -> Plan:
+    """Read a grid and its data sets, and list its jobs.
+
+    Parameters
+    ----------
+    options
+        Grid, folder and data.
+
+    Raises
+    ------
+    InputError
+        If the grid, a data set or a method cannot be used.
+    """
+    _check(options)
+    grid = read_grid(options.grid)
+    grid = grid.placed(options.grid.resolve().parent, options.data, options.data or options.out / DOWNLOADS)
+    methods = make_known(grid.adapters)
+    store = Store(options.out)
+    jobs, left_out = jobs_of(grid, examined(grid, store.folder), methods)
+    return Plan(grid, store, jobs, left_out)
 
 
 def _check(options: RunOptions) -> None:

@@ -22,6 +22,7 @@ from isovi_bench.task import Method
 
 _TYPES = {"str": pa.string(), "int64": pa.int64(), "bool": pa.bool_(), "float64": pa.float64()}
 SCHEMA = pa.schema({name: _TYPES[kind] for name, kind in COLUMNS.items()})
+LATENTS = "latents"
 PLAN_SCHEMA = pa.schema([SCHEMA.field(name) for name in JOB_COLUMNS])
 
 
@@ -99,7 +100,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.jobs, self.latents = folder / "jobs", folder / "latents"
+        self.jobs, self.latents = folder / "jobs", folder / LATENTS
         published = (folder / FILE).is_file() and not self.jobs.exists()
         self.jobs.mkdir(parents=True, exist_ok=True)
         if published:
@@ -160,6 +161,27 @@ class Store:
     def _replace(self, name: str, table: pa.Table) -> None:
         with io.replacing(self.folder / name) as temporary:
             pq.write_table(table, temporary)
+
+
+def latent_of(folder: Path, key: str) -> dict[str, np.ndarray] | None:
+    """The ``latent``, ``coordinates``, ``section`` and ``split`` of every spot that were stored with a job.
+
+    Parameters
+    ----------
+    folder
+        Of the comparison.
+    key
+        Of the job.
+
+    Returns
+    -------
+    ``None`` if its latent was not kept.
+    """
+    file = folder / LATENTS / f"{key}.npz"
+    if not file.is_file():
+        return None
+    with np.load(file) as stored:
+        return dict(stored)
 
 
 def _renamed(table: pa.Table, job: Job | None) -> pa.Table:

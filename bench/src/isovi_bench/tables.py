@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from isovi.errors import InputError
 from isovi_bench import controls, leaderboard, progress, results, significance, sweeps
 from isovi_bench.metrics import METRICS, of_group
 from isovi_bench.rendering import Table, mean_sd, number
@@ -26,7 +27,7 @@ _DETAIL = (
 )
 
 
-def write(results_dir: Path | str, out_dir: Path | str) -> list[Path]:
+def write(results_dir: Path | str, out_dir: Path | str, against: str | None = None) -> list[Path]:
     """Write every table of a run as NAME.md, NAME.csv and NAME.tex, and means.csv.
 
     Parameters
@@ -35,6 +36,8 @@ def write(results_dir: Path | str, out_dir: Path | str) -> list[Path]:
         Folder written by ``isovi-bench run``.
     out_dir
         Made if missing.
+    against
+        Method that leaderboards compare the others with; the plain backbone by default.
 
     Returns
     -------
@@ -43,19 +46,25 @@ def write(results_dir: Path | str, out_dir: Path | str) -> list[Path]:
     Raises
     ------
     InputError
-        If there are no results.
+        If there are no results, or none of the method to compare with.
     """
     frame = results.read(results_dir)
+    if against is not None and against not in set(frame["variant"]):
+        raise InputError(
+            f"against={against}.",
+            f"The methods of {results_dir} are {', '.join(sorted(set(frame['variant'])))}.",
+            "Name one of them.",
+        )
     plan = results.read_plan(results_dir, frame)
     folder = Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [path for table in every(frame, plan) for path in table.write(folder)]
+    paths = [path for table in every(frame, plan, against) for path in table.write(folder)]
     means = folder / MEANS
     summary(results.measured(frame)).to_csv(means, index=False, float_format="%.6g")
     return [*paths, means]
 
 
-def every(frame: pd.DataFrame, plan: pd.DataFrame) -> list[Table]:
+def every(frame: pd.DataFrame, plan: pd.DataFrame, against: str | None = None) -> list[Table]:
     """All tables of some results.
 
     Parameters
@@ -64,16 +73,18 @@ def every(frame: pd.DataFrame, plan: pd.DataFrame) -> list[Table]:
         Tidy results.
     plan
         Jobs of the grid.
+    against
+        See :func:`write`.
     """
     found = results.measured(frame)
     states = progress.jobs(frame, plan)
     parts = [(kind, found[found["kind"] == kind]) for kind in results.kinds(found)]
-    made = [table for kind, part in parts for table in of_kind(part, kind)]
+    made = [table for kind, part in parts for table in of_kind(part, kind, against)]
     failed = progress.failures(states)
     return [*made, *costs(found), methods(frame), progress.table(states), *([failed] if failed else [])]
 
 
-def of_kind(found: pd.DataFrame, kind: str) -> list[Table]:
+def of_kind(found: pd.DataFrame, kind: str, against: str | None = None) -> list[Table]:
     """Tables of one kind of split.
 
     Parameters
@@ -82,10 +93,12 @@ def of_kind(found: pd.DataFrame, kind: str) -> list[Table]:
         Measured metrics of that kind.
     kind
         A key of :data:`isovi_bench.results.KINDS`.
+    against
+        See :func:`write`.
     """
     return [
         *table_one(found, kind),
-        *leaderboard.tables(found, kind),
+        *leaderboard.tables(found, kind, against),
         *significance.tables(found, kind),
         *controls.tables(found, kind),
         *sweeps.tables(found, kind),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from isovi_bench.cli import compare
+from isovi_bench.cli import compare, studies, timings
 
 app = typer.Typer(
     help="Compare methods for spatial transcriptomics on the same spots, genes and splits.",
@@ -14,8 +14,21 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("run")(compare.run_grid)
-for verb in (compare.paper, compare.quick, compare.table, compare.plots, compare.peers):
+for verb in (
+    compare.paper,
+    compare.quick,
+    compare.table,
+    compare.plots,
+    compare.peers,
+    studies.neighbors,
+    studies.placement,
+    studies.theorem,
+    studies.transfer,
+):
     app.command()(verb)
+
+
+app.add_typer(timings.app, name="time")
 
 
 def main() -> None:

@@ -96,6 +96,10 @@ def _run(
 def table(
     results: Results,
     page: Annotated[Path | None, typer.Option(help="Also write a page of documentation: .md.")] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help=f"Method to compare with. {DEFAULT.format('plain backbone')}", show_default=False),
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Write tables of a comparison as Markdown, CSV and LaTeX; print the paper's Table 1.
@@ -107,7 +111,7 @@ def table(
 
     with reported(debug):
         quiet()
-        written = tables.write(results, results / "tables")
+        written = tables.write(results, results / "tables", against)
         for path in written:
             if path.name.startswith("table1_") and path.suffix == ".md":
                 say(path.read_text(encoding="utf-8"))

@@ -1,17 +1,15 @@
-"""Positions by novoSpaRc: run by an interpreter that has it (``pip install novosparc``).
+"""Positions by novoSpaRc, run by an interpreter that has it (``pip install novosparc``).
 
-``placement.py`` and ``transfer.py`` call it when they are given ``--novosparc PYTHON``: ``PYTHON
-novosparc_places.py IN.npz OUT.npz``. IN has log-normalised expression of reference and query, and positions
-of the reference; OUT positions of the query, for two weights of the reference's expression, as the mean of
-the transport plan and as its largest entry.
+``isovi-bench placement`` and ``transfer`` call ``PYTHON novosparc_places.py IN.npz OUT.npz``. IN has log-
+normalised expression of reference and query, and positions of the reference; OUT has positions of the
+query, for two weights of the reference's expression, as the mean of the transport plan and as its largest
+entry.
 """
 
 from __future__ import annotations
 
 import sys
 
-import anndata
-import novosparc
 import numpy as np
 
 WEIGHTS = (0.2, 0.8)
@@ -21,6 +19,9 @@ EPSILON = 5e-3  # entropy of the plan
 
 def places(reference: np.ndarray, positions: np.ndarray, query: np.ndarray) -> dict[str, np.ndarray]:
     """Positions of the query by each variant."""
+    import anndata
+    import novosparc
+
     found = {}
     for weight in WEIGHTS:
         tissue = novosparc.cm.Tissue(dataset=anndata.AnnData(query), locations=positions)
@@ -40,4 +41,5 @@ def places(reference: np.ndarray, positions: np.ndarray, query: np.ndarray) -> d
 
 if __name__ == "__main__":
     with np.load(sys.argv[1]) as given:
-        np.savez(sys.argv[2], **places(given["reference"], given["positions"], given["query"]))
+        found = places(given["reference"], given["positions"], given["query"])
+        np.savez(sys.argv[2], **found)  # type: ignore[arg-type]

@@ -1,24 +1,26 @@
 """Time of a comparison with two workers over that with one, where jobs do not compete for anything.
 
-Run ``python bench/scripts/workers.py``. Each job sleeps, so that the ratio is the harness's on any machine,
-busy or not: a process for each job, preparing data, measuring, writing. Starting Ray and its workers, which a
-comparison does once, is told apart. RAY_worker_niceness=0 keeps workers of a busy machine from waiting.
-``--fits`` trains models instead, for a quiet machine.
+Each job sleeps, so that the ratio is that of the benchmark itself on any machine, busy or not: a process for
+each job, preparing data, computing metrics, writing. Starting Ray and its workers, which a comparison does
+once, is reported apart. ``RAY_worker_niceness=0`` keeps workers of a busy machine from waiting.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from isovi_bench.runner import RunOptions, cluster, run
 
 ADAPTER = """
+from __future__ import annotations
+
 import time
 
 from isovi_bench.task import Fitted, Task, method
@@ -36,8 +38,9 @@ EPOCHS = 150
 
 
 def write_grid(folder: Path, name: str, jobs: int, seconds: float) -> Path:
-    """A grid of jobs that sleep, or that fit models if for no seconds."""
+    """A grid of jobs that sleep for so many seconds, or that fit models if ``seconds`` is 0."""
     (folder / "adapter.py").write_text(ADAPTER)
+    methods: list[Any]
     if seconds:
         size, methods = {"n_obs": 100, "n_genes": 20}, [{"name": "sleeper", "settings": {"seconds": seconds}}]
     else:
@@ -55,7 +58,7 @@ def write_grid(folder: Path, name: str, jobs: int, seconds: float) -> Path:
 
 
 def timed(folder: Path, workers: int, jobs: int, seconds: float) -> tuple[float, float]:
-    """Seconds until every worker of a new Ray session is there, and seconds of the jobs then."""
+    """Seconds until every worker of a new Ray session has started, and seconds of the jobs after that."""
     first = write_grid(folder, "first", 2 * workers, 1.0)
     grid = write_grid(folder, "grid", jobs, seconds)
     options = RunOptions(grid, folder / f"out{workers}", workers=workers)
@@ -69,24 +72,35 @@ def timed(folder: Path, workers: int, jobs: int, seconds: float) -> tuple[float,
     return ready - started, ended - ready
 
 
-def main() -> None:
-    """Time both and print the ratio."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=12)
-    parser.add_argument("--seconds", type=float, default=15.0, help="that each job sleeps")
-    parser.add_argument("--fits", action="store_true", help="train models instead, a multiple of 4 jobs")
-    given = parser.parse_args()
-    given.seconds = 0 if given.fits else given.seconds
-    taken, whole = {}, {}
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of a comparison.
+
+    Attributes
+    ----------
+    workers
+        Number of workers.
+    start
+        Until every worker has started.
+    jobs
+        Of all jobs after that.
+    """
+
+    workers: int
+    start: float
+    jobs: float
+
+
+def measure(jobs: int = 12, seconds: float = 15.0) -> Iterator[Timing]:
+    """Time the same comparison with one worker and with two.
+
+    Parameters
+    ----------
+    jobs
+        Number of jobs; of fits a multiple of four.
+    seconds
+        How long each job sleeps; 0 trains models instead, which needs a quiet machine.
+    """
     for workers in (1, 2):
         with tempfile.TemporaryDirectory() as folder:
-            start, taken[workers] = timed(Path(folder), workers, given.jobs, given.seconds)
-        whole[workers] = start + taken[workers]
-        kind = "fits" if given.fits else f"jobs of {given.seconds:g} s"
-        about = f"{given.jobs} {kind} in {taken[workers]:.1f} s, started in {start:.1f} s"
-        print(f"{workers} worker(s): {about}", flush=True)
-    print(f"ratio {taken[2] / taken[1]:.3f}, with the start {whole[2] / whole[1]:.3f}")
-
-
-if __name__ == "__main__":
-    main()
+            yield Timing(workers, *timed(Path(folder), workers, jobs, seconds))
