@@ -126,7 +126,7 @@ def fail(frame: pd.DataFrame, job: str, message: str) -> pd.DataFrame:
 
 @pytest.fixture(scope="session")
 def made(make) -> pd.DataFrame:
-    """The same with a failed job, a missing metric and a not-a-number."""
+    """The same with a failed job, a missing metric and a NaN."""
     frame = fail(make(), "graphpca/starmap/0.25/1/False", "RuntimeError: /data/run/a.h5ad | no 50 % of genes")
     lost = (frame["dataset"] == "starmap") & (frame["metric"] == "ari_mixture")
     frame.loc[(frame["job"] == "pca/her2st_H1/0.25/0/False") & (frame["metric"] == "anisotropy"), "value"] = (

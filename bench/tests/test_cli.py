@@ -22,7 +22,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[RunOptions]:
     return options
 
 
-@pytest.mark.parametrize("verb", ["run", "paper", "quick", "table", "figures", "peers"])
+@pytest.mark.parametrize("verb", ["run", "paper", "quick", "table", "plots", "peers"])
 def test_help_names_every_verb_and_says_what_it_does(verb: str) -> None:
     assert verb in bench("--help").stdout
     result = bench(verb, "--help")
@@ -69,24 +69,24 @@ def test_a_wrong_grid_ends_in_one_paragraph(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_tables_and_figures_are_written_beside_the_results(
+def test_tables_and_plots_are_written_beside_the_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write(results: Path, out: Path) -> list[Path]:
+    def write(results: Path, out: Path, *_: object) -> list[Path]:
         out.mkdir()
         (out / "table1_spots_heldout.md").write_text("| Moran's I [all] |\n")
         return [results / out.name / "table1_spots_heldout.md"]
 
     monkeypatch.setattr("isovi_bench.tables.write", write)
-    monkeypatch.setattr("isovi_bench.figures.write", write)
+    monkeypatch.setattr("isovi_bench.plots.write", write)
     monkeypatch.setattr("isovi_bench.page.write", lambda _, page: [page])
     told = bench("table", tmp_path, "--page", tmp_path / "page.md").stdout
     assert "| Moran's I [all] |" in told and f"{tmp_path}/page.md" in told
     assert f"{tmp_path}/tables/table1_spots_heldout.md" in told
-    assert f"{tmp_path}/figures/" in bench("figures", tmp_path).stdout
+    assert f"{tmp_path}/plots/" in bench("plots", tmp_path).stdout
 
 
-@pytest.mark.parametrize("verb", ["table", "figures"])
+@pytest.mark.parametrize("verb", ["table", "plots"])
 def test_a_folder_without_results_is_refused(tmp_path: Path, verb: str) -> None:
     result = bench(verb, tmp_path)
     assert result.exit_code == 2 and "holds no results.parquet" in result.stderr

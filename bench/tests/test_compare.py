@@ -10,7 +10,7 @@ from isovi_bench.compare import base_of, by_dataset, changes
 
 
 def figures(values: dict[tuple[str, str, int, str], float]) -> pd.DataFrame:
-    """Measured figures from (label, data set, seed, metric): value."""
+    """Measured metrics from (label, data set, seed, metric): value."""
     rows = [
         {"label": label, "dataset": dataset, "seed": seed, "metric": metric, "value": value}
         for (label, dataset, seed, metric), value in values.items()

@@ -120,7 +120,7 @@ def counts_of_10x(folder: Path) -> bytes:
 
 
 def pictures_of_10x(folder: Path) -> bytes:
-    """Pictures, their scale and positions: x = 10, 20, 30, 40 and y = 5, 6, 7, 8."""
+    """Plots, their scale and positions: x = 10, 20, 30, 40 and y = 5, 6, 7, 8."""
     spatial = folder / "spatial"
     spatial.mkdir()
     for name in ("hires", "lowres"):

@@ -79,3 +79,16 @@ def test_one_method_without_a_base_still_has_a_row(make):
     first = tables(alone, "spots")[0]
     assert first.shown["method"].tolist() == ["graphpca"] and first.shown["rank"].tolist() == ["1.0"]
     assert "(" not in first.shown["Moran's I, up"].iloc[0]
+
+
+def test_another_method_may_be_compared_with(found, train):
+    wide = train[train["metric"] == "spearman_distance"].pivot_table(
+        index=["dataset", "seed"], columns="label", values="value"
+    )
+    data = board(train, "distances", "pca").set_index(["label", "metric"])["change"]
+    by_hand = (wide["isovae"] - wide["pca"]).groupby("dataset").mean().mean()
+    assert data["isovae", "spearman_distance"] == pytest.approx(by_hand)
+    expression = board(train, "expression", "scvi").set_index(["label", "metric"])["change"]
+    assert expression["isovae"].isna().all() and expression["isoscvi"].notna().all()
+    by_name = {table.name: table for table in tables(found, "spots", "pca")}
+    assert "change from pca;" in by_name["leaderboard_distances_spots_train"].notes[0]

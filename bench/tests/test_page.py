@@ -26,21 +26,21 @@ def test_it_says_how_it_was_made_and_of_how_many_jobs(written, few):
     docs, (path, *_) = written
     text = path.read_text()
     assert path == docs / "benchmarks.md"
-    assert text.startswith("<!-- Made from results by `isovi-bench table quality --page docs/benchmarks.md`")
+    assert text.startswith("<!-- Written by `isovi-bench table quality --page docs/benchmarks.md`.")
     assert "\nisovi-bench paper --out quality\n" in text
     assert f"{few['job'].nunique() - 1} of {few['job'].nunique()} jobs are done, 1 failed and 0 are" in text
 
 
-def test_every_picture_on_it_is_there_and_nothing_else(written):
-    docs, (path, *pictures) = written
+def test_every_plot_on_it_is_there_and_nothing_else(written):
+    docs, (path, *plots) = written
     linked = {docs / name for name in re.findall(r"\]\((_static/[^)]+)\)", path.read_text())}
-    assert linked == set(pictures) == set((docs / page.PICTURES).iterdir())
+    assert linked == set(plots) == set((docs / page.PLOTS).iterdir())
 
 
-def test_it_holds_tables_answers_and_failures_without_the_folders_of_the_machine(written):
+def test_it_holds_tables_findings_and_failures_without_the_folders_of_the_machine(written):
     text = written[1][0].read_text()
     for expected in (
-        "## What it says",
+        "## Findings",
         "The paper's Table 1",
         "| graphpca | starmap | 1 | RuntimeError: a.h5ad",
         "<details>",

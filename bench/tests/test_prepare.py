@@ -11,7 +11,7 @@ from isovi.simulate import simulate
 from isovi.spots import HELDOUT, SPLIT_KEY, TRAIN
 from isovi_bench.datasets import DataSet
 from isovi_bench.job import Job
-from isovi_bench.prepare import dealt_anew, prepare
+from isovi_bench.prepare import prepare, shuffled_within
 
 N_OBS, N_GENES = 120, 30
 
@@ -113,8 +113,8 @@ def test_the_control_deals_seen_positions_anew_within_sections_and_nothing_else(
 
 def test_an_order_depends_on_the_seed_alone() -> None:
     codes = np.repeat([0, 1], 30)
-    np.testing.assert_array_equal(dealt_anew(codes, 1), dealt_anew(codes, 1))
-    assert (dealt_anew(codes, 1) != dealt_anew(codes, 2)).any()
+    np.testing.assert_array_equal(shuffled_within(codes, 1), shuffled_within(codes, 1))
+    assert (shuffled_within(codes, 1) != shuffled_within(codes, 2)).any()
 
 
 def test_seeds_split_differently(tmp_path: Path) -> None:

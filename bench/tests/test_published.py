@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ from isovi.data import io
 from isovi_bench.datasets import Facts
 from isovi_bench.grid import jobs_of, make_known, read_grid
 from isovi_bench.job import Job
+from isovi_bench.page import RUN, render
 from isovi_bench.results import FILE, JOB_COLUMNS
 from isovi_bench.runner import missing
 from isovi_bench.store import Store, named
@@ -69,3 +72,18 @@ def test_the_data_is_that_of_the_published_results(
     grid = read_grid(repository / "bench" / "grids" / "real.yaml")
     (path,) = next(entry.path for entry in grid.datasets if entry.name == dataset)
     assert io.sha256(str(shared_data(Path(path).stem))) == DIGESTS[dataset]
+
+
+def test_the_page_is_what_the_published_results_give(
+    repository: Path, published: Path, tmp_path: Path
+) -> None:
+    text = (repository / "docs" / "benchmarks.md").read_text()
+    (command,) = re.findall(
+        r"```console\n(.*)\nisovi-bench table real --page docs/benchmarks.md\n", text, re.DOTALL
+    )
+    plots = re.findall(r"\]\(_static/benchmarks/(.+\.png)\)", text)
+    assert plots and all((published.parent / name).is_file() for name in plots)
+    (tmp_path / "real").mkdir()
+    shutil.copyfile(published, tmp_path / "real" / FILE)
+    (tmp_path / "real" / RUN).write_text(json.dumps({"command": command}))
+    assert render(tmp_path / "real", Path("docs", "benchmarks.md"), plots) == text

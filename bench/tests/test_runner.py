@@ -210,12 +210,12 @@ def test_stopped_it_writes_what_there_is_and_says_how_to_go_on(
     console = Console(file=StringIO(), width=200)
     with pytest.raises(KeyboardInterrupt):
         run(RunOptions(tmp_path / "grid.yaml", tmp_path / "out"), console)
-    assert "Stopped. The same command goes on" in console.file.getvalue()
+    assert "Stopped. Run the same command to resume" in console.file.getvalue()
     assert pd.read_parquet(tmp_path / "out" / "results.parquet")["value"].tolist() == [0.5]
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"), [({"workers": 0}, "--workers 0"), ({"data": Path("nowhere")}, '--data "nowhere"')]
+    ("changes", "words"), [({"workers": 0}, "workers=0"), ({"data": Path("nowhere")}, 'data="nowhere"')]
 )
 def test_impossible_options_are_refused(tmp_path: Path, changes: dict, words: str) -> None:
     with pytest.raises(InputError, match=words):

@@ -109,7 +109,7 @@ def test_only_the_claims_are_tested_and_adjusted_together(found):
 
 def test_tables_name_each_comparison(found):
     short, *each = tables(found, "spots")
-    assert short.name == "claims_spots" and list(short.shown) == ["spots", "figure", "isovae", "isoscvi"]
+    assert short.name == "claims_spots" and list(short.shown) == ["spots", "metric", "isovae", "isoscvi"]
     assert [table.name for table in each] == ["significance_isovae_spots", "significance_isoscvi_spots"]
     assert each[0].shown["better on"].iloc[0] == "5 of 5"
     assert tables(found[found["label"] == "scvi"], "spots") == []

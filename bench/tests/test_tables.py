@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from isovi.errors import InputError
 from isovi_bench import results
 from isovi_bench.tables import every, summary, table_one, write
 
@@ -18,7 +19,7 @@ def test_table_one_has_mean_and_sd_over_trials_of_each_backbone(found):
     train, held_out = table_one(found, "spots")
     assert train.name == "table1_spots_train" and held_out.name == "table1_spots_heldout"
     assert list(train.shown)[2:] == ["vae", "isovae-penalty", "isovae", "scvi", "isoscvi-penalty", "isoscvi"]
-    cells = train.shown.set_index(["figure", "data set"])
+    cells = train.shown.set_index(["metric", "data set"])
     values = found.query(
         "set == 'train' and metric == 'gearys_c' and label == 'isoscvi' and dataset == 'her2st_H1'"
     )["value"]
@@ -31,7 +32,7 @@ def test_table_one_has_mean_and_sd_over_trials_of_each_backbone(found):
 def test_cells_with_fewer_trials_are_told(found):
     lost = (found["label"] == "isovae") & (found["seed"] > 0)
     train, _ = table_one(found[~lost], "spots")
-    assert train.notes == ("3 trials; at the least: isovae 1.",)
+    assert train.notes == ("3 trials; fewer for: isovae 1.",)
     assert train.shown["isovae"].str.endswith("(-)").all()
 
 
@@ -58,6 +59,16 @@ def test_every_table_is_written_three_times(few, tmp_path):
     } <= names
     means = pd.read_csv(tmp_path / "tables" / "means.csv")
     assert set(means["metric"]) == set(few["metric"]) - {""}
+
+
+def test_a_method_to_compare_with_must_be_there(few, tmp_path):
+    results.conform(few).to_parquet(tmp_path / results.FILE)
+    with pytest.raises(InputError, match=r"against=pca\. The methods of .* are graphpca, isoscvi"):
+        write(tmp_path, tmp_path / "tables", "pca")
+    write(tmp_path, tmp_path / "tables", "isoscvi")
+    assert (
+        "change from isoscvi;" in (tmp_path / "tables" / "leaderboard_distances_spots_train.md").read_text()
+    )
 
 
 def test_splits_of_different_kinds_are_never_mixed(make):

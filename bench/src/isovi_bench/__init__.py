@@ -1,4 +1,4 @@
-"""Methods x data sets x seeds: jobs, results, tables and figures of a comparison."""
+"""Methods x data sets x seeds: jobs, results, tables and plots of a comparison."""
 
 from __future__ import annotations
 

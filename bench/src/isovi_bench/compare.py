@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from isovi_bench.catalogue import METRICS
+from isovi_bench.metrics import METRICS
 from isovi_bench.results import BACKBONES, TRIAL, known
 
 _SAME = ["kind", *TRIAL, "set", "metric"]
@@ -14,12 +14,12 @@ CELL = ["kind", "label", "set", "metric", "dataset"]
 
 
 def changes(found: pd.DataFrame, base: str) -> pd.DataFrame:
-    """Figures with their change from those of a base method in the same trial.
+    """Change of each metric from a base method in the same trial.
 
     Parameters
     ----------
     found
-        Measured figures.
+        Measured metrics.
     base
         Label of the method to compare with.
 
@@ -60,7 +60,7 @@ def by_dataset(compared: pd.DataFrame) -> pd.DataFrame:
 
 
 def base_of(found: pd.DataFrame, decoder: str = "") -> str | None:
-    """The plain backbone that methods with a decoder are held against; without one, scVI's or the VAE's."""
+    """The plain backbone to compare methods of a decoder with; scVI or the VAE if none is given."""
     plain = [backbone.plain for backbone in BACKBONES if decoder in ("", backbone.decoder)]
     present = set(found["label"])
     return next((name for name in reversed(plain) if name in present), None)

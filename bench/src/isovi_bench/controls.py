@@ -1,11 +1,11 @@
-"""Controls: what is left when positions are dealt anew among the spots before the fit."""
+"""Controls: what remains when positions are shuffled among the spots before the fit."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-from isovi_bench.catalogue import METRICS
 from isovi_bench.compare import by_dataset, changes
+from isovi_bench.metrics import METRICS
 from isovi_bench.rendering import Table, percent, signed
 from isovi_bench.results import BACKBONES, KINDS, SETS, contenders, label, ordered
 
@@ -20,14 +20,14 @@ SHOWN = (
     "reconstruction",
 )
 _NOTE = (
-    "Each cell: mean paired difference of true from shuffled positions over data sets, and on how many of "
-    "them true positions are better. On training spots both fits are held against the positions that they "
-    "were given: a difference near zero means that the figure tells memorised positions, true or not. "
-    "Held-out spots are held against their true positions."
+    "Each cell: mean paired difference between true and shuffled positions over data sets, and the number of "
+    "data sets on which true positions are better. On training spots each fit is evaluated against the "
+    "positions that it was given, so a difference near zero means that the metric reflects memorised "
+    "positions, true or not. Held-out spots are evaluated against their true positions."
 )
 _SURVIVES = (
-    "Survives: the gain over the plain backbone that a fit to shuffled positions reaches as well, as a share "
-    "of the gain with true positions, both means over data sets; it is memorised."
+    "Survives: the gain over the plain backbone that a fit to shuffled positions also reaches, as a share of "
+    "the gain with true positions (means over data sets). This share is memorised."
 )
 
 
@@ -37,11 +37,11 @@ def differences(found: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     found
-        Measured figures of one kind of split.
+        Measured metrics of one kind of split.
 
     Returns
     -------
-    Columns of :func:`isovi_bench.compare.by_dataset`; ``base`` is the figure with shuffled positions, and
+    Columns of :func:`isovi_bench.compare.by_dataset`; ``base`` is the value with shuffled positions, and
     ``label`` the method.
     """
     controlled = ordered(
@@ -58,7 +58,7 @@ def surviving(found: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     Columns ``label``, ``set``, ``metric``, ``true``, ``shuffled`` (mean changes over the data sets that have
-    both) and ``share``: the second over the first, not-a-number where true positions bring no gain.
+    both) and ``share``: the second over the first, NaN where true positions bring no gain.
     """
     rows = [
         row
@@ -90,7 +90,7 @@ def tables(found: pd.DataFrame, kind: str) -> list[Table]:
     Parameters
     ----------
     found
-        Measured figures of one kind of split.
+        Measured metrics of one kind of split.
     kind
         That kind.
     """
@@ -121,5 +121,5 @@ def _row(name: str, data: pd.DataFrame, gains: pd.DataFrame, metrics: list[str])
 def _difference(rows: pd.DataFrame, key: str) -> str:
     if rows.empty:
         return "-"
-    told = percent if METRICS[key].relative else signed
-    return f"{told(rows['change'].mean())} ({rows['better'].sum()} of {len(rows)})"
+    as_text = percent if METRICS[key].relative else signed
+    return f"{as_text(rows['change'].mean())} ({rows['better'].sum()} of {len(rows)})"

@@ -27,7 +27,7 @@ PAPER = (
 )
 """The sections of the paper's experiment, as 10x Genomics names them."""
 
-FILE_KEY = "file"  # column of obs that tells the file of a spot, where a data set is several files
+FILE_KEY = "file"  # column of obs with the file of each spot, where a data set is several files
 
 
 class DataSet(BaseModel):
@@ -36,7 +36,7 @@ class DataSet(BaseModel):
     Attributes
     ----------
     name
-        In tables and figures.
+        In tables and plots.
     path
         An AnnData file with raw counts; or several, joined on the genes that they share.
     visium
@@ -119,7 +119,7 @@ class Facts:
     n_obs
         Number of spots.
     sections, donors
-        Their names; empty if the data set does not tell.
+        Their names; empty if the data set has none.
     """
 
     digest: str
@@ -212,7 +212,7 @@ def visium(name: str, cache: Path) -> Path:
         return file
     adata = _download(name, cache)
     adata.var_names_make_unique()
-    adata.uns.clear()  # pictures of the tissue
+    adata.uns.clear()  # plots of the tissue
     io.write_atomic(adata, file)
     return file
 
@@ -223,7 +223,7 @@ def _download(name: str, cache: Path) -> AnnData:
     before, sc.settings.datasetdir = sc.settings.datasetdir, folder
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of names, and of where else the function is to be had
+            warnings.simplefilter("ignore")  # about duplicate names, and that the function has moved
             return sc.datasets.visium_sge(name)
     except Exception as error:
         raise InputError(

@@ -1,4 +1,4 @@
-"""A comparison as one YAML file, checked before anything runs, and the jobs that it asks for."""
+"""A comparison as one YAML file, checked before anything runs, and its jobs."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from isovi.data import io
 from isovi.errors import InputError
 from isovi_bench.datasets import DataSet, Facts
 from isovi_bench.job import ALL, Job, canonical
-from isovi_bench.measure import METRICS
+from isovi_bench.measure import METRIC_NAMES
 from isovi_bench.task import METHODS, find
 
 WHOLE = ("section", "donor")  # splits that stand for one job per section or donor
-OWN = ("isovi_bench.methods", "isovi_bench.peers")  # modules that make the harness's own methods known
+OWN = ("isovi_bench.methods", "isovi_bench.peers")  # modules that register the methods of this package
 MOST = 0.9  # of the spots that may be held out
 
 
@@ -42,7 +42,7 @@ class MethodEntry(BaseModel):
     Attributes
     ----------
     name
-        As the harness knows it.
+        As it was registered.
     variant
         Its name in tables, the method's by default.
     settings
@@ -107,11 +107,11 @@ class Grid(BaseModel):
     n_top_genes
         Genes chosen on training spots; 0 for all.
     metrics
-        Those wanted; all by default.
+        Which to compute; all by default.
     adapters
-        Python files or modules that make further methods known.
+        Python files or modules that register further methods.
     keep_latents
-        Whether each job's latent is stored beside its figures.
+        Whether each job's latent is stored beside its metrics.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -130,8 +130,8 @@ class Grid(BaseModel):
     @field_validator("metrics")
     @classmethod
     def _known(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := sorted(set(metrics) - set(METRICS)):
-            raise ValueError(f"{', '.join(unknown)}: the metrics are {', '.join(METRICS)}")
+        if unknown := sorted(set(metrics) - set(METRIC_NAMES)):
+            raise ValueError(f"{', '.join(unknown)}: the metrics are {', '.join(METRIC_NAMES)}")
         return metrics
 
     @model_validator(mode="after")
@@ -246,7 +246,7 @@ def _refusal(error: ValidationError, source: str) -> InputError:
 
 
 def make_known(adapters: tuple[str, ...]) -> dict[str, str]:
-    """Import the methods of the harness and of a grid's adapters.
+    """Import the methods of this package and of a grid's adapters.
 
     Parameters
     ----------
@@ -255,12 +255,12 @@ def make_known(adapters: tuple[str, ...]) -> dict[str, str]:
 
     Returns
     -------
-    Digest of its file for each method that an adapter made known.
+    Digest of its file for each method that an adapter registers.
 
     Raises
     ------
     InputError
-        If one cannot be imported, or makes no method known.
+        If one cannot be imported, or registers no method.
     """
     for own in OWN:
         importlib.import_module(own)
@@ -272,7 +272,7 @@ def make_known(adapters: tuple[str, ...]) -> dict[str, str]:
         ]
         if not names:
             raise InputError(
-                f"The adapter {adapter} makes no method known.",
+                f"The adapter {adapter} registers no method.",
                 "A method is a function under @isovi_bench.task.method(name).",
                 "Decorate it.",
             )
@@ -362,7 +362,7 @@ def _splits(grid: Grid, dataset: DataSet, facts: Facts, left_out: list[LeftOut])
         if kind not in WHOLE:
             found.append(split)
         elif len(names[kind]) < 2:
-            left_out.append(LeftOut(f"{dataset.name}, split {split}", f"fewer than two {kind}s are told of"))
+            left_out.append(LeftOut(f"{dataset.name}, split {split}", f"it has fewer than two {kind}s"))
         elif name and name not in names[kind]:
             left_out.append(LeftOut(f"{dataset.name}, split {split}", f"it has no such {kind}"))
         else:
@@ -408,7 +408,7 @@ def _require_distinct(jobs: list[Job]) -> None:
     for job in jobs:
         if (first := seen.setdefault(job.key, job)) is not job:
             raise InputError(
-                f"The grid asks for the same job twice: {first.label}; {job.label}.",
+                f"The grid has the same job twice: {first.label}; {job.label}.",
                 "Jobs differ in data, method, settings, split or seed, not in name only.",
                 "Drop one of them.",
             )

@@ -11,8 +11,8 @@ from typing import Any
 from isovi_bench.datasets import DataSet
 
 RESULTS_VERSION = 1
-"""Raised when a method, a measure or the preparation of data changes what comes out: results from before are
-then computed anew."""
+"""Raised when a method, a metric or the preparation of data changes results: earlier ones are then
+computed again."""
 
 ALL = "all"  # the split that holds nothing out
 
@@ -42,9 +42,9 @@ class Job:
     n_top_genes, max_epochs
         As in the grid.
     metrics
-        Those asked for; all if empty.
+        Those to compute; all if empty.
     adapters
-        Files or modules that make further methods known.
+        Files or modules that register further methods.
     adapter_digest
         Of the file that the method comes from, if it is one of these.
     """
@@ -66,7 +66,7 @@ class Job:
 
     @cached_property
     def key(self) -> str:
-        """Hash of all that decides the result: not of names in the grid, nor of where files lie."""
+        """Hash of everything that decides the result; names in the grid and paths of files do not."""
         known_by = {
             "version": RESULTS_VERSION,
             "data": self.digest,
@@ -90,7 +90,7 @@ class Job:
 
     @property
     def label(self) -> str:
-        """How the job is told of in one line."""
+        """The job in one line."""
         control = ", shuffled" if self.shuffled else ""
         return f"{self.variant} on {self.dataset.name}, split {self.split}, seed {self.seed}{control}"
 

@@ -1,4 +1,4 @@
-"""Methods in the order of their figures, on training and on held-out spots apart."""
+"""Methods ranked by their metrics, on training and on held-out spots apart."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from isovi_bench.catalogue import GROUPS, METRICS, Group, Metric, of_group
 from isovi_bench.compare import base_of, by_dataset, changes
+from isovi_bench.metrics import GROUPS, METRICS, Group, Metric, of_group
 from isovi_bench.rendering import Table, number, percent, signed
 from isovi_bench.results import BACKBONES, KINDS, SETS, contenders, ordered
 
 CIRCULAR = "†"
 _CONTROL = "Rows of shuffled controls are not ranked."
 _CIRCULAR_NOTE = "† Partly circular: the method averages over the spatial graph."
-_FEWER = "Means of methods with fewer data sets are over others: compare the changes in brackets."
+_FEWER = "Methods with fewer data sets have means over other data sets: compare the changes in brackets."
 _EXPRESSION_NOTE = (
-    "Figures of expression are compared and ranked within one kind of decoder only, against its plain "
-    "backbone. Between count models the likelihood decides: their mean is biased on the log scale."
+    "Expression metrics are compared and ranked within one kind of decoder only. Between count models the "
+    "likelihood decides, because their mean is biased on the log scale."
 )
 _PLAIN = {backbone.decoder: backbone.plain for backbone in BACKBONES}
 
@@ -27,13 +27,13 @@ _PLAIN = {backbone.decoder: backbone.plain for backbone in BACKBONES}
 def ranks(found: pd.DataFrame) -> pd.DataFrame:
     """Mean rank over data sets of each method by each metric; 1 is the best.
 
-    A data set ranks the methods that have a figure there (means over trials); shuffled controls are left out,
-    and figures of expression are ranked within each kind of decoder.
+    A data set ranks the methods that have the metric there, by their means over trials. Shuffled controls are
+    left out, and expression metrics are ranked within each kind of decoder.
 
     Parameters
     ----------
     found
-        Measured figures, of one kind of split and one set of spots.
+        Measured metrics, of one kind of split and one set of spots.
 
     Returns
     -------
@@ -51,15 +51,17 @@ def ranks(found: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def board(found: pd.DataFrame, group: Group) -> pd.DataFrame:
-    """Figures of a group: one row per method and metric.
+def board(found: pd.DataFrame, group: Group, base: str | None = None) -> pd.DataFrame:
+    """Metrics of a group: one row per method and metric.
 
     Parameters
     ----------
     found
-        Measured figures, of one kind of split and one set of spots.
+        Measured metrics, of one kind of split and one set of spots.
     group
-        Whose metrics are asked for.
+        Which metrics.
+    base
+        Label of the method that the others are compared with; the plain backbone by default.
 
     Returns
     -------
@@ -73,41 +75,44 @@ def board(found: pd.DataFrame, group: Group) -> pd.DataFrame:
         value=("value", "mean"), datasets=("dataset", "nunique")
     )
     ranked = ranks(rows)[["label", "metric", "rank"]]
-    for more in (_changes(rows, group), ranked):
+    for more in (_changes(rows, group, base), ranked):
         data = data.merge(more, on=["label", "metric"], how="left")
     return facts.merge(data, on="label")
 
 
-def _changes(rows: pd.DataFrame, group: Group) -> pd.DataFrame:
-    """Mean over data sets of the change from the base, which for figures of expression is the decoder's."""
+def _changes(rows: pd.DataFrame, group: Group, against: str | None) -> pd.DataFrame:
+    """Mean change over data sets from the base, which for expression metrics is that of the decoder."""
     decoders = rows["decoder"].unique() if group == "expression" else [""]
     parts = [
         by_dataset(changes(rows[rows["decoder"] == decoder] if decoder else rows, base)).query(
             "label != @base"
         )
         for decoder in decoders
-        if (base := base_of(rows, decoder)) is not None
+        if (base := against or base_of(rows, decoder)) is not None
     ]
     empty = pd.DataFrame(columns=["label", "metric", "change"])
     return pd.concat(parts).groupby(["label", "metric"], as_index=False)["change"].mean() if parts else empty
 
 
-def tables(found: pd.DataFrame, kind: str) -> list[Table]:
+def tables(found: pd.DataFrame, kind: str, base: str | None = None) -> list[Table]:
     """A table per group of metrics and set of spots.
 
     Parameters
     ----------
     found
-        Measured figures of one kind of split.
+        Measured metrics of one kind of split.
     kind
         That kind.
+    base
+        Label of the method that the others are compared with; the plain backbone by default.
     """
     found = contenders(found)
     parts = [(group, spots, found[found["set"] == spots]) for spots in SETS for group in GROUPS]
+    plain = {group: "the plain backbone" if group == "expression" else None for group in GROUPS}
     return [
-        _table(data, group, spots, kind, base_of(part))
+        _table(data, group, spots, kind, base or plain[group] or base_of(part))
         for group, spots, part in parts
-        if not (data := board(part, group)).empty
+        if not (data := board(part, group, base)).empty
     ]
 
 
@@ -122,9 +127,8 @@ def _table(data: pd.DataFrame, group: Group, spots: str, kind: str, base: str | 
 
 
 def _explained(group: Group, base: str | None) -> str:
-    against = "the plain backbone" if group == "expression" else base
-    change = f", in brackets the mean paired change from {against}" if against else ""
-    note = f"Means over data sets{change}; rank: mean over data sets and figures; up: larger is better."
+    change = f", in brackets the mean paired change from {base}" if base else ""
+    note = f"Means over data sets{change}; rank: mean over data sets and metrics; up: larger is better."
     return f"{note} {_EXPRESSION_NOTE}" if group == "expression" else note
 
 
@@ -159,6 +163,6 @@ def _row(label: str, rows: pd.DataFrame, metrics: list[Metric]) -> dict[str, str
 def _cell(row: dict[Hashable, Any] | None, metric: Metric) -> str:
     if row is None:
         return "-"
-    told = percent if metric.relative else signed
-    change = "" if pd.isna(row["change"]) else f" ({told(float(row['change']))})"
+    as_text = percent if metric.relative else signed
+    change = "" if pd.isna(row["change"]) else f" ({as_text(float(row['change']))})"
     return f"{number(row['value'])}{CIRCULAR if metric.circular and row['smooths'] else ''}{change}"

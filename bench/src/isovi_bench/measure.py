@@ -1,4 +1,4 @@
-"""Figures of what a method found, on each set of spots, the same for all methods."""
+"""Metrics of a latent on each set of spots, the same for all methods."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from isovi.tl.metrics import is_labelled
 from isovi_bench.prepare import SECTION_KEY, Prepared
 from isovi_bench.task import Fitted
 
-Figures = dict[str, dict[str, float]]
+Measured = dict[str, dict[str, float]]
 
 CLUSTERINGS = ("leiden", "mixture")
 AGREEMENTS = ("nmi", "ari", "purity")
@@ -35,8 +35,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "labels": tuple(f"{agreement}_{by}" for by in CLUSTERINGS for agreement in AGREEMENTS),
     "mixing": ("ilisi", "kbet"),
 }
-METRICS = tuple(name for names in GROUPS.values() for name in names)
-"""Names of all figures of a set of spots."""
+METRIC_NAMES = tuple(name for names in GROUPS.values() for name in names)
+"""Names of all metrics of a set of spots."""
 
 NEIGHBORS = 15  # of the graph that Leiden divides
 HALVINGS = 20  # of the interval in which its resolution is searched
@@ -44,8 +44,8 @@ RESOLUTIONS = (1e-3, 10.0)
 LISI_NEIGHBORS = 90  # three times the perplexity, as scib-metrics has it
 
 
-def measure(fitted: Fitted, prepared: Prepared, *, seed: int = 0, metrics: tuple[str, ...] = ()) -> Figures:
-    """Figures of a latent, and of its model if it has one.
+def measure(fitted: Fitted, prepared: Prepared, *, seed: int = 0, metrics: tuple[str, ...] = ()) -> Measured:
+    """Metrics of a latent, and of its model if it has one.
 
     Parameters
     ----------
@@ -56,11 +56,11 @@ def measure(fitted: Fitted, prepared: Prepared, *, seed: int = 0, metrics: tuple
     seed
         Of the pairs, samples and clusterings.
     metrics
-        Names among :data:`METRICS`; all that can be had if empty.
+        Names among :data:`METRIC_NAMES`; all that apply if empty.
 
     Returns
     -------
-    For each set of spots (``train``, ``heldout``, ``all``) whose latent is known the figures by name.
+    For each set of spots (``train``, ``heldout``, ``all``) whose latent is known, the metrics by name.
 
     Raises
     ------
@@ -69,25 +69,25 @@ def measure(fitted: Fitted, prepared: Prepared, *, seed: int = 0, metrics: tuple
     """
     latent = _latent(fitted, prepared)
     whole = known_sets(latent, prepared.placement)
-    wanted = metrics or METRICS
-    found: Figures = {name: {} for name in whole}
-    for group, figures in _groups(fitted, latent, prepared, seed).items():
+    wanted = metrics or METRIC_NAMES
+    found: Measured = {name: {} for name in whole}
+    for group, compute in _groups(fitted, latent, prepared, seed).items():
         if set(GROUPS[group]) & set(wanted):
-            for name, values in figures().items():
+            for name, values in compute().items():
                 found.get(name, {}).update({key: value for key, value in values.items() if key in wanted})
     return found
 
 
 def _groups(
     fitted: Fitted, latent: np.ndarray, prepared: Prepared, seed: int
-) -> dict[str, Callable[[], Figures]]:
+) -> dict[str, Callable[[], Measured]]:
     placement, labels = prepared.placement, prepared.labels
     subsets = known_sets(latent, placement)
     section = prepared.task.spots.obs[SECTION_KEY].to_numpy()
     of_geometry = (
         partial(control, latent, prepared) if prepared.shuffled else partial(geometry, latent, placement)
     )
-    groups: dict[str, Callable[[], Figures]] = {
+    groups: dict[str, Callable[[], Measured]] = {
         "geometry": partial(of_geometry, seed),
         "certificate": partial(certificate, latent, placement, seed),
     }
@@ -102,8 +102,8 @@ def _groups(
     return groups
 
 
-def _on_each(subsets: dict[str, np.ndarray], figures: Callable[[np.ndarray], dict[str, float]]) -> Figures:
-    return {name: figures(spots) for name, spots in subsets.items()}
+def _on_each(subsets: dict[str, np.ndarray], compute: Callable[[np.ndarray], dict[str, float]]) -> Measured:
+    return {name: compute(spots) for name, spots in subsets.items()}
 
 
 def _latent(fitted: Fitted, prepared: Prepared) -> np.ndarray:
@@ -139,7 +139,7 @@ def known_sets(latent: np.ndarray, placement: Placement) -> dict[str, np.ndarray
     return {name: spots for name, spots in placement.subsets().items() if finite[spots].all()}
 
 
-def geometry(latent: np.ndarray, placement: Placement, seed: int) -> Figures:
+def geometry(latent: np.ndarray, placement: Placement, seed: int) -> Measured:
     """Geometry on the sets that are wholly known; see :func:`isovi.tl.evaluate.evaluate_geometry`."""
     finite = np.isfinite(latent).all(axis=1)
     known = Placement(placement.coordinates[finite], placement.section[finite], placement.split[finite])
@@ -147,17 +147,17 @@ def geometry(latent: np.ndarray, placement: Placement, seed: int) -> Figures:
     return {name: found[name] for name in known_sets(latent, placement)}
 
 
-def control(latent: np.ndarray, prepared: Prepared, seed: int) -> Figures:
+def control(latent: np.ndarray, prepared: Prepared, seed: int) -> Measured:
     """Geometry of a shuffled control: on training spots against the positions that the method was given.
 
-    What a method reaches there it has memorised. Held-out spots keep their true positions.
+    What it reaches there, it has memorised. Held-out spots keep their true positions.
 
     Parameters
     ----------
     latent
         Shape ``(cell, latent)``.
     prepared
-        With positions dealt anew in its task.
+        With shuffled positions in its task.
     seed
         Of the pairs.
     """
@@ -166,7 +166,7 @@ def control(latent: np.ndarray, prepared: Prepared, seed: int) -> Figures:
     return {TRAIN: memorised, **({HELDOUT: found[HELDOUT]} if HELDOUT in found else {})}
 
 
-def certificate(latent: np.ndarray, placement: Placement, seed: int) -> Figures:
+def certificate(latent: np.ndarray, placement: Placement, seed: int) -> Measured:
     """L(0.1) certified for random pairs of held-out spots; nothing where these are too few."""
     if HELDOUT not in known_sets(latent, placement):
         return {}
@@ -225,7 +225,7 @@ def purity(labels: np.ndarray, clusters: np.ndarray) -> float:
 def mixture(latent: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
     """Clusters of a Gaussian mixture with one shared covariance, shape ``(cell,)``."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", IsoviWarning)  # fewer clusters show in the figures
+        warnings.simplefilter("ignore", IsoviWarning)  # fewer clusters show in the metrics
         return cluster(standardize(latent), n_clusters, seed)
 
 

@@ -1,4 +1,4 @@
-"""The page of the documentation that a comparison makes: everything on it comes from the results."""
+"""A page of documentation written from the results."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from isovi_bench import answers, figures, progress, results, tables
+from isovi_bench import findings, plots, progress, results, tables
 
 TEMPLATE = "benchmarks.md.jinja"
 RUN = "run.json"
-PICTURES = Path("_static") / "benchmarks"  # relative to the page
+PLOTS = Path("_static") / "benchmarks"  # relative to the page
 
 _SECTIONS_SHOWN = 3  # data sets whose ellipses are on the page
 
 
 def write(results_dir: Path | str, page: Path | str) -> list[Path]:
-    """Write the page, its pictures, and the results that all of it comes from.
+    """Write the page, its plots, and the results that it is made from.
 
     Parameters
     ----------
     results_dir
         Folder written by ``isovi-bench run``.
     page
-        Markdown file to write; pictures and ``results.parquet`` go to ``_static/benchmarks`` beside it.
+        Markdown file to write; plots and ``results.parquet`` go to ``_static/benchmarks`` beside it.
 
     Returns
     -------
-    The page, the pictures and the results.
+    The page, the plots and the results.
 
     Raises
     ------
@@ -40,24 +40,24 @@ def write(results_dir: Path | str, page: Path | str) -> list[Path]:
     """
     folder, page = Path(results_dir), Path(page)
     results.read(folder)  # before anything is drawn
-    pictures = _few(figures.write(folder, page.parent / PICTURES))
-    page.write_text(render(folder, page, [path.name for path in pictures]), encoding="utf-8")
-    published = page.parent / PICTURES / results.FILE
+    shown = _few(plots.write(folder, page.parent / PLOTS))
+    page.write_text(render(folder, page, [path.name for path in shown]), encoding="utf-8")
+    published = page.parent / PLOTS / results.FILE
     shutil.copyfile(folder / results.FILE, published)
-    return [page, *pictures, published]
+    return [page, *shown, published]
 
 
-def _few(pictures: list[Path]) -> list[Path]:
+def _few(paths: list[Path]) -> list[Path]:
     """Without the ellipses of all but the first data sets, whose files are removed."""
-    ellipses = [path for path in pictures if path.name.startswith("ellipses_")]
+    ellipses = [path for path in paths if path.name.startswith("ellipses_")]
     datasets = sorted({path.stem.rpartition("_")[0] for path in ellipses})[:_SECTIONS_SHOWN]
     dropped = [path for path in ellipses if path.stem.rpartition("_")[0] not in datasets]
     for path in dropped:
         path.unlink()
-    return [path for path in pictures if path not in dropped]
+    return [path for path in paths if path not in dropped]
 
 
-def render(results_dir: Path, page: Path, pictures: list[str]) -> str:
+def render(results_dir: Path, page: Path, names: list[str]) -> str:
     """The page as Markdown.
 
     Parameters
@@ -66,23 +66,19 @@ def render(results_dir: Path, page: Path, pictures: list[str]) -> str:
         Folder of the results.
     page
         Where it will be.
-    pictures
-        Names of the picture files.
+    names
+        Of the files of plots.
     """
     frame = results.read(results_dir)
     plan = results.read_plan(results_dir, frame)
-    text = (
-        _environment()
-        .get_template(TEMPLATE)
-        .render(
-            tables=tables.every(frame, plan),
-            answers=answers.answers(frame, plan),
-            states=progress.count(progress.jobs(frame, plan)),
-            pictures=pictures,
-            folder=PICTURES.as_posix(),
-            run_command=run_command(results_dir),
-            table_command=f"isovi-bench table {results_dir.name} --page {page.parent.name}/{page.name}",
-        )
+    text = template(TEMPLATE).render(
+        tables=tables.every(frame, plan),
+        findings=findings.findings(frame, plan),
+        states=progress.count(progress.jobs(frame, plan)),
+        plots=names,
+        folder=PLOTS.as_posix(),
+        run_command=run_command(results_dir),
+        table_command=f"isovi-bench table {results_dir.name} --page {page.parent.name}/{page.name}",
     )
     return re.sub(r"\n{3,}", "\n\n", text.strip()) + "\n"
 
@@ -94,8 +90,9 @@ def run_command(results_dir: Path) -> str:
     return str(noted.get("command") or f"isovi-bench run GRID.yaml --out {results_dir.name}")
 
 
-def _environment() -> Environment:
-    return Environment(  # Markdown, in which nothing is escaped as HTML
+def template(name: str) -> Template:
+    """A template of Markdown, in which nothing is escaped as HTML."""
+    environment = Environment(
         loader=PackageLoader("isovi_bench"),
         autoescape=False,
         trim_blocks=True,
@@ -103,3 +100,4 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
         undefined=StrictUndefined,
     )
+    return environment.get_template(name)

@@ -22,7 +22,7 @@ from isovi_bench.job import ALL, Job
 from isovi_bench.task import Task
 
 SECTION_KEY = "section"  # in Task.seen and Task.spots, whatever its name in the data
-N_DOMAINS = 7  # told to methods where the data set has no labels
+N_DOMAINS = 7  # passed to methods where the data set has no labels
 MIN_TRAIN = 10
 
 
@@ -39,7 +39,7 @@ class Prepared:
     labels
         Shape ``(cell,)``; ``None`` if the data set has none.
     shuffled
-        Whether the positions of the task were dealt anew.
+        Whether the positions of the task were shuffled.
     """
 
     task: Task
@@ -105,7 +105,7 @@ def _check(adata: AnnData, job: Job) -> None:
 
 
 def split_of(adata: AnnData, job: Job) -> np.ndarray:
-    """The part of each spot, as ``isovi fit`` deals them.
+    """The split, as ``isovi fit`` makes it.
 
     Parameters
     ----------
@@ -163,13 +163,13 @@ def _seen(spots: AnnData, raw: np.ndarray, split: np.ndarray, rows: np.ndarray, 
     section = seen.obs[SECTION_KEY].cat
     codes = section.codes.to_numpy(dtype=np.int64)
     positions, _ = normalise(raw[rows], codes, list(section.categories), {})
-    order = dealt_anew(codes, job.seed) if job.shuffled else slice(None)
+    order = shuffled_within(codes, job.seed) if job.shuffled else slice(None)
     seen.obsm["spatial"] = positions[order]
     seen.obs[SPLIT_KEY] = pd.Categorical(split[rows])
     return seen
 
 
-def dealt_anew(codes: np.ndarray, seed: int) -> np.ndarray:
+def shuffled_within(codes: np.ndarray, seed: int) -> np.ndarray:
     """A random order of the spots of each section among themselves, shape ``(cell,)``.
 
     Parameters

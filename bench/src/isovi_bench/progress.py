@@ -47,9 +47,9 @@ def _row(name: str, part: pd.DataFrame) -> dict[str, str]:
 def seeds(part: pd.DataFrame) -> str:
     """Seeds of a method that are done on each of its data sets: "5", or "3 of 5", or "2-4 of 5"."""
     done = part[part["status"] == DONE].groupby(["dataset", "split"])["seed"].nunique()
-    asked = part.groupby(["dataset", "split"])["seed"].nunique()
-    done = done.reindex(asked.index, fill_value=0)
-    low, high, most = int(done.min()), int(done.max()), int(asked.max())
+    planned = part.groupby(["dataset", "split"])["seed"].nunique()
+    done = done.reindex(planned.index, fill_value=0)
+    low, high, most = int(done.min()), int(done.max()), int(planned.max())
     if low == high == most:
         return str(most)
     return f"{low} of {most}" if low == high else f"{low}-{high} of {most}"

@@ -39,8 +39,7 @@ class Table:
     @property
     def markdown(self) -> str:
         """The cells, without title and notes."""
-        rows = [list(self.shown.columns), ["---"] * self.shown.shape[1], *self.shown.to_numpy().tolist()]
-        return "\n".join("| " + " | ".join(map(_cell, row)) + " |" for row in rows)
+        return markdown(self.shown)
 
     @property
     def latex(self) -> str:
@@ -62,6 +61,12 @@ class Table:
         for path, text in zip(paths, texts.values(), strict=True):
             path.write_text(text, encoding="utf-8")
         return paths
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """The columns of a frame as a Markdown table; its index is left out."""
+    rows = [list(frame.columns), ["---"] * frame.shape[1], *frame.astype(object).to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(map(_cell, row)) + " |" for row in rows)
 
 
 def _cell(value: object) -> str:

@@ -1,4 +1,4 @@
-"""The tidy table of results: its columns, and the parts of it that tables and pictures ask for."""
+"""The tidy table of results: its columns, and the parts of it that tables and plots use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from isovi.errors import InputError
-from isovi_bench.catalogue import METRICS
+from isovi_bench.metrics import METRICS
 
 FILE = "results.parquet"
 PLAN = "plan.parquet"
@@ -149,7 +149,7 @@ def label(variant: str, shuffled: bool) -> str:
 
 
 def measured(frame: pd.DataFrame) -> pd.DataFrame:
-    """Finite figures of finished jobs, with the kind of split and the label of each."""
+    """Finite metrics of finished jobs, with the kind of split and the label of each."""
     found = frame[(frame["status"] == DONE) & (frame["metric"] != "") & np.isfinite(frame["value"])].copy()
     found["kind"] = found["split"].map(kind)
     found["label"] = [label(*names) for names in zip(found["variant"], found["shuffled"], strict=True)]
@@ -157,7 +157,7 @@ def measured(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def kinds(found: pd.DataFrame) -> list[str]:
-    """Kinds of split that figures were measured with, in the order of :data:`KINDS`."""
+    """Kinds of split that metrics were measured with, in the order of :data:`KINDS`."""
     return [name for name in KINDS if (found["kind"] == name).any()]
 
 
@@ -187,5 +187,5 @@ def ordered(labels: set[str] | pd.Index) -> list[str]:
 
 
 def known(found: pd.DataFrame) -> pd.DataFrame:
-    """Figures of metrics that tables know."""
+    """Rows of metrics that tables know."""
     return found[found["metric"].isin(list(METRICS))]

@@ -24,9 +24,9 @@ from isovi_bench import task
 from isovi_bench.datasets import Facts, examine
 from isovi_bench.grid import Grid, LeftOut, jobs_of, make_known, read_grid
 from isovi_bench.job import Job
+from isovi_bench.process import reason, run_isolated
 from isovi_bench.results import DONE, FAILED, FILE
 from isovi_bench.store import Outcome, Store
-from isovi_bench.work import reason, work
 
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
@@ -45,7 +45,7 @@ DOWNLOADS = "data"
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What ``isovi-bench run`` was asked for: its options, and itself as it was typed."""
+    """Options of a comparison, and the command as it was typed."""
 
     grid: Path
     out: Path
@@ -57,14 +57,14 @@ class RunOptions:
 
 
 def run(options: RunOptions, console: Console | None = None) -> dict[str, int]:
-    """Run the jobs of a grid that have not been run, and write ``results.parquet``.
+    """Run the jobs of a grid that are not finished yet, and write ``results.parquet``.
 
     Parameters
     ----------
     options
         Grid, folder, and where to run.
     console
-        For progress; silent if not given.
+        For progress; silent by default.
 
     Returns
     -------
@@ -75,40 +75,78 @@ def run(options: RunOptions, console: Console | None = None) -> dict[str, int]:
     InputError
         If the grid, a data set or a method cannot be used: before anything is run.
     KeyboardInterrupt
-        If it is stopped, after the results there are have been written.
+        If it is stopped; the results so far have been written.
     """
     console = console or Console(quiet=True)
-    _check(options)
-    grid = read_grid(options.grid)
-    grid = grid.placed(options.grid.resolve().parent, options.data, options.data or options.out / DOWNLOADS)
-    methods = make_known(grid.adapters)
-    store = Store(options.out)
-    jobs, left_out = jobs_of(grid, examined(grid, store.folder), methods)
+    plan = planned(options)
+    store, jobs = plan.store, plan.jobs
     todo = missing(jobs, store.statuses(), retry_failed=options.retry_failed)
     store.note(options.command)
-    _announce(jobs, todo, left_out, store, console)
+    _announce(jobs, todo, plan.left_out, store, console)
     try:
         if todo:
             with cluster(options), Tally(todo, console) as tally:
-                _run(todo, jobs, at_once(options), grid.keep_latents, store, tally)
+                _run(todo, jobs, at_once(options), plan.grid.keep_latents, store, tally)
     except KeyboardInterrupt:
-        _say(console, f"Stopped. The same command goes on: jobs that are done are kept in {store.folder}")
+        _say(console, f"Stopped. Run the same command to resume: finished jobs are kept in {store.folder}")
         raise
     finally:
         store.merge(jobs)
     return _conclude(jobs, store, console)
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A grid and its jobs.
+
+    Attributes
+    ----------
+    grid
+        With absolute paths.
+    store
+        Of its results.
+    jobs
+        In the order in which they run.
+    left_out
+        Cells of the grid that are no jobs.
+    """
+
+    grid: Grid
+    store: Store
+    jobs: list[Job]
+    left_out: list[LeftOut]
+
+
+def planned(options: RunOptions) -> Plan:
+    """Read a grid and its data sets, and list its jobs.
+
+    Parameters
+    ----------
+    options
+        Grid, folder and data.
+
+    Raises
+    ------
+    InputError
+        If the grid, a data set or a method cannot be used.
+    """
+    _check(options)
+    grid = read_grid(options.grid)
+    grid = grid.placed(options.grid.resolve().parent, options.data, options.data or options.out / DOWNLOADS)
+    methods = make_known(grid.adapters)
+    store = Store(options.out)
+    jobs, left_out = jobs_of(grid, examined(grid, store.folder), methods)
+    return Plan(grid, store, jobs, left_out)
+
+
 def _check(options: RunOptions) -> None:
     if options.workers is not None and options.workers < 1:
-        raise InputError(
-            f"--workers {options.workers} was asked for.", "At least one works.", "Give 1 or more."
-        )
+        raise InputError(f"workers={options.workers}.", "There must be at least one.", "Pass 1 or more.")
     if options.data is not None and not options.data.is_dir():
         raise InputError(
-            f'--data "{options.data}" was given.',
-            "It must be a folder of data sets.",
-            "Name one that is there.",
+            f'data="{options.data}" is no folder.',
+            "Paths of data sets are relative to it.",
+            "Pass an existing folder.",
         )
 
 
@@ -145,7 +183,9 @@ def _stamp(path: Path) -> list[int]:
         states = [file.stat() for file in files]
     except OSError as error:
         raise InputError(
-            f'There is no "{path}".', "Each data set is a file.", "Correct path, or --data."
+            f'There is no "{path}".',
+            "Each data set is a file.",
+            "Correct its path, or the folder data that it is relative to.",
         ) from error
     return [sum(state.st_size for state in states), max((state.st_mtime_ns for state in states), default=0)]
 
@@ -166,7 +206,7 @@ def missing(jobs: list[Job], statuses: dict[str, str], *, retry_failed: bool) ->
     return [job for job in jobs if job.key not in ended]
 
 
-# ---------------------------------------------------------------------------- what is said
+# ---------------------------------------------------------------------------- messages
 
 
 def _say(console: Console, text: str) -> None:
@@ -193,8 +233,6 @@ def _counted(jobs: list[Job], store: Store) -> Counter[str]:
 def _conclude(jobs: list[Job], store: Store, console: Console) -> dict[str, int]:
     counted = _counted(jobs, store)
     _say(console, f"{counted[DONE]} jobs done, {counted[FAILED]} failed: {store.folder / FILE}")
-    if counted[FAILED]:
-        _say(console, "Rows of failed jobs say why; --retry-failed runs these again")
     return {DONE: counted[DONE], FAILED: counted[FAILED]}
 
 
@@ -232,15 +270,15 @@ class Tally:
         self.bar.stop()
 
     def ends(self, job: Job, outcome: Outcome) -> None:
-        """Tell that a job ended."""
+        """Count a job that ended, and report it."""
         self.ended += 1
         self.failed += bool(outcome.message)
-        told = f": {outcome.message}" if outcome.message else ""
+        message = f": {outcome.message}" if outcome.message else ""
         if self.console.is_terminal:
             failed = f"{self.failed} failed" if self.failed else ""
             self.bar.update(self.task, completed=self.ended, description=failed)
         if outcome.message or not self.console.is_terminal:
-            _say(self.console, f"  {self.ended}/{self.total} {outcome.status} {job.label}{told}")
+            _say(self.console, f"  {self.ended}/{self.total} {outcome.status} {job.label}{message}")
 
 
 # ---------------------------------------------------------------------------- Ray
@@ -259,16 +297,16 @@ def cluster(options: RunOptions) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    asked: dict[str, Any] = {"runtime_env": {"env_vars": ENVIRONMENT}, "log_to_driver": False}
+    given: dict[str, Any] = {"runtime_env": {"env_vars": ENVIRONMENT}, "log_to_driver": False}
     if options.ray_address is None:
-        asked |= {"num_cpus": options.workers or os.cpu_count(), "include_dashboard": False}
+        given |= {"num_cpus": options.workers or os.cpu_count(), "include_dashboard": False}
     try:
-        ray.init(options.ray_address or "local", logging_level=logging.ERROR, **asked)
+        ray.init(options.ray_address or "local", logging_level=logging.ERROR, **given)
     except ConnectionError as error:
         raise InputError(
             f"No Ray cluster answers at {options.ray_address} ({error}).",
-            "--ray-address is that of a running cluster.",
-            "Start one with ray start --head, or leave the option out to run on this machine.",
+            "ray_address must be that of a running cluster.",
+            "Start one with ray start --head, or pass no address to run on this machine.",
         ) from error
     try:
         yield
@@ -277,7 +315,7 @@ def cluster(options: RunOptions) -> Iterator[None]:
 
 
 def at_once(options: RunOptions) -> int:
-    """Jobs that are given to Ray at a time; one more than it has workers, so that none of them waits."""
+    """Number of jobs given to Ray at a time: one more than it has workers, so that none of them waits."""
     if options.ray_address is not None and options.workers is not None:
         return options.workers
     return int(ray.cluster_resources().get("CPU", 1)) + 1
@@ -288,7 +326,7 @@ def _run(
 ) -> None:
     """Keep every CPU busy, and store each job when it ends."""
     waiting, running = iter(todo), dict[Any, Job]()
-    remote = ray.remote(num_cpus=1, max_retries=0)(work)
+    remote = ray.remote(num_cpus=1, max_retries=0)(run_isolated)
     modules = ("scib_metrics",) if any(job.dataset.sections for job in todo) else ()  # slow to import
     merged = time.monotonic()
     while True:

@@ -11,8 +11,8 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
-from isovi_bench.catalogue import METRICS
 from isovi_bench.compare import by_dataset, changes
+from isovi_bench.metrics import METRICS
 from isovi_bench.rendering import Table, percent, signed
 from isovi_bench.results import BACKBONES, KINDS, SETS
 
@@ -31,7 +31,7 @@ CLAIMS = (
     ("heldout", "reconstruction"),
     ("heldout", "mse_lognorm"),
 )
-"""What is tested: few figures, since with few data sets no p is small enough to be adjusted for many."""
+"""What is tested: few metrics, since with few data sets no p is small enough to be adjusted for many."""
 SIGNIFICANT = 0.05
 STAR = "‡"
 _SHORT = f"In brackets the mean change over data sets. {STAR} Holm's p below {SIGNIFICANT}."
@@ -78,7 +78,7 @@ class Comparison:
 def sign_flip(differences: Differences) -> float:
     """Two-sided p of a mean of zero, if each difference were as likely to have the other sign.
 
-    Exact for up to 16 differences; Wilcoxon's signed-rank test beyond. One difference tells nothing: 1.
+    Exact for up to 16 differences; Wilcoxon's signed-rank test beyond. One difference gives 1.
     """
     if len(differences) < 2 or not np.any(differences):
         return 1.0
@@ -96,7 +96,7 @@ def sign_flip(differences: Differences) -> float:
 
 
 def interval(differences: Differences) -> tuple[float, float]:
-    """Student's 95 % interval of the mean; not-a-number if there are fewer than two."""
+    """Student's 95 % interval of the mean; NaN if there are fewer than two."""
     if len(differences) < 2:
         return float("nan"), float("nan")
     if np.ptp(differences) == 0:
@@ -120,7 +120,7 @@ def compare(found: pd.DataFrame, method: str, against: str) -> list[Comparison]:
     Parameters
     ----------
     found
-        Measured figures, of one kind of split.
+        Measured metrics, of one kind of split.
     method, against
         Labels.
     """
@@ -133,7 +133,7 @@ def compare(found: pd.DataFrame, method: str, against: str) -> list[Comparison]:
 
 
 def _comparable(pair: pd.DataFrame) -> pd.DataFrame:
-    """Without figures of expression where the decoders differ."""
+    """Without expression metrics where the decoders differ."""
     within = pair["metric"].map(lambda key: key in METRICS and METRICS[key].within_decoder).astype(bool)
     return pair if pair.loc[within, "decoder"].nunique() < 2 else pair[~within]
 
@@ -183,7 +183,7 @@ def tables(found: pd.DataFrame, kind: str) -> list[Table]:
     Parameters
     ----------
     found
-        Measured figures of one kind of split.
+        Measured metrics of one kind of split.
     kind
         That kind.
     """
@@ -194,16 +194,16 @@ def tables(found: pd.DataFrame, kind: str) -> list[Table]:
 
 
 def _in_short(compared: dict[Pair, pd.DataFrame], kind: str) -> Table:
-    """Counts of data sets by figure and pair."""
+    """Counts of data sets by metric and pair."""
     together = pd.concat(compared.values(), ignore_index=True)
     by_pair = {pair[0]: data.set_index(["set", "metric"]) for pair, data in compared.items()}
     shown = [
-        {"spots": SETS[key[0]], "figure": METRICS[key[1]].title}
+        {"spots": SETS[key[0]], "metric": METRICS[key[1]].title}
         | {method: _count(data, key) for method, data in by_pair.items()}
         for key in CLAIMS
         if any(key in data.index for data in by_pair.values())
     ]
-    title = f"On how many data sets keeping distances betters a figure of its plain backbone ({KINDS[kind]})"
+    title = f"Number of data sets on which distance preservation improves a metric ({KINDS[kind]})"
     return Table(f"claims_{kind}", title, pd.DataFrame(shown), together, (_SHORT,))
 
 
@@ -211,9 +211,9 @@ def _count(data: pd.DataFrame, key: tuple[str, str]) -> str:
     if key not in data.index:
         return "-"
     row = data.loc[key]
-    told = percent if METRICS[key[1]].relative else signed
+    as_text = percent if METRICS[key[1]].relative else signed
     star = STAR if row["holm"] < SIGNIFICANT else ""
-    return f"{row['better']} of {row['datasets']} ({told(row['change'])}){star}"
+    return f"{row['better']} of {row['datasets']} ({as_text(row['change'])}){star}"
 
 
 def _table(data: pd.DataFrame, kind: str, pair: Pair) -> Table:
@@ -227,12 +227,12 @@ def _shown(data: pd.DataFrame) -> pd.DataFrame:
 
 def _row(row: dict[Hashable, Any]) -> dict[str, str]:
     metric = METRICS[row["metric"]]
-    told = percent if metric.relative else signed
+    as_text = percent if metric.relative else signed
     return {
         "spots": SETS[row["set"]],
-        "figure": metric.title,
-        "change": told(row["change"]),
-        "95 % interval": f"{told(row['low'])} to {told(row['high'])}",
+        "metric": metric.title,
+        "change": as_text(row["change"]),
+        "95 % interval": f"{as_text(row['low'])} to {as_text(row['high'])}",
         "better on": f"{row['better']} of {row['datasets']}",
         "p": f"{row['p']:.3f}",
         "Holm": f"{row['holm']:.3f}",

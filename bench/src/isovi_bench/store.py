@@ -16,30 +16,31 @@ import pyarrow.parquet as pq
 
 from isovi.data import io
 from isovi_bench.job import Job
-from isovi_bench.measure import Figures
+from isovi_bench.measure import Measured
 from isovi_bench.results import COLUMNS, DONE, FAILED, FILE, JOB_COLUMNS, PLAN
 from isovi_bench.task import Method
 
 _TYPES = {"str": pa.string(), "int64": pa.int64(), "bool": pa.bool_(), "float64": pa.float64()}
 SCHEMA = pa.schema({name: _TYPES[kind] for name, kind in COLUMNS.items()})
+LATENTS = "latents"
 PLAN_SCHEMA = pa.schema([SCHEMA.field(name) for name in JOB_COLUMNS])
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a job.
+    """Result of a job.
 
     Attributes
     ----------
-    figures
-        By set and metric; those of the whole job under the set ``""``. Empty if it failed.
+    metrics
+        By set and name; those of the whole job under the set ``""``. Empty if it failed.
     message
         Why it failed; empty if it did not.
     arrays
         ``latent``, ``coordinates`` (float32), ``section`` and ``split`` of every spot.
     """
 
-    figures: Figures = field(default_factory=dict)
+    metrics: Measured = field(default_factory=dict)
     message: str = ""
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -69,7 +70,7 @@ def rows_of(job: Job, method: Method, outcome: Outcome) -> list[dict[str, Any]]:
     Parameters
     ----------
     job, method, outcome
-        What was run, facts of its method, and what came of it.
+        What was run, facts of its method, and its result.
     """
     about = {
         **named(job),
@@ -80,10 +81,10 @@ def rows_of(job: Job, method: Method, outcome: Outcome) -> list[dict[str, Any]]:
         "smooths": method.smooths,
         "sees_positions": method.sees_positions,
     }
-    figures = outcome.figures or {"": {"": math.nan}}
+    metrics = outcome.metrics or {"": {"": math.nan}}
     return [
         {**about, "set": name, "metric": metric, "value": value}
-        for name, values in figures.items()
+        for name, values in metrics.items()
         for metric, value in values.items()
     ]
 
@@ -94,12 +95,12 @@ class Store:
     Parameters
     ----------
     folder
-        Made if it is not there. One that holds only ``results.parquet``, as it is published, is gone on with.
+        Made if it is not there. One that holds only ``results.parquet``, as it is published, is continued.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.jobs, self.latents = folder / "jobs", folder / "latents"
+        self.jobs, self.latents = folder / "jobs", folder / LATENTS
         published = (folder / FILE).is_file() and not self.jobs.exists()
         self.jobs.mkdir(parents=True, exist_ok=True)
         if published:
@@ -119,13 +120,13 @@ class Store:
         }
 
     def note(self, command: str) -> None:
-        """Add a command to those that made the results, in ``run.json``."""
+        """Add a command to those noted in ``run.json``."""
         file = self.folder / io.RUN_FILE
         noted = json.loads(file.read_text(encoding="utf-8"))["command"].splitlines() if file.is_file() else []
         io.write_json(file, {"command": "\n".join(dict.fromkeys([*noted, command]))})
 
     def write(self, job: Job, method: Method, outcome: Outcome) -> None:
-        """Store what came of a job: the latent first, so that a job with figures is whole."""
+        """Store the result of a job: the latent first, so that a job with metrics is complete."""
         if outcome.arrays:
             with io.replacing(self.latents / f"{job.key}.npz") as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, **outcome.arrays)  # type: ignore[arg-type]
@@ -160,6 +161,27 @@ class Store:
     def _replace(self, name: str, table: pa.Table) -> None:
         with io.replacing(self.folder / name) as temporary:
             pq.write_table(table, temporary)
+
+
+def latent_of(folder: Path, key: str) -> dict[str, np.ndarray] | None:
+    """The ``latent``, ``coordinates``, ``section`` and ``split`` of every spot that were stored with a job.
+
+    Parameters
+    ----------
+    folder
+        Of the comparison.
+    key
+        Of the job.
+
+    Returns
+    -------
+    ``None`` if its latent was not kept.
+    """
+    file = folder / LATENTS / f"{key}.npz"
+    if not file.is_file():
+        return None
+    with np.load(file) as stored:
+        return dict(stored)
 
 
 def _renamed(table: pa.Table, job: Job | None) -> pa.Table:

@@ -8,25 +8,25 @@ from typing import Any
 import pandas as pd
 
 from isovi.model.objective import Constraint
-from isovi_bench.catalogue import METRICS, Metric
 from isovi_bench.compare import by_dataset, changes
+from isovi_bench.metrics import METRICS, Metric
 from isovi_bench.rendering import Table, percent, signed
 from isovi_bench.results import BACKBONES, KINDS, TRIAL
 
 KNOBS = {"penalty": "α", "target": "target"}
-"""Settings that are swept, with their names in pictures."""
+"""Settings that are swept, with their names in plots."""
 
 _DECODERS = {backbone.decoder: backbone for backbone in BACKBONES}
 _DEFAULT = {backbone.constraint for backbone in BACKBONES}  # methods whose default is the constraint
 
 
 def swept(found: pd.DataFrame) -> pd.DataFrame:
-    """Figures of the jobs that lie on a curve of at least two settings.
+    """Metrics of the jobs that lie on a curve of at least two settings.
 
     Parameters
     ----------
     found
-        Measured figures of one kind of split.
+        Measured metrics of one kind of split.
 
     Returns
     -------
@@ -43,12 +43,12 @@ def swept(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def _place(decoder: str, method: str, settings: str) -> tuple[str, str, float, str]:
-    """Backbone, setting, its value (not-a-number if there is none), and the curve that it lies on."""
-    asked: dict[str, Any] = json.loads(settings or "{}")
-    knob = "penalty" if asked.get("penalty") is not None else "target"
+    """Backbone, setting, its value (NaN if there is none), and the curve that it lies on."""
+    given: dict[str, Any] = json.loads(settings or "{}")
+    knob = "penalty" if given.get("penalty") is not None else "target"
     default = Constraint.target if method in _DEFAULT else float("nan")
-    level = default if asked.get(knob) is None else float(asked[knob])
-    others = ", ".join(f"{key}={value}" for key, value in sorted(asked.items()) if key not in KNOBS)
+    level = default if given.get(knob) is None else float(given[knob])
+    others = ", ".join(f"{key}={value}" for key, value in sorted(given.items()) if key not in KNOBS)
     name = f"{method}: {KNOBS[knob]}" + (f" ({others})" if others else "")
     return _DECODERS[decoder].title, knob, level, name
 
@@ -59,7 +59,7 @@ def curves(found: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     found
-        Measured figures of one kind of split.
+        Measured metrics of one kind of split.
 
     Returns
     -------
@@ -105,7 +105,7 @@ def tables(found: pd.DataFrame, kind: str) -> list[Table]:
     Parameters
     ----------
     found
-        Measured figures of one kind of split.
+        Measured metrics of one kind of split.
     kind
         That kind.
     """

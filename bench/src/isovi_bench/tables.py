@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from isovi.errors import InputError
 from isovi_bench import controls, leaderboard, progress, results, significance, sweeps
-from isovi_bench.catalogue import METRICS, of_group
+from isovi_bench.metrics import METRICS, of_group
 from isovi_bench.rendering import Table, mean_sd, number
 from isovi_bench.results import BACKBONES, KINDS, SETS, contenders, ordered
 
@@ -26,7 +27,7 @@ _DETAIL = (
 )
 
 
-def write(results_dir: Path | str, out_dir: Path | str) -> list[Path]:
+def write(results_dir: Path | str, out_dir: Path | str, against: str | None = None) -> list[Path]:
     """Write every table of a run as NAME.md, NAME.csv and NAME.tex, and means.csv.
 
     Parameters
@@ -35,6 +36,8 @@ def write(results_dir: Path | str, out_dir: Path | str) -> list[Path]:
         Folder written by ``isovi-bench run``.
     out_dir
         Made if missing.
+    against
+        Method that leaderboards compare the others with; the plain backbone by default.
 
     Returns
     -------
@@ -43,19 +46,25 @@ def write(results_dir: Path | str, out_dir: Path | str) -> list[Path]:
     Raises
     ------
     InputError
-        If there are no results.
+        If there are no results, or none of the method to compare with.
     """
     frame = results.read(results_dir)
+    if against is not None and against not in set(frame["variant"]):
+        raise InputError(
+            f"against={against}.",
+            f"The methods of {results_dir} are {', '.join(sorted(set(frame['variant'])))}.",
+            "Name one of them.",
+        )
     plan = results.read_plan(results_dir, frame)
     folder = Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [path for table in every(frame, plan) for path in table.write(folder)]
+    paths = [path for table in every(frame, plan, against) for path in table.write(folder)]
     means = folder / MEANS
     summary(results.measured(frame)).to_csv(means, index=False, float_format="%.6g")
     return [*paths, means]
 
 
-def every(frame: pd.DataFrame, plan: pd.DataFrame) -> list[Table]:
+def every(frame: pd.DataFrame, plan: pd.DataFrame, against: str | None = None) -> list[Table]:
     """All tables of some results.
 
     Parameters
@@ -64,28 +73,32 @@ def every(frame: pd.DataFrame, plan: pd.DataFrame) -> list[Table]:
         Tidy results.
     plan
         Jobs of the grid.
+    against
+        See :func:`write`.
     """
     found = results.measured(frame)
     states = progress.jobs(frame, plan)
     parts = [(kind, found[found["kind"] == kind]) for kind in results.kinds(found)]
-    made = [table for kind, part in parts for table in of_kind(part, kind)]
+    made = [table for kind, part in parts for table in of_kind(part, kind, against)]
     failed = progress.failures(states)
     return [*made, *costs(found), methods(frame), progress.table(states), *([failed] if failed else [])]
 
 
-def of_kind(found: pd.DataFrame, kind: str) -> list[Table]:
+def of_kind(found: pd.DataFrame, kind: str, against: str | None = None) -> list[Table]:
     """Tables of one kind of split.
 
     Parameters
     ----------
     found
-        Measured figures of that kind.
+        Measured metrics of that kind.
     kind
         A key of :data:`isovi_bench.results.KINDS`.
+    against
+        See :func:`write`.
     """
     return [
         *table_one(found, kind),
-        *leaderboard.tables(found, kind),
+        *leaderboard.tables(found, kind, against),
         *significance.tables(found, kind),
         *controls.tables(found, kind),
         *sweeps.tables(found, kind),
@@ -94,7 +107,7 @@ def of_kind(found: pd.DataFrame, kind: str) -> list[Table]:
 
 
 def summary(found: pd.DataFrame) -> pd.DataFrame:
-    """Mean, standard deviation and number of trials of every figure on every data set."""
+    """Mean, standard deviation and number of trials of every metric on every data set."""
     key = ["kind", "dataset", "label", "variant", "shuffled", "set", "metric"]
     return found.groupby(key, as_index=False).agg(
         mean=("value", "mean"), sd=("value", "std"), n=("value", "size")
@@ -110,7 +123,7 @@ def table_one(found: pd.DataFrame, kind: str) -> list[Table]:
     Parameters
     ----------
     found
-        Measured figures of one kind of split.
+        Measured metrics of one kind of split.
     kind
         That kind.
 
@@ -129,7 +142,7 @@ def _table_one(data: pd.DataFrame, spots: str, kind: str) -> Table:
     cells = _cells(data).pivot(index=["metric", "dataset"], columns="label", values="cell")
     cells = cells.loc[[metric for metric in _TABLE1 if metric in cells.index], names].fillna("-")
     shown = cells.rename(index={key: METRICS[key].title for key in _TABLE1}, level="metric")
-    shown = shown.rename_axis(index=["figure", "data set"], columns=None).reset_index()
+    shown = shown.rename_axis(index=["metric", "data set"], columns=None).reset_index()
     what = "Moran's I (larger is better) and Geary's C (smaller is better)"
     title = f"{what}, {SETS[spots]} ({KINDS[kind]}): mean (sd) over trials"
     return Table(f"table1_{kind}_{spots}", title, shown, data, (_trials_note(data),))
@@ -145,20 +158,20 @@ def _trials_note(data: pd.DataFrame) -> str:
     """Which cells have fewer trials than the others."""
     most = data["n"].max()
     fewer = data[data["n"] < most].groupby("label")["n"].min()
-    told = ", ".join(f"{name} {fewer[name]}" for name in ordered(fewer.index))
-    return f"{most} trials; at the least: {told}." if told else f"{most} trials each."
+    listed = ", ".join(f"{name} {fewer[name]}" for name in ordered(fewer.index))
+    return f"{most} trials; fewer for: {listed}." if listed else f"{most} trials each."
 
 
 # ---------------------------------------------------------------------------- each data set, and its cost
 
 
 def details(found: pd.DataFrame, kind: str) -> list[Table]:
-    """A table per set of spots with the main figures of every method on every data set.
+    """A table per set of spots with the main metrics of every method on every data set.
 
     Parameters
     ----------
     found
-        Measured figures of one kind of split.
+        Measured metrics of one kind of split.
     kind
         That kind.
     """
@@ -193,7 +206,7 @@ def costs(found: pd.DataFrame) -> list[Table]:
 
 
 def methods(frame: pd.DataFrame) -> Table:
-    """What each variant is, and what has to be known to compare it."""
+    """Each variant and the facts needed to compare it."""
     facts = frame.drop_duplicates("variant").set_index("variant")
     rows = [
         {

@@ -20,7 +20,7 @@ class Task:
     ----------
     seen
         Training and validation spots: raw counts of the chosen genes in ``X`` (CSR),
-        ``obsm["spatial"]`` in spacings (dealt anew among the spots in a shuffled control),
+        ``obsm["spatial"]`` in spacings (shuffled among the spots in a control),
         ``obs["section"]`` and ``obs["isovi_split"]``.
     spots
         Every spot, in the order of the data: raw counts in ``X`` and ``obs["section"]``, no positions.
@@ -29,7 +29,7 @@ class Task:
     seed
         Of whatever the method draws.
     n_domains
-        Number of labels of the data set, for methods that must be told one; 7 if it has none.
+        Number of labels of the data set, for methods that need to know it; 7 if it has none.
     max_epochs
         Epochs at most; ``None`` leaves a method its own default.
     """
@@ -133,7 +133,7 @@ def find(name: str) -> Method:
     """
     if name not in METHODS:
         raise InputError(
-            f"The method {name!r} was asked for.",
+            f"There is no method {name!r}.",
             f"The methods are {', '.join(sorted(METHODS))}.",
             "Name one of them, or the file of your own adapter under adapters.",
         )

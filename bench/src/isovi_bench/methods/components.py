@@ -27,8 +27,8 @@ def pca(task: Task, **settings: Any) -> Fitted:
     **settings
         ``n_latent``, the number of components: 10, or as many as there can be.
     """
-    asked = take("pca", settings, ("n_latent",)).get("n_latent", 10)
-    return Fitted(principal_components(task, asked))
+    n_components = take("pca", settings, ("n_latent",)).get("n_latent", 10)
+    return Fitted(principal_components(task, n_components))
 
 
 def principal_components(task: Task, n_components: int) -> LatentArray:

@@ -31,10 +31,10 @@ def isometry(task: Task, **settings: Any) -> Fitted:
     task
         The data.
     **settings
-        Of the network as for ``vae``; what is asked of distances as for ``isovae``, a penalty of weight 100
-        if nothing is said: ``vae`` keeps input distances to 13 % on one real section and to 22 % on another,
+        Of the network as for ``vae``; the distance term as for ``isovae``, a penalty of weight 100
+        by default: ``vae`` keeps input distances to 13 % on one real section and to 22 % on another,
         too far apart for one constraint.
     """
     given = take("isometry", settings, KNOWN)
-    asked = distortion_of(given, default=Penalty(WEIGHT))
-    return trained(ExpressionVAE(prepared(task), distortion=asked, **among(given, NETWORK)), task)
+    distortion = distortion_of(given, default=Penalty(WEIGHT))
+    return trained(ExpressionVAE(prepared(task), distortion=distortion, **among(given, NETWORK)), task)

@@ -110,7 +110,7 @@ class Edges(Obsp):
 
 
 class LocalModule(ExpressionModule):
-    """The VAE's module; its objective is told the reconstruction loss."""
+    """The VAE's module; its objective receives the reconstruction loss."""
 
     def _around_loss(self, output: LossOutput, *args: Any) -> LossOutput:
         reconstruction = output.reconstruction_loss_sum.detach() / output.n_obs_minibatch

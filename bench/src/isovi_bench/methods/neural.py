@@ -39,8 +39,8 @@ def isovae(task: Task, **settings: Any) -> Fitted:
     task
         The data.
     **settings
-        Of the network as for ``vae``; ``pairs`` as the command line writes it; and what is asked of
-        distances, see :func:`isovi_bench.methods.settings.distortion_of`.
+        Of the network as for ``vae``; ``pairs`` as the command line writes it; and the distance
+        term, see :func:`isovi_bench.methods.settings.distortion_of`.
     """
     given = take("isovae", settings, (*DISTANCES, *NETWORK))
     return fit(IsoVAE, task, distortion_of(given), given)

@@ -1,4 +1,4 @@
-"""Settings of a method as a grid writes them: plain values, refused where a method does not know them."""
+"""Settings of a method as a grid writes them: plain values, refused if the method does not have them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def among(settings: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 
 def distortion_of(settings: dict[str, Any], default: Distortion = Constraint()) -> Distortion:  # noqa: B008
-    """What the settings ask of distances.
+    """The distance term that the settings describe.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def distortion_of(settings: dict[str, Any], default: Distortion = Constraint()) 
         either ``distance``, ``scale`` and ``per_section``. See :class:`isovi.Constraint` and
         :class:`isovi.Penalty`.
     default
-        What is asked if neither a target nor a penalty is given; the shipped constraint.
+        Used if neither a target nor a penalty is given; the default constraint.
 
     Raises
     ------

@@ -64,11 +64,11 @@ def embed(task: Task, name: str, *, time_limit: float = TIME_LIMIT, **settings: 
     """
     peer = named(name)
     _check(peer)
-    asked = {"seed": task.seed, "n_domains": task.n_domains, "max_epochs": task.max_epochs, **settings}
+    given = {"seed": task.seed, "n_domains": task.n_domains, "max_epochs": task.max_epochs, **settings}
     with tempfile.TemporaryDirectory(prefix=f"isovi-{name}-") as folder:
-        given, found = Path(folder) / "in.h5ad", Path(folder) / "out.npz"
-        _seen(task.seen, asked).write_h5ad(given)
-        run(peer, [str(python(peer)), "-P", *map(str, (RUNNER, script(peer), given, found))], time_limit)
+        file, found = Path(folder) / "in.h5ad", Path(folder) / "out.npz"
+        _seen(task.seen, given).write_h5ad(file)
+        run(peer, [str(python(peer)), "-P", *map(str, (RUNNER, script(peer), file, found))], time_limit)
         with np.load(found) as arrays:
             return _placed(arrays["latent"], task, name)
 
@@ -95,20 +95,20 @@ def _check(peer: Peer) -> None:
     """Raises ``InputError`` unless a peer can be run."""
     if peer.unavailable:
         raise InputError(
-            f"The peer {peer.name!r} was asked for.",
+            f"The peer {peer.name!r} cannot be run.",
             f"It cannot be installed: {peer.unavailable}.",
             "Leave it out.",
         )
     if not installed(peer):
         raise InputError(
-            f"The peer {peer.name!r} was asked for.",
-            "It runs in an environment of its own, which is not there or has the pins of another release.",
-            f"Make it with isovi-bench peers --install {peer.name}.",
+            f"The peer {peer.name!r} is not installed.",
+            "It runs in an environment of its own, with the pinned packages of this release.",
+            f"Install it: isovi-bench peers --install {peer.name}.",
         )
 
 
-def _seen(seen: AnnData, asked: dict[str, Any]) -> AnnData:
-    """What a peer is told: counts, positions and sections of spots that are not held out."""
+def _seen(seen: AnnData, given: dict[str, Any]) -> AnnData:
+    """What a peer is given: counts, positions and sections of spots that are not held out."""
     names = [str(row) for row in range(seen.n_obs)]
     section = seen.obs["section"].astype(str).to_numpy()
     return AnnData(
@@ -116,7 +116,7 @@ def _seen(seen: AnnData, asked: dict[str, Any]) -> AnnData:
         obs=pd.DataFrame({"section": section}, index=names),
         var=pd.DataFrame(index=list(map(str, seen.var_names))),
         obsm={"spatial": _apart(np.asarray(seen.obsm["spatial"], dtype=np.float64), section)},
-        uns={"task": json.dumps(asked)},
+        uns={"task": json.dumps(given)},
     )
 
 
@@ -159,13 +159,13 @@ def run(peer: Peer, command: list[str], time_limit: float) -> None:
         raise PeerError(
             f"{peer.name} was ended after {time_limit:g} seconds.",
             "That is its time limit.",
-            f"Give it more with the setting time_limit. Its last words: {said}",
+            f"Give it more with the setting time_limit. Its last line: {said}",
         )
     if code:
         raise PeerError(
             f"{peer.name} ended with code {code} after {seconds:.0f} seconds.",
             "Its process has to end with code 0.",
-            f"Its last words: {said}",
+            f"Its last line: {said}",
         )
 
 

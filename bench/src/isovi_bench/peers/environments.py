@@ -1,4 +1,4 @@
-"""Peers in environments of their own: what they are, where they lie, how they are made."""
+"""Peers in environments of their own: what they are, where they are, how they are installed."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def named(name: str) -> Peer:
     """
     if name not in PEERS:
         raise InputError(
-            f"The peer {name!r} was asked for.",
+            f"There is no peer {name!r}.",
             f"The peers are {', '.join(sorted(PEERS))}.",
             "Name one of them.",
         )
@@ -162,7 +162,7 @@ def named(name: str) -> Peer:
 
 
 def home() -> Path:
-    """Where the environments lie: ``$ISOVI_PEERS``, or a folder of the user's cache."""
+    """Where the environments are: ``$ISOVI_PEERS``, or a folder of the user's cache."""
     if FOLDER in os.environ:
         return Path(os.environ[FOLDER]).absolute()
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -185,15 +185,15 @@ def installed(peer: Peer) -> bool:
     return stamp.is_file() and stamp.read_text() == _digest(peer)
 
 
-def install(name: str, tell: Callable[[str], None] = lambda _: None) -> Path:
+def install(name: str, report: Callable[[str], None] = lambda _: None) -> Path:
     """Make the environment of a peer, in place of an older one.
 
     Parameters
     ----------
     name
         Of the peer.
-    tell
-        Is told each step.
+    report
+        Called with a line for each step.
 
     Returns
     -------
@@ -208,12 +208,10 @@ def install(name: str, tell: Callable[[str], None] = lambda _: None) -> Path:
     """
     peer = named(name)
     if peer.unavailable:
-        raise InputError(
-            f"The peer {name!r} was to be installed.", f"It cannot be: {peer.unavailable}.", "Leave it out."
-        )
+        raise InputError(f"The peer {name!r} cannot be installed.", f"{peer.unavailable}.", "Leave it out.")
     shutil.rmtree(folder(peer), ignore_errors=True)
     for step, command in _steps(peer):
-        tell(f"{name}: {step}")
+        report(f"{name}: {step}")
         _run(peer, step, command)
     (folder(peer) / STAMP).write_text(_digest(peer))
     return folder(peer)
@@ -238,7 +236,7 @@ def _run(peer: Peer, step: str, command: list[str]) -> None:
         raise OutputError(
             f"The environment of {peer.name} could not be made ({step}): {last_line(done.stderr)}.",
             f"It takes {requirements(peer).name} from the package index that pip is set up with.",
-            f"Put that right and run isovi-bench peers --install {peer.name} again.",
+            f"Correct that and run isovi-bench peers --install {peer.name} again.",
         )
 
 

@@ -1,0 +1,147 @@
+"""Comparisons: ``isovi-bench run``, ``paper``, ``quick``, ``table``, ``plots`` and ``peers``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from isovi.cli.console import DEFAULT, Debug, quiet, reported
+from isovi_bench.cli.options import Data, Grid, Out, Results, say, say_paths
+
+PRESETS = Path(__file__).parents[1] / "presets"
+
+Address = Annotated[str | None, typer.Option(help="Run on this Ray cluster instead of this machine.")]
+Workers = Annotated[
+    int | None, typer.Option(help=f"Jobs at once. {DEFAULT.format('one per CPU')}", show_default=False)
+]
+Retry = Annotated[bool, typer.Option("--retry-failed", help="Run failed jobs again.")]
+
+
+def run_grid(
+    grid: Grid,
+    out: Out,
+    data: Data = None,
+    ray_address: Address = None,
+    workers: Workers = None,
+    retry_failed: Retry = False,
+    debug: Debug = False,
+) -> None:
+    """Run the jobs of a grid that are not finished yet.
+
+    results.parquet has a row for every metric. A job that fails is a row with the reason, and the exit status
+    is then 1.
+
+
+    Example: [bold]isovi-bench run grid.yaml --out results --workers 2[/bold]
+    """
+    _run(grid, out, data, ray_address, workers, retry_failed, debug)
+
+
+def paper(
+    out: Out,
+    data: Data = None,
+    ray_address: Address = None,
+    workers: Workers = None,
+    retry_failed: Retry = False,
+    debug: Debug = False,
+) -> None:
+    """Run the paper's experiment: four Visium sections, with and without the distance term.
+
+    Example: [bold]isovi-bench paper --out paper[/bold]
+    """
+    _run(PRESETS / "paper.yaml", out, data, ray_address, workers, retry_failed, debug)
+
+
+def quick(
+    out: Out,
+    small: Annotated[bool, typer.Option("--small", help="Only check within a minute that it runs.")] = False,
+    ray_address: Address = None,
+    workers: Workers = None,
+    retry_failed: Retry = False,
+    debug: Debug = False,
+) -> None:
+    """Compare methods on simulated tissues, in about ten minutes.
+
+    Example: [bold]isovi-bench quick --out quick[/bold]
+    """
+    grid = PRESETS / ("small.yaml" if small else "quick.yaml")
+    _run(grid, out, None, ray_address, workers, retry_failed, debug)
+
+
+def _run(
+    grid: Path,
+    out: Path,
+    data: Path | None,
+    ray_address: str | None,
+    workers: int | None,
+    retry_failed: bool,
+    debug: bool,
+) -> None:
+    with reported(debug):
+        from isovi_bench.runner import RunOptions, run  # Ray takes seconds to import
+
+        quiet()
+        command = shlex.join(["isovi-bench", *sys.argv[1:]])
+        counts = run(RunOptions(grid, out, data, ray_address, workers, retry_failed, command), Console())
+        if counts["failed"]:
+            say("Rows of failed jobs give the reason; --retry-failed runs these jobs again")
+            raise typer.Exit(1)
+
+
+def table(
+    results: Results,
+    page: Annotated[Path | None, typer.Option(help="Also write a page of documentation: .md.")] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help=f"Method to compare with. {DEFAULT.format('plain backbone')}", show_default=False),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write tables of a comparison as Markdown, CSV and LaTeX; print the paper's Table 1.
+
+    Example: [bold]isovi-bench table results --page docs/benchmarks.md[/bold]
+    """
+    from isovi_bench import page as pages
+    from isovi_bench import tables
+
+    with reported(debug):
+        quiet()
+        written = tables.write(results, results / "tables", against)
+        for path in written:
+            if path.name.startswith("table1_") and path.suffix == ".md":
+                say(path.read_text(encoding="utf-8"))
+        say_paths([*written, *([] if page is None else pages.write(results, page))])
+
+
+def plots(results: Results, debug: Debug = False) -> None:
+    """Plot a comparison: ellipses, errors, sensitivity, trade-off, ranks.
+
+    Example: [bold]isovi-bench plots results[/bold]
+    """
+    from isovi_bench import plots as drawing
+
+    with reported(debug):
+        quiet()
+        say_paths(drawing.write(results, results / "plots"))
+
+
+def peers(
+    install: Annotated[list[str] | None, typer.Option(help="Install this method; may be repeated.")] = None,
+    debug: Debug = False,
+) -> None:
+    """List the published methods that run in environments of their own, or install some.
+
+    Example: [bold]isovi-bench peers --install banksy[/bold]
+    """
+    from isovi_bench import peers as others
+
+    with reported(debug):
+        for name in install or ():
+            others.install(name, say)
+        for one in others.status():
+            say(f"{one.peer.name} {one.version}: {one.message}")

@@ -1,0 +1,88 @@
+"""Studies beyond the tables: ``isovi-bench theorem``, ``placement``, ``transfer`` and ``neighbors``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from isovi.cli.console import DEFAULT, Debug, quiet, reported
+from isovi_bench.cli.options import Data, Grid, Out, Results, say, say_paths
+
+Novosparc = Annotated[Path | None, typer.Option(help="Python interpreter that has novoSpaRc.")]
+
+
+def theorem(
+    results: Results,
+    page: Annotated[Path, typer.Option(help="Page to write: .md.")],
+    debug: Debug = False,
+) -> None:
+    """Compare L with the distortion loss over a range of targets, and write a page.
+
+    Example: [bold]isovi-bench theorem theorem --page docs/theorem.md[/bold]
+    """
+    with reported(debug):
+        from isovi_bench.studies import theorem as study
+
+        quiet()
+        say_paths(study.write(results, page))
+
+
+def neighbors(results: Results, debug: Debug = False) -> None:
+    """Print held-out metrics with the distortion between neighbouring spots.
+
+    Example: [bold]isovi-bench neighbors minibatches[/bold]
+    """
+    with reported(debug):
+        from isovi_bench.studies import neighbors as study
+
+        quiet()
+        say(study.report(study.measure(results)))
+
+
+def placement(
+    grid: Grid,
+    out: Out,
+    data: Data = None,
+    no_baselines: Annotated[bool, typer.Option("--no-baselines", help="Only place with isoVI.")] = False,
+    novosparc: Novosparc = None,
+    debug: Debug = False,
+) -> None:
+    """Place the held-out spots of a comparison that has run, and print errors and coverage.
+
+    Example: [bold]isovi-bench placement grid.yaml --out results[/bold]
+    """
+    with reported(debug):
+        from isovi_bench.runner import RunOptions
+        from isovi_bench.studies import placement as study
+
+        quiet()
+        rows = study.measure(RunOptions(grid, out, data), baselines=not no_baselines, novosparc=novosparc)
+        say(study.report(rows))
+
+
+def transfer(
+    pairs: Annotated[list[str], typer.Argument(metavar="REFERENCE:QUERY...", help="Names of .h5ad files.")],
+    data: Annotated[Path, typer.Option(help="Folder of the files.")],
+    out: Annotated[Path, typer.Option(help="File of the results: .jsonl; what is in it is not run again.")],
+    seed: Annotated[
+        list[int] | None,
+        typer.Option(help=f"Random seed; may be repeated. {DEFAULT.format('0')}", show_default=False),
+    ] = None,
+    max_epochs: Annotated[
+        int | None,
+        typer.Option(help=f"Epochs at most. {DEFAULT.format('by number of spots')}", show_default=False),
+    ] = None,
+    novosparc: Novosparc = None,
+    debug: Debug = False,
+) -> None:
+    """Place the spots of a section with models that were fitted to others. Join several references with +.
+
+    Example: [bold]isovi-bench transfer d1+d2:d3 --data sections --out transfer.jsonl[/bold]
+    """
+    with reported(debug):
+        from isovi_bench.studies import transfer as study
+
+        quiet()
+        say(study.report(study.measure(pairs, data, out, seed or (0,), max_epochs, novosparc)))

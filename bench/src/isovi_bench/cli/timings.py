@@ -1,0 +1,143 @@
+"""Time and memory: ``isovi-bench time``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from isovi.cli.console import DEFAULT, Debug, quiet, reported
+from isovi_bench.cli.options import say
+
+app = typer.Typer(help="Measure time and memory of isoVI and of the benchmark.", no_args_is_help=True)
+
+Section = Annotated[Path | None, typer.Option(help="A real section beside the simulated tissues: .h5ad.")]
+Rows = Annotated[Path | None, typer.Option(help="Also write all numbers: .json.")]
+
+
+@app.command()
+def epoch(
+    section: Section = None,
+    n_obs: Annotated[int, typer.Option(help="Spots of a simulated tissue.")] = 3600,
+    epochs: Annotated[int, typer.Option(help="Timed epochs of each fit.")] = 2,
+    repeats: Annotated[int, typer.Option(help="Fits of each kind.")] = 5,
+    contender: Annotated[
+        list[str] | None,
+        typer.Option(help=f"default; equal; equal, plain. {DEFAULT.format('all')}", show_default=False),
+    ] = None,
+    out: Rows = None,
+    debug: Debug = False,
+) -> None:
+    """Time an epoch of isoVI against one of scVI, as ratios, at three densities of counts.
+
+    Contenders: default (both at their own defaults), equal (with scVI's network and training) and
+    "equal, plain" (the same without speed-ups). The option may be repeated.
+
+    Example: [bold]isovi-bench time epoch --repeats 3[/bold]
+    """
+    with reported(debug):
+        from isovi_bench.timings import epoch as timing
+
+        quiet()
+        rows = timing.measure(section, n_obs, epochs, repeats, contender or ())
+        _write(rows, out)
+        say(timing.table(rows))
+
+
+@app.command()
+def memory(
+    out: Annotated[Path, typer.Option(help="Folder of data, results and plot; results in it are kept.")],
+    section: Section = None,
+    size: Annotated[
+        list[int] | None,
+        typer.Option(help=f"Cells. {DEFAULT.format('10000, 100000, 1000000')}", show_default=False),
+    ] = None,
+    pairs: Annotated[
+        list[str] | None, typer.Option(help=f"Kind of pairs. {DEFAULT.format('all')}", show_default=False)
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Minibatches of a fit at most.")] = 1500,
+    repeats: Annotated[int, typer.Option(help="Fits of each kind.")] = 1,
+    debug: Debug = False,
+) -> None:
+    """Measure memory and speed of a fit, in memory and from a packed store.
+
+    --size and --pairs may be repeated.
+
+    Example: [bold]isovi-bench time memory --out memory --size 10000[/bold]
+    """
+    with reported(debug):
+        from isovi_bench.timings import memory as timing
+
+        quiet()
+        timing.measure(out, size or timing.SIZES, section, pairs or ("all",), steps, repeats)
+        timing.draw(out, out / "memory.png")
+        say(timing.table(out))
+
+
+@app.command()
+def geometry(
+    size: Annotated[
+        list[int] | None,
+        typer.Option(help=f"Pairs or cells. {DEFAULT.format('100000, 1000000')}", show_default=False),
+    ] = None,
+    out: Rows = None,
+    debug: Debug = False,
+) -> None:
+    """Time the distortion profile of many pairs and the Tissot ellipses of many cells.
+
+    Example: [bold]isovi-bench time geometry --size 100000[/bold]
+    """
+    with reported(debug):
+        from isovi_bench.timings import geometry as timing
+
+        rows = list(timing.measure(size or timing.SIZES))
+        _write(rows, out)
+        say(timing.table(rows))
+
+
+@app.command()
+def report(
+    pages: Annotated[list[Path], typer.Argument(metavar="PAGE...", help="Reports of runs: .html.")],
+    debug: Debug = False,
+) -> None:
+    """Time how long a report takes to open in headless Chromium.
+
+    Example: [bold]isovi-bench time report run/report.html[/bold]
+    """
+    with reported(debug):
+        from isovi_bench.timings import report as timing
+
+        for page in pages:
+            found = timing.measure(page)
+            times = f"open after {found.wall:.2f} s, {found.work:.2f} s of processor time"
+            say(f"{page}: {times}, {found.megabytes:.2f} MB")
+
+
+@app.command()
+def workers(
+    jobs: Annotated[int, typer.Option(help="Number of jobs; with --fits a multiple of 4.")] = 12,
+    seconds: Annotated[float, typer.Option(help="How long each job sleeps.")] = 15.0,
+    fits: Annotated[bool, typer.Option("--fits", help="Train models instead of sleeping.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Time a comparison with two workers against the same with one.
+
+    Example: [bold]isovi-bench time workers --fits[/bold]
+    """
+    with reported(debug):
+        from isovi_bench.timings import workers as timing
+
+        quiet()
+        one, two = timing.measure(jobs, 0.0 if fits else seconds)
+        for found in (one, two):
+            times = f"{jobs} jobs in {found.jobs:.1f} s, started in {found.start:.1f} s"
+            say(f"{found.workers} worker(s): {times}")
+        whole = (two.start + two.jobs) / (one.start + one.jobs)
+        say(f"Ratio {two.jobs / one.jobs:.3f}, with the start {whole:.3f}")
+
+
+def _write(rows: object, out: Path | None) -> None:
+    if out is not None:
+        out.write_text(json.dumps(rows, indent=2))

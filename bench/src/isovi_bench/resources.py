@@ -1,0 +1,53 @@
+"""Memory and processor time of processes."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from isovi.cli.console import quiet
+
+
+def peak_memory() -> float:
+    """Largest resident memory of this process so far, in megabytes; NaN where the system does not report it.
+
+    On Linux it is read from ``/proc``: the maximum that ``getrusage`` reports may be that of the process that
+    started this one.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        found = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE)
+        if found:
+            return int(found[1]) / 2**10
+    return _peak("RUSAGE_SELF")
+
+
+def peak_memory_of_children() -> float:
+    """Largest resident memory of any process that this one started and that ended, in megabytes."""
+    return _peak("RUSAGE_CHILDREN")
+
+
+def _peak(whose: str) -> float:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.nan
+    size = resource.getrusage(getattr(resource, whose)).ru_maxrss
+    return size / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def processor_seconds() -> float:
+    """Processor time of this process and of those that it started and that ended."""
+    return sum(os.times()[:4])
+
+
+def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function of a module in a new interpreter, so that its peak memory is its own."""
+    with multiprocessing.get_context("spawn").Pool(1, initializer=quiet) as pool:
+        return pool.apply(function, arguments)

@@ -1,0 +1,1 @@
+"""What pages of the documentation measure beyond the tables of a comparison."""

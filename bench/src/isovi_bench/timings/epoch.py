@@ -1,0 +1,189 @@
+"""Time of an epoch against plain scVI, side by side, as ratios.
+
+Three comparisons, on simulated counts of several densities and on a real section:
+
+- ``default``: IsoSCVI with its defaults (two layers, thinning, early stopping and so a validation each epoch)
+  over scvi-tools' SCVI with its own (one layer, no validation);
+- ``equal``: IsoSCVI with the network and the training of that SCVI, the default constraint, speed-ups on;
+- ``equal, plain``: the same without speed-ups, which is what the constraint itself costs.
+
+Fits alternate. A time is the median over the timed epochs of all repeats (all but the first and the last of a
+fit) of one thread's CPU seconds, which other work on the machine affects less than wall seconds.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+import scvi
+import torch
+from anndata import AnnData
+from isovi.workflow.prepare import select_genes
+from lightning.pytorch.callbacks import Callback
+
+import isovi
+from isovi.data import io
+from isovi.errors import InputError
+from isovi.model import model, module, speed
+from isovi.simulate import simulate
+from isovi_bench.rendering import markdown
+
+N_GENES = 2000
+DEPTHS = {0.05: 0.09, 0.10: 0.22, 0.50: 4.3}  # of simulate(), for about these densities at 2,000 genes
+BASE = "scvi"
+EQUAL = {"n_layers": 1, "dropout_rate": 0.1}
+EQUAL_TRAINING = {"thinning": None, "early_stopping": False}
+CONTENDERS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
+    BASE: (scvi.model.SCVI, {}, {}),
+    "default": (isovi.IsoSCVI, {}, {}),
+    "equal": (isovi.IsoSCVI, EQUAL, EQUAL_TRAINING),
+    "equal, plain": (isovi.IsoSCVI, EQUAL, EQUAL_TRAINING),
+}
+"""Model class, arguments of its network, and arguments of its training."""
+
+
+class Clock(Callback):
+    """CPU and wall seconds of each epoch, with validation and logging."""
+
+    def __init__(self) -> None:
+        self.ticks: list[tuple[float, float]] = []
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        """Note the time."""
+        self.ticks.append((time.process_time(), time.perf_counter()))
+
+    def epochs(self) -> list[tuple[float, float]]:
+        """Seconds of each epoch but the first and the last."""
+        return [tuple(row) for row in np.diff(self.ticks, axis=0)[1:]]
+
+
+@contextmanager
+def speed_ups(on: bool) -> Iterator[None]:
+    """Training with the speed-ups, or without any of them."""
+    with ExitStack() as stack:
+        if not on:
+            stack.enter_context(mock.patch.object(model, "logging_by_epoch", lambda plan: plan))
+            stack.enter_context(mock.patch.object(model, "resident", lambda splitter: splitter))
+            stack.enter_context(mock.patch.object(module, "sparse_likelihood", lambda px: px))
+            stack.enter_context(mock.patch.object(speed, "_is_open", return_value=False))
+        yield
+
+
+def seconds(name: str, adata: AnnData, epochs: int) -> list[tuple[float, float]]:
+    """CPU and wall seconds of each epoch of one fit."""
+    model_class, network, training = CONTENDERS[name]
+    scvi.settings.seed = 0
+    torch.set_num_threads(1)  # numba may have changed it
+    seen, clock = adata.copy(), Clock()
+    model_class.setup_anndata(seen)
+    made = model_class(seen, **network)
+    with speed_ups(name != "equal, plain"):
+        made.train(epochs + 2, accelerator="cpu", enable_progress_bar=False, callbacks=[clock], **training)
+    return clock.epochs()
+
+
+def measure(
+    section: Path | None = None,
+    n_obs: int = 3600,
+    epochs: int = 2,
+    repeats: int = 5,
+    contenders: Sequence[str] = (),
+) -> list[dict[str, Any]]:
+    """Compare on every data set.
+
+    Parameters
+    ----------
+    section
+        File of a real section, beside the simulated tissues.
+    n_obs
+        Spots of a simulated tissue.
+    epochs
+        Timed epochs of each fit.
+    repeats
+        Fits of each contender.
+    contenders
+        Keys of :data:`CONTENDERS`, compared with scVI; all by default.
+
+    Returns
+    -------
+    A row for each data set, see :func:`compare`.
+
+    Raises
+    ------
+    InputError
+        If a contender is not known.
+    """
+    names = chosen(contenders)
+    return [compare(name, adata, epochs, repeats, names) for name, adata in tissues(section, n_obs)]
+
+
+def compare(
+    name: str, adata: AnnData, epochs: int, repeats: int, contenders: Sequence[str] = tuple(CONTENDERS)
+) -> dict[str, Any]:
+    """One row: medians of each contender, and their ratios to scVI."""
+    times: dict[str, list[tuple[float, float]]] = {contender: [] for contender in contenders}
+    for _ in range(repeats):
+        for contender in contenders:
+            times[contender] += seconds(contender, adata, epochs)
+    row: dict[str, Any] = {
+        "data": name,
+        "n_obs": adata.n_obs,
+        "n_genes": adata.n_vars,
+        "density": adata.X.nnz / np.prod(adata.shape),
+    }
+    for clock, which in (("cpu", 0), ("wall", 1)):
+        medians = {key: statistics.median(epoch[which] for epoch in epochs) for key, epochs in times.items()}
+        row[f"{clock}_seconds"] = medians
+        row[f"{clock}_ratio"] = {key: value / medians[BASE] for key, value in medians.items()}
+    return row
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: scVI's seconds an epoch, and the ratios to them."""
+    return markdown(pd.DataFrame([_shown(row) for row in rows]))
+
+
+def _shown(row: dict[str, Any]) -> dict[str, str]:
+    ratios = {
+        f"{name}{suffix}": f"{value:.2f}"
+        for clock, suffix in (("cpu_ratio", ""), ("wall_ratio", " (wall)"))
+        for name, value in row[clock].items()
+        if name != BASE
+    }
+    about = {"data": row["data"], "spots": str(row["n_obs"]), "density": f"{row['density']:.1%}"}
+    return about | {"scVI, CPU s an epoch": f"{row['cpu_seconds'][BASE]:.3f}"} | ratios
+
+
+def tissues(section: Path | None, n_obs: int) -> Iterator[tuple[str, AnnData]]:
+    """Name and counts of each data set: simulated tissues of three densities, and a real section if given."""
+    for share, depth in DEPTHS.items():
+        yield f"simulated, {share:.0%}", simulate("layers", n_obs, N_GENES, seed=0, depth=depth)
+    if section is not None:
+        adata = io.read(section)
+        genes = select_genes(adata, np.ones(adata.n_obs, dtype=bool), n_top_genes=N_GENES)
+        yield section.stem, adata[:, genes].copy()
+
+
+def chosen(contenders: Sequence[str]) -> list[str]:
+    """The contenders of these names after scVI, which all are compared with; every one if none is named.
+
+    Raises
+    ------
+    InputError
+        If a name is not known.
+    """
+    if unknown := sorted(set(contenders) - set(CONTENDERS)):
+        raise InputError(
+            f"contenders={', '.join(unknown)}.",
+            f"The contenders are {', '.join(CONTENDERS)}.",
+            "Name some of these.",
+        )
+    return list(dict.fromkeys([BASE, *(contenders or CONTENDERS)]))
