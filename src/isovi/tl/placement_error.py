@@ -52,8 +52,8 @@ def placement_error(
     known = np.isfinite(true).all(axis=-1)
     if found.shape != true.shape or known.sum() < 3:
         raise InputError(
-            f"placed has shape {found.shape}, truth has shape {true.shape}, {int(known.sum())} of them with a "
-            "true position.",
+            f"placed has shape {found.shape}, truth has shape {true.shape}, {int(known.sum())} of them with "
+            "a true position.",
             "Both must contain the same cells, at least three.",
             "Subset both in the same way.",
         )
