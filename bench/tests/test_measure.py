@@ -10,8 +10,8 @@ from anndata import AnnData
 from scipy import sparse
 
 from isovi.errors import InputError
-from isovi.spots import HELDOUT
-from isovi.tl.evaluate import Placement, evaluate_geometry
+from isovi.spots import HELDOUT, Spots
+from isovi.tl.evaluate import evaluate_geometry
 from isovi_bench import measure as module
 from isovi_bench import metrics
 from isovi_bench.measure import METRIC_NAMES, agreement, leiden, measure, mixing, purity
@@ -36,7 +36,7 @@ def prepared(*, labels: bool = True, sections: int = 1, heldout: float = 0.4) ->
     spots.obs["section"] = pd.Categorical(section.astype(str))
     rows = np.flatnonzero(split != HELDOUT)
     named = np.where(at[:, 0] < SIDE / 2, "left", "right").astype(object) if labels else None
-    return Prepared(Task(spots[rows].copy(), spots, rows, 0, 2), Placement(at, section, split), named)
+    return Prepared(Task(spots[rows].copy(), spots, rows, 0, 2), Spots(at, section, split=split), named)
 
 
 def apart(given: Prepared) -> np.ndarray:
@@ -106,7 +106,7 @@ def test_only_what_is_asked_for_is_measured(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_model_is_asked_for_its_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
 
-    def fit(model: object, adata: AnnData, placement: Placement, *, seed: int) -> dict[str, dict[str, float]]:
+    def fit(model: object, adata: AnnData, placement: Spots, *, seed: int) -> dict[str, dict[str, float]]:
         asked.extend((model, adata.n_obs, seed))
         return {name: {"elbo": 1.0} for name in placement.subsets()}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Callable
-from dataclasses import fields
 from functools import partial
 
 import igraph
@@ -17,20 +16,21 @@ from sklearn.neighbors import NearestNeighbors
 
 from isovi import tl
 from isovi.errors import InputError, IsoviWarning
-from isovi.spots import HELDOUT, TRAIN
+from isovi.spots import HELDOUT, TRAIN, Spots
 from isovi.tl.domains import cluster, standardize
-from isovi.tl.evaluate import Fit, Geometry, Placement, evaluate_fit, evaluate_geometry
+from isovi.tl.evaluate import evaluate_fit, evaluate_geometry
 from isovi.tl.metrics import is_labelled
 from isovi_bench.prepare import SECTION_KEY, Prepared
 from isovi_bench.task import Fitted
 
 Measured = dict[str, dict[str, float]]
 
+LIKELIHOOD = ("reconstruction", "elbo", "mse_lognorm")
 CLUSTERINGS = ("leiden", "mixture")
 AGREEMENTS = ("nmi", "ari", "purity")
 GROUPS: dict[str, tuple[str, ...]] = {
-    "geometry": (*(field.name for field in fields(Geometry)), "coordinate_error"),
-    "fit": tuple(field.name for field in fields(Fit)),
+    "geometry": tuple(name for name in tl.METRICS if name not in LIKELIHOOD),
+    "fit": LIKELIHOOD,
     "certificate": ("certified_constant",),
     "labels": tuple(f"{agreement}_{by}" for by in CLUSTERINGS for agreement in AGREEMENTS),
     "mixing": ("ilisi", "kbet"),
@@ -125,7 +125,7 @@ def _latent(fitted: Fitted, prepared: Prepared) -> np.ndarray:
     return latent
 
 
-def known_sets(latent: np.ndarray, placement: Placement) -> dict[str, np.ndarray]:
+def known_sets(latent: np.ndarray, placement: Spots) -> dict[str, np.ndarray]:
     """Indices of the spots of each set that is wholly finite in the latent.
 
     Parameters
@@ -139,11 +139,10 @@ def known_sets(latent: np.ndarray, placement: Placement) -> dict[str, np.ndarray
     return {name: spots for name, spots in placement.subsets().items() if finite[spots].all()}
 
 
-def geometry(latent: np.ndarray, placement: Placement, seed: int) -> Measured:
+def geometry(latent: np.ndarray, placement: Spots, seed: int) -> Measured:
     """Geometry on the sets that are wholly known; see :func:`isovi.tl.evaluate.evaluate_geometry`."""
     finite = np.isfinite(latent).all(axis=1)
-    known = Placement(placement.coordinates[finite], placement.section[finite], placement.split[finite])
-    found = evaluate_geometry(latent[finite], known, seed=seed)
+    found = evaluate_geometry(latent[finite], placement.take(finite), seed=seed)
     return {name: found[name] for name in known_sets(latent, placement)}
 
 
@@ -166,7 +165,7 @@ def control(latent: np.ndarray, prepared: Prepared, seed: int) -> Measured:
     return {TRAIN: memorised, **({HELDOUT: found[HELDOUT]} if HELDOUT in found else {})}
 
 
-def certificate(latent: np.ndarray, placement: Placement, seed: int) -> Measured:
+def certificate(latent: np.ndarray, placement: Spots, seed: int) -> Measured:
     """L(0.1) certified for random pairs of held-out spots; nothing where these are too few."""
     if HELDOUT not in known_sets(latent, placement):
         return {}

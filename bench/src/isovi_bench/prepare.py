@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from isovi.workflow.prepare import count_empty, holdout_of, select_genes, split_spots
 from scipy import sparse
 
 from isovi.data import check
-from isovi.data.fields import normalise
-from isovi.errors import InputError, IsoviWarning
-from isovi.spots import HELDOUT, SPLIT_KEY, TRAIN
-from isovi.tl.evaluate import Placement
+from isovi.errors import IsoviWarning
+from isovi.pipeline import choose_genes, split
+from isovi.run import Settings
+from isovi.spots import HELDOUT, SPLIT_KEY, Spots
 from isovi.tl.metrics import is_labelled
 from isovi_bench.datasets import load
 from isovi_bench.job import ALL, Job
@@ -23,7 +22,6 @@ from isovi_bench.task import Task
 
 SECTION_KEY = "section"  # in Task.seen and Task.spots, whatever its name in the data
 N_DOMAINS = 7  # passed to methods where the data set has no labels
-MIN_TRAIN = 10
 
 
 @dataclass(frozen=True)
@@ -43,15 +41,15 @@ class Prepared:
     """
 
     task: Task
-    placement: Placement
+    placement: Spots
     labels: np.ndarray | None
     shuffled: bool = False
 
-    def as_given(self) -> Placement:
+    def as_given(self) -> Spots:
         """Positions as the method saw them, of the others the true ones."""
         coordinates = self.placement.coordinates.copy()
         coordinates[self.task.rows] = self.task.seen.obsm["spatial"]
-        return Placement(coordinates, self.placement.section, self.placement.split)
+        return replace(self.placement, coordinates=coordinates)
 
 
 def prepare(job: Job) -> Prepared:
@@ -69,26 +67,21 @@ def prepare(job: Job) -> Prepared:
     """
     adata = load(job.dataset)
     _check(adata, job)
-    codes, names = check.sections(adata, job.dataset.sections)
-    split = split_of(adata, job)
-    genes = select_genes(
-        adata, split == TRAIN, n_top_genes=job.n_top_genes, layer=job.dataset.layer, seed=job.seed
-    )
-    _require_counts(adata, genes, job)
-    raw = check.coordinates(adata, job.dataset.spatial_key)
-    spots = _spots(adata, genes, np.array(names)[codes], job.dataset.layer)
-    rows = np.flatnonzero(split != HELDOUT)
+    where = placed(adata, job)
+    settings = Settings(n_top_genes=job.n_top_genes, layer=job.dataset.layer, seed=job.seed)
+    genes = choose_genes(adata, where, settings)
+    spots = _spots(adata, genes, np.array(where.sections)[where.section], job.dataset.layer)
+    rows = np.flatnonzero(where.split != HELDOUT)
     labels = _labels(adata, job.dataset.label_key)
     task = Task(
-        seen=_seen(spots, raw, split, rows, job),
+        seen=_seen(spots, where.take(rows), job),
         spots=spots,
         rows=rows,
         seed=job.seed,
         n_domains=N_DOMAINS if labels is None else len(set(labels[is_labelled(labels)])),
         max_epochs=job.max_epochs,
     )
-    coordinates, _ = normalise(raw, codes, names, {})
-    return Prepared(task, Placement(coordinates, codes, split), labels, job.shuffled)
+    return Prepared(task, where, labels, job.shuffled)
 
 
 def _check(adata: AnnData, job: Job) -> None:
@@ -104,8 +97,8 @@ def _check(adata: AnnData, job: Job) -> None:
         )
 
 
-def split_of(adata: AnnData, job: Job) -> np.ndarray:
-    """The split, as ``isovi fit`` makes it.
+def placed(adata: AnnData, job: Job) -> Spots:
+    """Where the spots are, split as ``isovi fit`` splits them.
 
     Parameters
     ----------
@@ -120,30 +113,13 @@ def split_of(adata: AnnData, job: Job) -> np.ndarray:
         If fewer than 10 spots are left to train on.
     """
     kind, _, name = job.split.partition(":")
-    holdout: float | np.ndarray = 0.0
+    holdout, key = ("0" if kind == ALL else job.split), job.dataset.sections
     if kind == "donor":
-        holdout = holdout_of(adata, f"section:{name}", job.dataset.donor_key)
-    elif kind != ALL:
-        holdout = holdout_of(adata, job.split, job.dataset.sections)
-    split = split_spots(adata.n_obs, holdout, rng=np.random.default_rng(job.seed))
-    if (split == TRAIN).sum() < MIN_TRAIN:
-        raise InputError(
-            f"The split {job.split} leaves {(split == TRAIN).sum()} of {adata.n_obs} spots for training.",
-            f"At least {MIN_TRAIN} are needed.",
-            "Hold out fewer spots.",
-        )
-    return split
-
-
-def _require_counts(adata: AnnData, genes: np.ndarray, job: Job) -> None:
-    layer = job.dataset.layer
-    empty = count_empty(adata.X if layer is None else adata.layers[layer], genes)
-    if empty:
-        raise InputError(
-            f"{empty} spots have no count in the {int(genes.sum())} genes chosen.",
-            "Every spot needs a count.",
-            "Raise n_top_genes, or drop spots of few counts from the data.",
-        )
+        holdout, key = f"section:{name}", job.dataset.donor_key
+    spatial_key = job.dataset.spatial_key
+    settings = Settings(holdout=holdout, section_key=key, spatial_key=spatial_key, seed=job.seed)
+    parts = split(adata, settings).split
+    return replace(check.spots(adata, spatial_key, job.dataset.sections), split=parts)
 
 
 def _spots(adata: AnnData, genes: np.ndarray, section: np.ndarray, layer: str | None) -> AnnData:
@@ -156,16 +132,13 @@ def _spots(adata: AnnData, genes: np.ndarray, section: np.ndarray, layer: str | 
     )
 
 
-def _seen(spots: AnnData, raw: np.ndarray, split: np.ndarray, rows: np.ndarray, job: Job) -> AnnData:
-    """Training and validation spots; their positions are scaled by themselves, without the held-out."""
-    seen = spots[rows].copy()
+def _seen(spots: AnnData, where: Spots, job: Job) -> AnnData:
+    """Training and validation spots with their coordinates."""
+    seen = spots[where.row].copy()
     seen.obs[SECTION_KEY] = seen.obs[SECTION_KEY].cat.remove_unused_categories()
-    section = seen.obs[SECTION_KEY].cat
-    codes = section.codes.to_numpy(dtype=np.int64)
-    positions, _ = normalise(raw[rows], codes, list(section.categories), {})
-    order = shuffled_within(codes, job.seed) if job.shuffled else slice(None)
-    seen.obsm["spatial"] = positions[order]
-    seen.obs[SPLIT_KEY] = pd.Categorical(split[rows])
+    order = shuffled_within(where.section, job.seed) if job.shuffled else slice(None)
+    seen.obsm["spatial"] = where.coordinates[order]
+    seen.obs[SPLIT_KEY] = pd.Categorical(where.split.astype(object))
     return seen
 
 

@@ -3,38 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import scvi
 from anndata import AnnData
-from isovi.workflow.prepare import split_spots
 
-from isovi.data.fields import normalise
+from isovi.data import check
+from isovi.pipeline import split
+from isovi.run import Settings
 from isovi.simulate import simulate
-from isovi.spots import HELDOUT, SPLIT_KEY, TRAIN
-from isovi.tl.evaluate import Placement
+from isovi.spots import HELDOUT, SPLIT_KEY, TRAIN, Spots
 from isovi_bench.task import Task
 
 
 def task_of(adata: AnnData, max_epochs: int | None = 2, seed: int = 0) -> Task:
     """A quarter of the spots held out."""
-    split = split_spots(adata.n_obs, 0.25, rng=np.random.default_rng(seed))
-    rows = np.flatnonzero(split != HELDOUT)
+    parts = split(adata, Settings(holdout=0.25, seed=seed)).split
+    rows = np.flatnonzero(parts != HELDOUT)
     spots = AnnData(adata.X.copy(), obs=adata.obs[["section"]].copy(), var=adata.var[[]].copy())
     seen = spots[rows].copy()
     seen.obsm["spatial"] = adata.obsm["spatial"][rows] / 100.0
-    seen.obs[SPLIT_KEY] = split[rows]
+    seen.obs[SPLIT_KEY] = parts[rows]
     return Task(seen, spots, rows, seed, max_epochs=max_epochs)
 
 
-def place(adata: AnnData, task: Task) -> Placement:
+def place(adata: AnnData, task: Task) -> Spots:
     """Where the spots of a task truly are."""
-    codes = adata.obs["section"].cat.codes.to_numpy().astype(np.int64)
-    split = np.full(adata.n_obs, HELDOUT, dtype="<U10")
-    split[task.rows] = task.seen.obs[SPLIT_KEY]
-    names = list(adata.obs["section"].cat.categories)
-    return Placement(normalise(adata.obsm["spatial"], codes, names, {})[0], codes, split)
+    parts = np.full(adata.n_obs, HELDOUT, dtype="<U10")
+    parts[task.rows] = task.seen.obs[SPLIT_KEY]
+    return replace(check.spots(adata, section_key="section"), split=parts)
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +67,7 @@ def task(make_task: Callable[..., Task]) -> Task:
 
 
 @pytest.fixture(scope="session")
-def placement(tissue: AnnData, make_task: Callable[..., Task]) -> Placement:
+def placement(tissue: AnnData, make_task: Callable[..., Task]) -> Spots:
     """Where the spots of a task truly are."""
     return place(tissue, make_task())
 

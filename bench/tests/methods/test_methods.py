@@ -9,7 +9,8 @@ from anndata import AnnData
 
 import isovi_bench.methods as adapters
 from isovi import InputError
-from isovi.tl.evaluate import Placement, evaluate_fit
+from isovi.spots import Spots
+from isovi.tl.evaluate import evaluate_fit
 from isovi_bench.task import Fitted, Task, find
 
 METHODS = {
@@ -91,7 +92,7 @@ def test_positions_matter_to_those_that_see_them(make_task: Callable[..., Task],
 
 @pytest.mark.parametrize("name", ["isovae", "isoscvi", "scvi-default", "isometry", "local-isometry"])
 def test_the_model_tells_likelihood_and_expression_of_data_without_positions(
-    make_task: Callable[..., Task], placement: Placement, name: str
+    make_task: Callable[..., Task], placement: Spots, name: str
 ) -> None:
     task = make_task(max_epochs=1)
     figures = evaluate_fit(fitted(name, task).model, task.spots, placement)

@@ -17,7 +17,6 @@ import anndata
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from isovi.workflow.prepare import select_genes, split_spots
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsRegressor
@@ -25,11 +24,12 @@ from sklearn.preprocessing import normalize
 
 import isovi
 from isovi.data import io
-from isovi.data.fields import spacing
 from isovi.errors import InputError
 from isovi.geometry.align import similarity
+from isovi.pipeline import choose_genes, split
 from isovi.reconstruct.placer import Method
-from isovi.spots import SPLIT_KEY, VALIDATION
+from isovi.run import Settings
+from isovi.spots import SPLIT_KEY, TRAIN, VALIDATION, Spots, spacing
 from isovi.tl import SpatialPlacer, placement_error
 from isovi.tl.metrics import lognorm
 from isovi_bench.grid import make_known
@@ -144,9 +144,9 @@ def read(data: Path, names: list[str], query: str, seed: int) -> Transfer:
     reference, asked = anndata.concat(sections, join="inner"), io.read(data / f"{query}.h5ad")
     asked.obs_names = [f"{query}_{cell}" for cell in asked.obs_names]
     reference = reference[:, reference.var_names.isin(asked.var_names)].copy()
-    genes = select_genes(reference, np.ones(reference.n_obs, dtype=bool), n_top_genes=2000)
-    reference = reference[:, genes].copy()
-    reference.obs[SPLIT_KEY] = split_spots(reference.n_obs, 0.0, rng=np.random.default_rng(seed))
+    every = Spots(reference.obsm["spatial"], split=np.full(reference.n_obs, TRAIN, dtype="<U10"))
+    reference = reference[:, choose_genes(reference, every, Settings())].copy()
+    reference.obs[SPLIT_KEY] = split(reference, Settings(holdout=0.0, seed=seed)).split
     known = np.zeros(asked.n_obs, dtype=bool)
     known[np.random.default_rng(seed).permutation(asked.n_obs)[:KNOWN]] = True
     return Transfer(reference, asked, known, seed)

@@ -26,14 +26,16 @@ import pandas as pd
 import scvi
 import torch
 from anndata import AnnData
-from isovi.workflow.prepare import select_genes
 from lightning.pytorch.callbacks import Callback
 
 import isovi
 from isovi.data import io
 from isovi.errors import InputError
 from isovi.model import model, module, speed
+from isovi.pipeline import choose_genes
+from isovi.run import Settings
 from isovi.simulate import simulate
+from isovi.spots import TRAIN, Spots
 from isovi_bench.rendering import markdown
 
 N_GENES = 2000
@@ -168,7 +170,8 @@ def tissues(section: Path | None, n_obs: int) -> Iterator[tuple[str, AnnData]]:
         yield f"simulated, {share:.0%}", simulate("layers", n_obs, N_GENES, seed=0, depth=depth)
     if section is not None:
         adata = io.read(section)
-        genes = select_genes(adata, np.ones(adata.n_obs, dtype=bool), n_top_genes=N_GENES)
+        every = Spots(adata.obsm["spatial"], split=np.full(adata.n_obs, TRAIN, dtype="<U10"))
+        genes = choose_genes(adata, every, Settings(n_top_genes=N_GENES))
         yield section.stem, adata[:, genes].copy()
 
 
