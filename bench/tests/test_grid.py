@@ -71,7 +71,7 @@ def test_a_share_is_the_same_however_it_is_written(share: object) -> None:
         ({"seeds": [-1]}, r"seeds\.0 is -1"),
         ({"seeds": [-1], "splits": ["half"]}, r"More errors: 1"),
         ({"max_epochs": 0}, "max_epochs is 0"),
-        ({"metrics": ["accuracy"]}, r"metrics is \['accuracy'\]\. .*the metrics are morans_i"),
+        ({"metrics": ["accuracy"]}, r"metrics is \['accuracy'\]\. .*the metrics are coordinate_error"),
     ],
 )
 def test_what_is_wrong_is_named(changes: dict[str, Any], words: str) -> None:

@@ -123,7 +123,7 @@ def test_seeds_split_differently(tmp_path: Path) -> None:
 
 
 def test_too_few_training_spots_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"split 0\.9 leaves 8 of 90 spots"):
+    with pytest.raises(InputError, match="8 of 90 spots are left for training"):
         prepare(job(tmp_path, tissue()[:90].copy(), "0.9"))
 
 

@@ -74,7 +74,7 @@ def prepare(job: Job) -> Prepared:
     rows = np.flatnonzero(where.split != HELDOUT)
     labels = _labels(adata, job.dataset.label_key)
     task = Task(
-        seen=_seen(spots, where.take(rows), job),
+        seen=_seen(spots, adata.obsm[job.dataset.spatial_key][rows], where.take(rows), job),
         spots=spots,
         rows=rows,
         seed=job.seed,
@@ -132,12 +132,13 @@ def _spots(adata: AnnData, genes: np.ndarray, section: np.ndarray, layer: str | 
     )
 
 
-def _seen(spots: AnnData, where: Spots, job: Job) -> AnnData:
-    """Training and validation spots with their coordinates."""
+def _seen(spots: AnnData, positions: np.ndarray, where: Spots, job: Job) -> AnnData:
+    """Training and validation spots; their unit is their own, so that nothing of the held-out is in it."""
     seen = spots[where.row].copy()
     seen.obs[SECTION_KEY] = seen.obs[SECTION_KEY].cat.remove_unused_categories()
     order = shuffled_within(where.section, job.seed) if job.shuffled else slice(None)
-    seen.obsm["spatial"] = where.coordinates[order]
+    known = Spots.at(positions, where.section, where.sections)
+    seen.obsm["spatial"] = known.coordinates[order]
     seen.obs[SPLIT_KEY] = pd.Categorical(where.split.astype(object))
     return seen
 

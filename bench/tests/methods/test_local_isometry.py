@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch.distributions import Normal
 
 from isovi import InputError
+from isovi.model.training import WARM_UP_EPOCHS
 from isovi.spots import SPLIT_KEY
 from isovi_bench.methods import local_isometry
 from isovi_bench.methods.local_isometry import SPAN, Bound, LocalObjective, bound_of, graph
@@ -117,7 +118,7 @@ def test_distances_are_bought_with_reconstruction_up_to_the_bound(
     history = {name: values.to_numpy(float).ravel() for name, values in found.model.history_.items()}
     weight, loss = history["multiplier_train"], history["reconstruction_loss_train"]
     assert loss[0] < found.model.module.objective.bound.train, "it begins where the plain model ended"
-    assert (np.diff(weight[1:15]) > 0).all()
+    assert (np.diff(weight[WARM_UP_EPOCHS : WARM_UP_EPOCHS + 14]) > 0).all()
     distortion = history["relative_distortion_train"]
     assert distortion[-5:].mean() < 0.9 * distortion[:5].mean()
 
