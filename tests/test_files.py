@@ -50,6 +50,8 @@ def test_the_record_says_what_was_run_on_what(run: Any, tissue_file: Path) -> No
     assert record["provenance"]["source"] == {"path": str(tissue_file)}
     assert record["settings"]["distortion"]["kind"] == "Constraint"
     assert record["training"]["summary"].startswith("Trained 3 epochs")
+    assert record["provenance"]["seconds"] > 0 and record["provenance"]["peak_memory_mb"] > 50
+    assert {"python", "isovi", "scvi-tools", "torch", "anndata"} <= set(record["provenance"]["versions"])
 
 
 def test_the_input_is_in_the_result_unchanged(run: Any, tissue_file: Path) -> None:

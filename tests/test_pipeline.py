@@ -17,7 +17,7 @@ from scipy import sparse
 import isovi
 from isovi import AllPairs, Constraint, InputError, IsoVAE, IsoviWarning, Neighbors, Penalty, Radius
 from isovi.data import check, pack
-from isovi.pipeline import MIN_SPOTS, choose_genes, content_hash, split
+from isovi.pipeline import MIN_SPOTS, choose_genes, content_hash, most_variable, report_metrics, split
 from isovi.pl._data import shepard_pairs
 from isovi.progress import Progress
 from isovi.run import Run, Settings
@@ -168,6 +168,14 @@ def test_dense_counts_and_layers_give_the_same_genes(tissue: AnnData, train: np.
         np.testing.assert_array_equal(genes_of(tissue, train, n_top_genes=10, layer=layer), expected)
 
 
+def test_spots_without_counts_do_not_matter(tissue: AnnData) -> None:
+    counts = sparse.csr_matrix(tissue.X[:, tissue.X.getnnz(axis=0) > 0])
+    with_empty = sparse.vstack([counts, sparse.csr_matrix((3, counts.shape[1]))], format="csr")
+    kept = most_variable(counts, 10)
+    assert kept.sum() == 10
+    np.testing.assert_array_equal(most_variable(with_empty, 10), kept)
+
+
 def test_data_without_usable_genes_is_refused(tissue: AnnData) -> None:
     few = np.arange(tissue.n_obs) < MIN_SPOTS - 1
     with pytest.raises(InputError, match="No gene is seen in 5 of the 4 training spots"):
@@ -309,6 +317,20 @@ def test_each_stage_is_reported(tissue: AnnData) -> None:
     ]
     starts += ["Trained 2 epochs", "Held-out spots: ", "Held-out geometry: "]
     assert [line.startswith(start) for line, start in zip(said, starts, strict=True)] == [True] * len(starts)
+
+
+def test_a_certificate_for_the_usual_share_of_pairs_needs_no_remark(fitted: Run) -> None:
+    said: list[str] = []
+
+    class Recorded(Progress):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    certificate = {"epsilon": 0.1, "L": 3.456, "delta": 0.05, "n_pairs": 200}
+    run = replace(fitted, metrics={**fitted.metrics, "certificate": certificate})
+    report_metrics(run, Recorded())
+    constant = fitted.metrics["heldout"]["distortion_constant"]
+    assert said[-1].endswith(f"L(0.1) = {constant:.2f}; certified with 95% confidence: L(0.1) <= 3.46")
 
 
 def test_plain_is_the_same_network_without_pressure(tissue: AnnData) -> None:

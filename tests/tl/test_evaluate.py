@@ -11,6 +11,7 @@ from scipy import stats
 from isovi import IsoSCVI
 from isovi.simulate import simulate
 from isovi.spots import Spots
+from isovi.tl import METRICS
 from isovi.tl.evaluate import evaluate_fit, evaluate_geometry
 
 GEOMETRY = {"morans_i", "gearys_c", "relative_distortion", "spearman_distance"}
@@ -45,6 +46,28 @@ def test_each_set_has_its_figures_and_only_held_out_spots_a_coordinate_error() -
         "heldout": GEOMETRY | {"coordinate_error"},
         "all": GEOMETRY,
     }
+
+
+def test_every_metric_of_the_table_is_returned_for_its_subsets_and_no_other(
+    tissue: AnnData, certain: IsoSCVI
+) -> None:
+    spots = placed(tissue)
+    geometry = evaluate_geometry(certain.get_latent_representation(), spots)
+    likelihood = evaluate_fit(certain, tissue, spots)
+    assert set(geometry) == set(likelihood) == {"train", "heldout", "all"}
+    for part in geometry:
+        assert not set(geometry[part]) & set(likelihood[part])
+        expected = {name for name, metric in METRICS.items() if part in metric.spots}
+        assert {*geometry[part], *likelihood[part]} == expected
+
+
+def test_the_table_says_what_each_metric_is() -> None:
+    for name, metric in METRICS.items():
+        assert metric.name == name and metric.label and metric.source
+        assert metric.better in ("lower", "higher")
+        assert set(metric.spots) <= {"train", "heldout", "all"}
+        assert metric.title == (f"{metric.label} ({metric.unit})" if metric.unit else metric.label)
+    assert METRICS["coordinate_error"].spots == ("heldout",)
 
 
 def test_without_held_out_spots_there_is_no_such_set() -> None:
