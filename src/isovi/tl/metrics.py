@@ -15,7 +15,7 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.neighbors import NearestNeighbors
 
 from isovi.errors import InputError
-from isovi.geometry.pairs import sample_pairs
+from isovi.geometry.pairs import pair_distances, sample_pairs
 from isovi.graph import nearest
 
 UNLABELLED = frozenset(
@@ -25,8 +25,6 @@ UNLABELLED = frozenset(
 
 Graph: TypeAlias = sparse.csr_matrix | sparse.csr_array
 Counts: TypeAlias = ArrayLike | sparse.spmatrix | sparse.sparray
-
-_CHUNK = 1 << 16
 
 
 # ---------------------------------------------------------------------------- graph
@@ -148,20 +146,6 @@ def _mean(values: NDArray) -> float:
 
 
 # ---------------------------------------------------------------------------- geometry
-
-
-def pair_distances(values: ArrayLike, source: NDArray, target: NDArray) -> NDArray[np.float64]:
-    """Euclidean distances, shape ``(n_pairs,)``, between the rows `source` and `target` of `values`."""
-    rows = _matrix(values, "values")
-    return np.concatenate(
-        [np.empty(0)]
-        + [
-            np.linalg.norm(
-                rows[source[start : start + _CHUNK]] - rows[target[start : start + _CHUNK]], axis=1
-            )
-            for start in range(0, len(source), _CHUNK)
-        ]
-    )
 
 
 def spearman_distance(

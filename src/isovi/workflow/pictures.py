@@ -9,10 +9,9 @@ import numpy as np
 from anndata import AnnData
 
 from isovi import pl
-from isovi.geometry.pairs import sample_pairs
+from isovi.geometry.pairs import pair_distances, sample_pairs
 from isovi.model.objective import Constraint
 from isovi.spots import Spots
-from isovi.tl.metrics import pair_distances
 
 N_PAIRS = 50_000  # pairs of a Shepard plot
 NAMES = {"train": "training", "heldout": "held out"}
