@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial import cKDTree
 
+from isovi.data.lognorm import TARGET_SUM, log_normalise
 from isovi.geometry.hilbert import curve_order
 from isovi.pl.latent_map import onto_tissue
 from isovi.report.record import Channel, Views
@@ -19,7 +20,6 @@ from isovi.workflow.finished import GENE_KEY, LATENT_KEY, Run
 N_SHOWN = 20_000  # spots that a browser shows and hovers over without delay
 N_GENES = 30  # genes on offer, of the run's some thousand
 _GENE_BLOCK = 100  # genes whose expression is dense at a time
-_LIBRARY = 1e4
 _SYMBOLS = ("symbol", "gene_symbol", "gene_symbols", "gene_name", "feature_name")  # columns of var
 _GAP = 0.08  # between sections, as a share of the largest
 _SPLIT_NAMES = {"train": "training", "validation": "validation", "heldout": "held out"}
@@ -30,7 +30,7 @@ _ABOUT = {
     "near (a fold).",
     "anisotropy": "Longest over shortest axis of what a small circle of tissue becomes: 1 is round.",
     "latent": "Posterior mean of one latent dimension.",
-    "gene": "log1p of counts at a library size of 10,000.",
+    "gene": f"log1p of counts at a library size of {TARGET_SUM:,.0f}.",
     "split": "Held-out spots took no part in training.",
 }
 
@@ -196,16 +196,14 @@ def _genes(run: Run, spots: Spots, rows: NDArray) -> list[Channel]:
 
 
 def _expression(run: Run, rows: NDArray) -> tuple[sparse.csc_matrix, list[str]] | None:
-    """log1p of scaled counts of the run's genes, float32, and their names; ``None`` if it keeps no counts."""
+    """Log-normalised expression of the run's genes, float32, and their names; ``None`` without counts."""
     layer = run.adata.uns["isovi"].get("layer")
     counts = run.adata.X if layer is None else run.adata.layers.get(str(layer))
     if counts is None:
         return None
-    mine = sparse.csr_matrix(counts[rows]).astype(np.float32)
-    total = np.asarray(mine.sum(axis=1)).ravel()
-    scaled = sparse.diags((_LIBRARY / np.maximum(total, 1)).astype(np.float32)) @ mine
+    expression = log_normalise(sparse.csr_matrix(counts[rows]))
     used = np.flatnonzero(run.adata.var[GENE_KEY].to_numpy(dtype=bool))
-    return sparse.csc_matrix(scaled)[:, used].log1p(), _gene_names(run.adata.var.iloc[used])
+    return sparse.csc_matrix(expression[:, used], dtype=np.float32), _gene_names(run.adata.var.iloc[used])
 
 
 def _gene_names(genes: pd.DataFrame) -> list[str]:

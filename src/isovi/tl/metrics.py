@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.neighbors import NearestNeighbors
 
+from isovi.data.lognorm import TARGET_SUM, log_normalise
 from isovi.errors import InputError
 from isovi.geometry.pairs import pair_distances, sample_pairs
 from isovi.graph import nearest
@@ -240,14 +241,13 @@ def _knn_positions(train_latent: NDArray, train_positions: NDArray, latent: NDAr
 # ---------------------------------------------------------------------------- expression
 
 
-def lognorm(counts: Counts, target_sum: float = 1e4) -> NDArray[np.float64]:
-    """Log1p of counts scaled to `target_sum` per spot, shape ``(n, n_genes)``; an empty spot stays zero."""
-    dense = _dense(counts)
-    total = dense.sum(axis=1, keepdims=True)
-    return np.log1p(dense * (target_sum / np.where(total > 0, total, 1.0)))
+def lognorm(counts: Counts, target_sum: float = TARGET_SUM) -> NDArray[np.float64]:
+    """Log-normalised expression as an array, shape ``(n, n_genes)``; see :func:`log_normalise`."""
+    found = log_normalise(counts, target_sum)
+    return found.toarray() if sparse.issparse(found) else found
 
 
-def lognorm_squared_error(counts: Counts, expected: ArrayLike, target_sum: float = 1e4) -> float:
+def lognorm_squared_error(counts: Counts, expected: ArrayLike, target_sum: float = TARGET_SUM) -> float:
     """Sum of squared differences of log-normalised expression over one chunk of spots.
 
     Parameters
@@ -274,7 +274,7 @@ def lognorm_squared_error(counts: Counts, expected: ArrayLike, target_sum: float
     return float(np.square(observed - np.log1p(target_sum * shares)).sum())
 
 
-def mse_lognorm(chunks: Iterable[tuple[Counts, ArrayLike]], target_sum: float = 1e4) -> float:
+def mse_lognorm(chunks: Iterable[tuple[Counts, ArrayLike]], target_sum: float = TARGET_SUM) -> float:
     """Mean squared error of log-normalised expression, streamed over chunks of spots.
 
     Parameters
@@ -333,10 +333,6 @@ def clustering_agreement(domains: ArrayLike, labels: ArrayLike) -> dict[str, flo
 
 
 # ---------------------------------------------------------------------------- checks
-
-
-def _dense(values: Any) -> NDArray[np.float64]:
-    return np.asarray(values.toarray() if sparse.issparse(values) else values, dtype=np.float64)
 
 
 def _matrix(values: ArrayLike, name: str) -> NDArray[np.float64]:
