@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
-import scanpy as sc
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from scipy.stats import spearmanr
@@ -103,7 +102,7 @@ def morans_i_per_dimension(latent: ArrayLike, graph: Graph) -> NDArray[np.float6
     ----------
     Zhou and Du (2024), Table 1.
     """
-    return _autocorrelation(sc.metrics.morans_i, latent, graph)
+    return _autocorrelation(latent, graph)[0]
 
 
 def gearys_c_per_dimension(latent: ArrayLike, graph: Graph) -> NDArray[np.float64]:
@@ -111,7 +110,7 @@ def gearys_c_per_dimension(latent: ArrayLike, graph: Graph) -> NDArray[np.float6
 
     Parameters, result and reference are those of :func:`morans_i_per_dimension`.
     """
-    return _autocorrelation(sc.metrics.gearys_c, latent, graph)
+    return _autocorrelation(latent, graph)[1]
 
 
 def morans_i(latent: ArrayLike, graph: Graph) -> float:
@@ -130,16 +129,31 @@ def gearys_c(latent: ArrayLike, graph: Graph) -> float:
     return _mean(gearys_c_per_dimension(latent, graph))
 
 
-def _autocorrelation(
-    statistic: Callable[..., NDArray], latent: ArrayLike, graph: Graph
-) -> NDArray[np.float64]:
+def pair_sums(values: NDArray, weights: sparse.csr_matrix) -> NDArray[np.float64]:
+    """Sums (2, d) over pairs of w_ij y_i y_j and of w_ij (y_i - y_j)², for each column y of (n, d)."""
+    products = np.einsum("ij,ij->j", values, weights @ values)
+    degrees = np.asarray(weights.sum(axis=0) + weights.sum(axis=1).T).ravel()
+    return np.stack([products, degrees @ values**2 - 2 * products])
+
+
+def autocorrelation_factors(values: NDArray, total: float) -> NDArray[np.float64]:
+    """What turns :func:`pair_sums` of centred values (n, d) into Moran's I and Geary's C, (2, d).
+
+    NaN for columns that are constant, and for all if the weights add to zero.
+    """
+    n, squares = len(values), (values**2).sum(axis=0)
+    varies = (np.ptp(values, axis=0) > 0) & (total > 0) if n else np.zeros(values.shape[1], dtype=bool)
+    scale = np.divide(1.0, total * squares, out=np.full_like(squares, np.nan), where=varies)
+    return np.stack([n * scale, (n - 1) / 2 * scale])
+
+
+def _autocorrelation(latent: ArrayLike, graph: Graph) -> NDArray[np.float64]:
+    """Moran's I and Geary's C (2, d)."""
     values = _matrix(latent, "latent")
     _same_rows(latent=values, graph=graph)
-    result = np.full(values.shape[1], np.nan)
-    varies = np.ptp(values, axis=0) > 0 if len(values) else np.zeros(values.shape[1], bool)
-    if graph.nnz and varies.any():
-        result[varies] = statistic(graph, np.ascontiguousarray(values[:, varies].T))
-    return result
+    weights = sparse.csr_matrix(graph, dtype=np.float64)
+    values = values - values.mean(axis=0) if len(values) else values
+    return autocorrelation_factors(values, weights.sum()) * pair_sums(values, weights)
 
 
 def _mean(values: NDArray) -> float:
