@@ -19,6 +19,7 @@ from isovi.geometry.conformal import conformal_interval
 from isovi.geometry.distortion import fitted_scale
 from isovi.geometry.pairs import pair_distances
 from isovi.spots import SPLIT_KEY, TRAIN
+from isovi.tl import _inputs
 
 MIN_DISTANCE = 1e-9
 
@@ -95,7 +96,7 @@ def pairwise_distance(
     ruler = _ruler(known, use_rep, trained, spatial_key, section_key, coverage, seed)
     codes = check.categories(adata, groups, role="label", allow_missing=True)
     names = pd.Categorical(adata.obs[groups]).remove_unused_categories().categories
-    latent, rng = _latent(adata, use_rep), np.random.default_rng(seed)
+    latent, rng = _inputs.latent(adata, use_rep), np.random.default_rng(seed)
     members = [np.flatnonzero(codes == code) for code in range(len(names))]
     rows = []
     for one, other in combinations_with_replacement(range(len(names)), 2):
@@ -139,7 +140,7 @@ def _ruler(
 ) -> _Ruler:
     positions = check.coordinates(adata, spatial_key)
     section = check.sections(adata, section_key)[0]
-    latent = _latent(adata, use_rep)
+    latent = _inputs.latent(adata, use_rep)
     rng = np.random.default_rng(seed)
     scale = fitted_scale(latent[trained], positions[trained], section[trained], rng)
     ends = _disjoint(section, np.flatnonzero(~trained), rng)
@@ -167,13 +168,3 @@ def _drawn(
     source, target = rng.choice(one, n_pairs), rng.choice(other, n_pairs)
     kept = source != target
     return pair_distances(latent, source[kept], target[kept])
-
-
-def _latent(adata: AnnData, use_rep: str) -> NDArray:
-    if use_rep not in adata.obsm:
-        raise InputError(
-            f'obsm has no key "{use_rep}" (it has: {", ".join(map(str, adata.obsm)) or "none"}).',
-            "Distances are told from latents.",
-            f'Store model.get_latent_representation() in adata.obsm["{use_rep}"], or pass another use_rep.',
-        )
-    return np.asarray(adata.obsm[use_rep], dtype=np.float64)
