@@ -14,6 +14,7 @@ from scipy.stats import ortho_group
 from isovi.geometry.distortion import (
     all_distances,
     euclidean,
+    fitted_scale,
     profile_scale,
     raw_distortion,
     relative_distortion,
@@ -219,3 +220,19 @@ def test_wasserstein_points_give_the_closed_formula(seed: int) -> None:
     root = sqrtm(first)
     cross = np.trace(first + second - 2 * sqrtm(root @ second @ root).real)
     assert float(found) == pytest.approx(np.sqrt(np.sum((loc[0] - loc[1]) ** 2) + cross), rel=1e-8)
+
+
+def test_the_scale_of_a_representation_is_fitted_within_sections() -> None:
+    rng = np.random.default_rng(0)
+    coordinates, section = rng.normal(size=(60, 2)), np.repeat([0, 1], 30)
+    latent = 0.25 * coordinates @ ortho_group.rvs(2, random_state=1)
+    latent[section == 1] += 50.0  # distances between sections say nothing
+    assert fitted_scale(latent, coordinates, section, rng) == pytest.approx(0.25)
+    noisy = latent + 0.1 * rng.normal(size=latent.shape)
+    pairs = [(i, j) for i in range(60) for j in range(i) if section[i] == section[j]]
+    z, s = (
+        torch.tensor([np.linalg.norm(rows[i] - rows[j]) for i, j in pairs]) for rows in (noisy, coordinates)
+    )
+    assert fitted_scale(noisy, coordinates, section, rng) == pytest.approx(
+        float(profile_scale(z, s, torch.ones_like(z)))
+    )

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 from scipy.stats import chisquare
 
+from isovi.errors import InputError
 from isovi.geometry.pairs import (
     PairSet,
     disjoint_pairs,
+    pair_distances,
     sample_pairs,
     sample_pairs_in_range,
     tissue_distance,
@@ -83,6 +85,17 @@ def test_tissue_distance_is_euclidean(n_axes: int) -> None:
     source, target = torch.triu_indices(6, 6, 1)
     expected = torch.pdist(coordinates)
     torch.testing.assert_close(tissue_distance(coordinates, source, target), expected)
+
+
+def test_pair_distances_are_euclidean_whatever_is_computed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+    ends, expected = np.triu_indices(9, 1), pdist(values.astype(np.float64))
+    for chunk in (1, 5, 36, 100):
+        monkeypatch.setattr("isovi.geometry.pairs._CHUNK", chunk)
+        np.testing.assert_allclose(pair_distances(values, *ends), expected, rtol=1e-12)
+    assert pair_distances(values, ends[0][:0], ends[1][:0]).shape == (0,)
+    with pytest.raises(InputError, match=r"shape \(9,\)"):
+        pair_distances(values[:, 0], *ends)
 
 
 def test_a_pair_set_knows_its_length_and_does_not_change() -> None:

@@ -92,7 +92,8 @@ def test_too_few_cells_say_how_many_it_takes() -> None:
 @pytest.fixture(scope="module")
 def fitted() -> tuple[Any, anndata.AnnData]:
     """A model that saw 48 of 160 cells."""
-    adata = simulate("layers", n_obs=160, n_genes=30, seed=0)
+    adata = simulate("layers", n_obs=160, n_genes=60, seed=0)
+    assert len(np.unique(adata.X.toarray(), axis=0)) == 160  # cells with the same counts are seen together
     IsoSCVI.setup_anndata(adata)
     model = IsoSCVI(adata, n_latent=2)
     model.train(1, train_size=0.2, validation_size=0.1, enable_progress_bar=False)

@@ -15,11 +15,24 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import pad
 
-from isovi._shapes import Latent, PairFloats, PairIndices, Points, Scalar
+from isovi._shapes import (
+    CellIndexArray,
+    CoordinateArray,
+    Latent,
+    LatentArray,
+    PairFloats,
+    PairIndices,
+    Points,
+    Scalar,
+)
+from isovi.geometry.pairs import pair_distances, sample_pairs
 
 LatentDistance = Literal["mean", "sample", "wasserstein"]
 
-_FEW = 8  # columns below which torch.pdist is slow on a CPU: padding with zeros makes it five times faster
+SCALE_PAIRS = 200_000
+"""Pairs over which λ is fitted to a representation."""
+
+_FEW = 8  # columns up to which torch's distances on CPU are slow: zeros beside them cost a fifth
 _TINY = 1e-12  # keeps the gradient of a distance finite where two latents coincide
 
 
@@ -121,6 +134,43 @@ def profile_scale(
         return tissue.new_tensor(float("nan"))
     median = weighted_median(ratio, mass)
     return 1.0 / median if relative else median
+
+
+def sampled_distances(
+    latent: LatentArray,
+    coordinates: CoordinateArray,
+    section: CellIndexArray,
+    rng: np.random.Generator,
+    n_pairs: int = SCALE_PAIRS,
+) -> tuple[PairFloats, PairFloats]:
+    """d_Z and d_S of random pairs of cells of one section, see :func:`~isovi.geometry.pairs.sample_pairs`."""
+    source, target = sample_pairs(section, n_pairs, rng)
+    in_latent, in_tissue = (pair_distances(rows, source, target) for rows in (latent, coordinates))
+    return torch.from_numpy(in_latent), torch.from_numpy(in_tissue)
+
+
+def fitted_scale(
+    latent: LatentArray, coordinates: CoordinateArray, section: CellIndexArray, rng: np.random.Generator
+) -> float:
+    """Scale λ that minimises the relative distortion over random pairs of cells of one section.
+
+    Parameters
+    ----------
+    latent
+        Shape ``(cell, latent)``.
+    coordinates
+        Shape ``(cell, axis)``.
+    section
+        Section code of each cell.
+    rng
+        Draws the pairs, :data:`SCALE_PAIRS` or all that there are.
+
+    Returns
+    -------
+    λ, latent length per unit of the coordinates; see :func:`profile_scale`.
+    """
+    distances = sampled_distances(latent, coordinates, section, rng)
+    return float(profile_scale(*distances, torch.ones_like(distances[1])))
 
 
 def raw_distortion(latent: PairFloats, tissue: PairFloats, weight: PairFloats, scale: torch.Tensor) -> Scalar:

@@ -5,18 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy.spatial.distance import cdist
 
 from isovi._repr import ReprMixin
 from isovi._shapes import CellFloatArray, CellIndexArray, CoordinateArray, LatentArray
-from isovi.geometry.distortion import profile_scale
-from isovi.geometry.pairs import sample_pairs
+from isovi.geometry.distortion import fitted_scale
 
 N_PARTNERS = 200
 """Number of spots of the same section with which each spot is compared."""
 
-_SCALE_PAIRS = 200_000
 _CHUNK = 4096  # spots whose distances to all partners are held at once
 
 
@@ -66,7 +63,7 @@ def spot_distortion(
     n_partners
         Number of partners; in smaller sections all spots.
     """
-    scale = _scale(latent, coordinates, section, rng)
+    scale = fitted_scale(latent, coordinates, section, rng)
     error, excess, expected = (np.zeros(len(section)) for _ in range(3))
     for code in np.unique(section):
         members = np.flatnonzero(section == code)
@@ -79,14 +76,3 @@ def spot_distortion(
             expected[spots] = wanted.sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         return DistortionMap(error / expected, excess / expected, scale)
-
-
-def _scale(
-    latent: LatentArray, coordinates: CoordinateArray, section: CellIndexArray, rng: np.random.Generator
-) -> float:
-    source, target = sample_pairs(section, _SCALE_PAIRS, rng)
-    in_latent, in_tissue = (
-        torch.as_tensor(np.linalg.norm(points[source] - points[target], axis=1))
-        for points in (latent, coordinates)
-    )
-    return float(profile_scale(in_latent, in_tissue, torch.ones_like(in_tissue)))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
 from isovi._shapes import (
@@ -16,9 +17,11 @@ from isovi._shapes import (
     PairIndexArray,
     PairIndices,
 )
+from isovi.errors import InputError
 
-_TRIES = 50  # uniform draws per requested pair in a range, before near pairs are looked up
-_ROUNDS = 12  # rounds of proposals for partners at a given distance
+_TRIES = 50  # uniform draws for each pair wanted in a range, before near ones are looked up
+_ROUNDS = 12  # of proposals for partners at a given distance
+_CHUNK = 1 << 16  # pairs whose differences are held at once
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,26 @@ class PairSet:
 def tissue_distance(coordinates: Coordinates, source: PairIndices, target: PairIndices) -> PairFloats:
     """Euclidean distance d_S of each pair, in the units of ``coordinates``."""
     return (coordinates[source] - coordinates[target]).norm(dim=-1)
+
+
+def pair_distances(values: ArrayLike, source: np.ndarray, target: np.ndarray) -> NDArray[np.float64]:
+    """Euclidean distances, shape ``(n_pairs,)``, between the rows `source` and `target` of `values`.
+
+    Raises
+    ------
+    InputError
+        If `values` has not two axes.
+    """
+    rows = np.asarray(values, dtype=np.float64)
+    if rows.ndim != 2:
+        raise InputError(
+            f"values has shape {rows.shape}.", "It must have two axes.", "Pass values with one row per spot."
+        )
+    found = np.empty(len(source))
+    for start in range(0, len(source), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        found[part] = np.linalg.norm(rows[source[part]] - rows[target[part]], axis=1)
+    return found
 
 
 def sample_pairs(
@@ -133,7 +156,7 @@ def sample_pairs_in_range(
         constant.
     """
     source, target = sample_pairs(section, _TRIES * n_pairs, rng)
-    apart = _distance(coordinates, source, target)
+    apart = pair_distances(coordinates, source, target)
     kept = np.flatnonzero((apart >= low) & (apart < high))[:n_pairs]
     if len(kept) == n_pairs or len(source) < _TRIES * n_pairs:
         return source[kept], target[kept], np.ones(len(kept))
@@ -227,7 +250,7 @@ def _match_range(
         asking = rng.permutation(free)
         places = coordinates[asking] + _steps(len(asking), coordinates.shape[1], low, high, rng)
         asked = free[cKDTree(coordinates[free]).query(places)[1]]
-        apart = _distance(coordinates, asking, asked)
+        apart = pair_distances(coordinates, asking, asked)
         fits = (asking != asked) & (apart >= low) & (apart < high)
         found = np.concatenate([found, _first_come(asking[fits], asked[fits])], axis=1)
     return found[:, :n_pairs]
@@ -248,7 +271,3 @@ def _first_come(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     np.minimum.at(first, spots, places)  # keep a pair if it is the first of both spots; others retry later
     kept = (first[source] == order) & (first[target] == order)
     return np.stack([source[kept], target[kept]])
-
-
-def _distance(coordinates: CoordinateArray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(coordinates[source] - coordinates[target], axis=1)

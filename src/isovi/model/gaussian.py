@@ -14,15 +14,14 @@ from scvi.module.base import LossOutput, auto_move_data
 from scvi.nn import FCLayers
 from torch import nn
 
+from isovi.data.lognorm import TARGET_SUM
 from isovi.errors import InputError
 from isovi.model import keys
 from isovi.model.hooks import builds
 
-TARGET_SUM = 1e4  # scanpy's usual library size after normalisation
-
 
 def log_normalise(counts: torch.Tensor) -> torch.Tensor:
-    """``log1p`` of counts scaled to a library size of 10,000, shape ``(cell, gene)``."""
+    """As :func:`isovi.data.lognorm.log_normalise`, of a minibatch, shape ``(cell, gene)``."""
     return torch.log1p(TARGET_SUM * counts / counts.sum(-1, keepdim=True).clamp(min=1))
 
 

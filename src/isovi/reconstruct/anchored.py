@@ -15,11 +15,9 @@ from sklearn.neighbors import NearestNeighbors
 
 from isovi._repr import ReprMixin
 from isovi._shapes import CoordinateArray, LatentArray
-from isovi.geometry.distortion import profile_scale
-from isovi.geometry.pairs import sample_pairs
+from isovi.geometry.distortion import fitted_scale
 
 N_NEIGHBORS = 10
-N_PAIRS = 100_000  # pairs of anchors over which λ is fitted
 N_NEAR, N_FAR = 32, 96  # anchors that a cell is compared with in trilateration
 STEPS = 25
 CHUNK = 4_096  # cells placed at once
@@ -47,12 +45,8 @@ class Anchors(ReprMixin):
     def fit(cls, latent: LatentArray, positions: CoordinateArray, *, seed: int = 0) -> Anchors:
         """Anchors with the λ that minimises the relative distortion among them."""
         one_section = np.zeros(len(latent), dtype=np.int64)
-        source, target = sample_pairs(one_section, N_PAIRS, np.random.default_rng(seed))
-        in_latent, in_tissue = (
-            torch.as_tensor(np.linalg.norm(values[source] - values[target], axis=1).astype(np.float64))
-            for values in (latent, positions)
-        )
-        return cls(latent, positions, float(profile_scale(in_latent, in_tissue, torch.ones_like(in_tissue))))
+        scale = fitted_scale(latent, positions, one_section, np.random.default_rng(seed))
+        return cls(latent, positions, scale)
 
     def __len__(self) -> int:
         return len(self.positions)

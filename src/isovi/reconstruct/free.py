@@ -17,7 +17,8 @@ from sklearn.decomposition import PCA
 
 from isovi._repr import ReprMixin
 from isovi.errors import InputError
-from isovi.geometry.pairs import sample_pairs
+from isovi.geometry.distortion import euclidean
+from isovi.geometry.pairs import pair_distances, sample_pairs
 
 Distance = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray]
 
@@ -110,7 +111,7 @@ def latent_configuration(
     points = np.asarray(latent, dtype=np.float64) / scale
     positions = PCA(n_axes, svd_solver="full").fit_transform(points)
     source, target = sample_pairs(np.zeros(len(points), np.int64), N_PAIRS, np.random.default_rng(seed))
-    length, found = (np.linalg.norm(rows[source] - rows[target], axis=1) for rows in (points, positions))
+    length, found = (pair_distances(rows, source, target) for rows in (points, positions))
     return Configuration(positions, float(np.sqrt(np.square(found - length).sum() / np.square(length).sum())))
 
 
@@ -171,14 +172,14 @@ def _refine(start: NDArray, source: NDArray, target: NDArray, length: NDArray) -
 
     def loss() -> torch.Tensor:
         solver.zero_grad()
-        found = ((position[first] - position[second]).square().sum(1) + 1e-12).sqrt()
+        found = euclidean(position, first, second)
         value = (weight * (found - wanted).square()).mean()
         value.backward()
         return value
 
     solver.step(loss)
     with torch.no_grad():
-        left = (position[first] - position[second]).norm(dim=1) - wanted
+        left = euclidean(position, first, second) - wanted
         stress = float((left.square().sum() / wanted.square().sum()).sqrt())
         return Configuration((position - position.mean(0)).numpy() * unit, stress)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from isovi.data.fingerprint import training_split
+from isovi.geometry.pairs import pair_distances
 from isovi.tl.autocorrelation import autocorrelation_table, spatial_autocorrelation
 from isovi.tl.certificate import certificate
 from isovi.tl.distortion_map import distortion_map
@@ -18,7 +19,6 @@ from isovi.tl.metrics import (
     morans_i,
     morans_i_per_dimension,
     mse_lognorm,
-    pair_distances,
     spatial_neighbors,
     spearman_distance,
 )

@@ -8,6 +8,8 @@ from scipy import sparse
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import normalize
 
+from isovi.data.lognorm import log_normalise
+
 N_COMPONENTS = 20
 
 
@@ -28,8 +30,8 @@ class ExpressionFeatures:
 
     def fit(self, counts: sparse.csr_matrix) -> ExpressionFeatures:
         """Learn library size, mean and components of counts of shape ``(cell, gene)``."""
-        self.target_ = float(np.median(_totals(counts)))
-        expression = self._lognorm(counts)
+        self.target_ = float(np.median(np.asarray(counts.sum(axis=1)).ravel()))
+        expression = log_normalise(counts, self.target_)
         n = min(N_COMPONENTS, min(expression.shape) - 1)
         pca = PCA(n, svd_solver="arpack", random_state=self.seed).fit(expression)
         self.mean_, self.components_ = pca.mean_, pca.components_
@@ -38,14 +40,14 @@ class ExpressionFeatures:
     def transform(self, counts: sparse.csr_matrix, present: NDArray[np.bool_] | None = None) -> NDArray:
         """Features, shape ``(cell, feature)``; genes not ``present`` are taken to be at their mean."""
         mean = self.mean_ if present is None else self.mean_ * present
-        scores = self._lognorm(counts) @ self.components_.T - mean @ self.components_.T
+        scores = log_normalise(counts, self.target_) @ self.components_.T - mean @ self.components_.T
         return normalize(np.asarray(scores, dtype=np.float64))
 
     def strangeness(self, counts: sparse.csr_matrix, present: NDArray[np.bool_] | None = None) -> NDArray:
         """One minus the cosine of expression with what the components make of it, shape ``(cell,)``."""
         kept = np.ones(len(self.mean_)) if present is None else present.astype(float)
         mean, components = self.mean_ * kept, self.components_ * kept
-        expression = self._lognorm(counts)
+        expression = log_normalise(counts, self.target_)
         scores = expression @ components.T - mean @ components.T
         along = expression @ mean + (scores * (expression @ components.T)).sum(axis=1)
         squared = (
@@ -55,11 +57,3 @@ class ExpressionFeatures:
         )
         length = np.sqrt(np.asarray(expression.multiply(expression).sum(axis=1)).ravel() * squared)
         return 1 - along / np.maximum(length, 1e-12)
-
-    def _lognorm(self, counts: sparse.csr_matrix) -> sparse.csr_matrix:
-        factors = self.target_ / np.maximum(_totals(counts), 1.0)
-        return sparse.csr_matrix(sparse.diags(factors) @ counts).log1p()
-
-
-def _totals(counts: sparse.csr_matrix) -> NDArray:
-    return np.asarray(counts.sum(axis=1)).ravel()

@@ -13,7 +13,7 @@ from scipy.stats import false_discovery_control, norm
 
 from isovi.errors import InputError
 from isovi.tl import _inputs
-from isovi.tl.metrics import Graph, _matrix, _same_rows, spatial_neighbors
+from isovi.tl.metrics import Graph, _matrix, _same_rows, autocorrelation_factors, pair_sums, spatial_neighbors
 
 STATISTICS = ("morans_i", "gearys_c")
 """Columns of the table with the statistics; the other columns of a statistic begin with its name."""
@@ -147,8 +147,8 @@ def autocorrelation_table(
     _require_within(weights, codes)
     values = values - values.mean(axis=0)
     members = [np.flatnonzero(codes == code) for code in np.unique(codes)]
-    factor = _factors(values, weights.sum())
-    statistics = factor * _pair_sums(values, weights)
+    factor = autocorrelation_factors(values, weights.sum())
+    statistics = factor * pair_sums(values, weights)
     expected, deviation = factor * _moments(values, weights, members)
     z = (statistics - expected) / deviation
     p = np.stack([norm.sf(z[0]), norm.cdf(z[1])])
@@ -157,29 +157,11 @@ def autocorrelation_table(
     return _table(statistics, expected, z, p)
 
 
-# ---------------------------------------------------------------------------- statistics
-
-
-def _pair_sums(values: NDArray, weights: sparse.csr_matrix) -> NDArray[np.float64]:
-    """Sums (2, d) over pairs of w_ij y_i y_j and of w_ij (y_i - y_j)²."""
-    products = np.einsum("ij,ij->j", values, weights @ values)
-    degrees = np.asarray(weights.sum(axis=0) + weights.sum(axis=1).T).ravel()
-    return np.stack([products, degrees @ values**2 - 2 * products])
-
-
-def _factors(values: NDArray, total: float) -> NDArray[np.float64]:
-    """Factors (2, d) that turn sums over pairs of centred values (n, d) into Moran's I and Geary's C."""
-    n, squares = len(values), (values**2).sum(axis=0)
-    varies = (np.ptp(values, axis=0) > 0) & (total > 0)
-    scale = np.divide(1.0, total * squares, out=np.full_like(squares, np.nan), where=varies)
-    return np.stack([n * scale, (n - 1) / 2 * scale])
-
-
 # ---------------------------------------------------------------------------- exact moments
 
 
 def _moments(values: NDArray, weights: sparse.csr_matrix, members: list[NDArray]) -> NDArray[np.float64]:
-    """Means and standard deviations (2, 2, d) of :func:`_pair_sums` over all permutations within sections.
+    """Means and standard deviations (2, 2, d) of :func:`pair_sums` over all permutations within sections.
 
     Sections are permuted independently, so means and variances add. Deviations of zero are NaN.
     """
@@ -244,7 +226,7 @@ def _permuted_p(
 ) -> NDArray[np.float64]:
     """Shares (2, d) of permutations within sections, including the data, that are as extreme as the data."""
     towards = np.array([[1.0], [-1.0]])  # I above, C below
-    observed = towards * _pair_sums(values, weights)
+    observed = towards * pair_sums(values, weights)
     limit = observed - _ROUNDING * np.abs(observed)
     rng = np.random.default_rng(seed)
     extreme = np.ones(observed.shape)
@@ -252,7 +234,7 @@ def _permuted_p(
     for _ in range(n_perms):
         for spots in members:
             order[spots] = rng.permutation(spots)
-        extreme += towards * _pair_sums(values[order], weights) >= limit
+        extreme += towards * pair_sums(values[order], weights) >= limit
     return extreme / (n_perms + 1)
 
 

@@ -22,11 +22,10 @@ from isovi.geometry.certificate import (
     certify_curve,
     certify_point,
 )
-from isovi.geometry.pairs import disjoint_pairs
+from isovi.geometry.pairs import disjoint_pairs, pair_distances
 from isovi.geometry.profile import ProfilePoint, range_edges
 from isovi.spots import HELDOUT, SPLIT_KEY
 from isovi.tl import _inputs
-from isovi.tl.metrics import pair_distances
 from isovi.tl.profile import points
 
 

@@ -12,14 +12,12 @@ from anndata import AnnData
 
 from isovi.data.pack import is_on_disk, take_cells
 from isovi.geometry.certificate import CERTIFIED_EPSILON
-from isovi.geometry.distortion import profile_scale, relative_distortion
-from isovi.geometry.pairs import sample_pairs
+from isovi.geometry.distortion import SCALE_PAIRS, fitted_scale, relative_distortion, sampled_distances
 from isovi.geometry.profile import distortion_profile
 from isovi.geometry.tissot import tissot_ellipses
 from isovi.spots import Spots
 from isovi.tl import metrics
 
-N_PAIRS = 200_000  # pairs over which distances are compared
 EVALUATED = 20_000  # spots of a set on which likelihood and coordinate error are measured, at most
 N_SAMPLES = 5  # posterior samples over which the likelihood is averaged
 CHUNK = 1_000  # spots whose expression is predicted at once
@@ -145,7 +143,10 @@ def evaluate_geometry(latent: np.ndarray, spots: Spots, *, seed: int = 0) -> dic
     of Tissot ellipses (NaN if there are none); for ``heldout`` also ``coordinate_error``.
     """
     subsets = spots.subsets()
-    scale = profile_scale(*_pair_distances(latent, spots, subsets["train"], seed))
+    train = spots.take(subsets["train"])
+    scale = fitted_scale(
+        latent[subsets["train"]], train.coordinates, train.section, np.random.default_rng(seed)
+    )
     found = {name: _geometry(latent[rows], spots.take(rows), scale, seed) for name, rows in subsets.items()}
     if "heldout" in found:
         asked = some(subsets["heldout"], EVALUATED, seed)
@@ -155,20 +156,10 @@ def evaluate_geometry(latent: np.ndarray, spots: Spots, *, seed: int = 0) -> dic
     return found
 
 
-def _pair_distances(
-    latent: np.ndarray, spots: Spots, rows: np.ndarray, seed: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """d_Z, d_S and weight one of sampled pairs of these spots."""
-    source, target = sample_pairs(spots.section[rows], N_PAIRS, np.random.default_rng(seed))
-    in_latent, in_tissue = (
-        torch.as_tensor(metrics.pair_distances(values[rows], source, target))
-        for values in (latent, spots.coordinates)
+def _geometry(latent: np.ndarray, spots: Spots, scale: float, seed: int) -> dict[str, float]:
+    in_latent, in_tissue = sampled_distances(
+        latent, spots.coordinates, spots.section, np.random.default_rng(seed)
     )
-    return in_latent, in_tissue, torch.ones_like(in_tissue)
-
-
-def _geometry(latent: np.ndarray, spots: Spots, scale: torch.Tensor, seed: int) -> dict[str, float]:
-    in_latent, in_tissue, weight = _pair_distances(latent, spots, np.arange(len(spots)), seed)
     graph = metrics.spatial_neighbors(spots.coordinates, spots.section)
     profile = distortion_profile(in_latent.numpy(), in_tissue.numpy())
     ellipses = tissot_ellipses(latent.astype(np.float64), spots.coordinates, spots.section)
@@ -176,9 +167,11 @@ def _geometry(latent: np.ndarray, spots: Spots, scale: torch.Tensor, seed: int) 
     return {
         "morans_i": metrics.morans_i(latent, graph),
         "gearys_c": metrics.gearys_c(latent, graph),
-        "relative_distortion": float(relative_distortion(in_latent, in_tissue, weight, scale)),
+        "relative_distortion": float(
+            relative_distortion(in_latent, in_tissue, torch.ones_like(in_tissue), in_tissue.new_tensor(scale))
+        ),
         "spearman_distance": metrics.spearman_distance(
-            latent, spots.coordinates, spots.section, rng=np.random.default_rng(seed), n_pairs=N_PAIRS
+            latent, spots.coordinates, spots.section, rng=np.random.default_rng(seed), n_pairs=SCALE_PAIRS
         ),
         "distortion_constant": profile.for_epsilon(CERTIFIED_EPSILON).L,
         "anisotropy": float(np.median(anisotropy)) if len(anisotropy) else float("nan"),

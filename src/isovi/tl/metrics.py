@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias
+from collections.abc import Iterable
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
-import scanpy as sc
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from scipy.stats import spearmanr
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.neighbors import NearestNeighbors
 
+from isovi.data.lognorm import TARGET_SUM, log_normalise
 from isovi.errors import InputError
-from isovi.geometry.pairs import sample_pairs
+from isovi.geometry.pairs import pair_distances, sample_pairs
 from isovi.graph import nearest
 
 UNLABELLED = frozenset(
@@ -25,8 +25,6 @@ UNLABELLED = frozenset(
 
 Graph: TypeAlias = sparse.csr_matrix | sparse.csr_array
 Counts: TypeAlias = ArrayLike | sparse.spmatrix | sparse.sparray
-
-_CHUNK = 1 << 16
 
 
 # ---------------------------------------------------------------------------- graph
@@ -104,7 +102,7 @@ def morans_i_per_dimension(latent: ArrayLike, graph: Graph) -> NDArray[np.float6
     ----------
     Zhou and Du (2024), Table 1.
     """
-    return _autocorrelation(sc.metrics.morans_i, latent, graph)
+    return _autocorrelation(latent, graph)[0]
 
 
 def gearys_c_per_dimension(latent: ArrayLike, graph: Graph) -> NDArray[np.float64]:
@@ -112,7 +110,7 @@ def gearys_c_per_dimension(latent: ArrayLike, graph: Graph) -> NDArray[np.float6
 
     For parameters, result and reference see :func:`morans_i_per_dimension`.
     """
-    return _autocorrelation(sc.metrics.gearys_c, latent, graph)
+    return _autocorrelation(latent, graph)[1]
 
 
 def morans_i(latent: ArrayLike, graph: Graph) -> float:
@@ -131,16 +129,31 @@ def gearys_c(latent: ArrayLike, graph: Graph) -> float:
     return _mean(gearys_c_per_dimension(latent, graph))
 
 
-def _autocorrelation(
-    statistic: Callable[..., NDArray], latent: ArrayLike, graph: Graph
-) -> NDArray[np.float64]:
+def pair_sums(values: NDArray, weights: sparse.csr_matrix) -> NDArray[np.float64]:
+    """Sums (2, d) over pairs of w_ij y_i y_j and of w_ij (y_i - y_j)², for each column y of (n, d)."""
+    products = np.einsum("ij,ij->j", values, weights @ values)
+    degrees = np.asarray(weights.sum(axis=0) + weights.sum(axis=1).T).ravel()
+    return np.stack([products, degrees @ values**2 - 2 * products])
+
+
+def autocorrelation_factors(values: NDArray, total: float) -> NDArray[np.float64]:
+    """What turns :func:`pair_sums` of centred values (n, d) into Moran's I and Geary's C, (2, d).
+
+    NaN for columns that are constant, and for all if the weights add to zero.
+    """
+    n, squares = len(values), (values**2).sum(axis=0)
+    varies = (np.ptp(values, axis=0) > 0) & (total > 0) if n else np.zeros(values.shape[1], dtype=bool)
+    scale = np.divide(1.0, total * squares, out=np.full_like(squares, np.nan), where=varies)
+    return np.stack([n * scale, (n - 1) / 2 * scale])
+
+
+def _autocorrelation(latent: ArrayLike, graph: Graph) -> NDArray[np.float64]:
+    """Moran's I and Geary's C (2, d)."""
     values = _matrix(latent, "latent")
     _same_rows(latent=values, graph=graph)
-    result = np.full(values.shape[1], np.nan)
-    varies = np.ptp(values, axis=0) > 0 if len(values) else np.zeros(values.shape[1], bool)
-    if graph.nnz and varies.any():
-        result[varies] = statistic(graph, np.ascontiguousarray(values[:, varies].T))
-    return result
+    weights = sparse.csr_matrix(graph, dtype=np.float64)
+    values = values - values.mean(axis=0) if len(values) else values
+    return autocorrelation_factors(values, weights.sum()) * pair_sums(values, weights)
 
 
 def _mean(values: NDArray) -> float:
@@ -148,20 +161,6 @@ def _mean(values: NDArray) -> float:
 
 
 # ---------------------------------------------------------------------------- geometry
-
-
-def pair_distances(values: ArrayLike, source: NDArray, target: NDArray) -> NDArray[np.float64]:
-    """Euclidean distances, shape ``(n_pairs,)``, between the rows `source` and `target` of `values`."""
-    rows = _matrix(values, "values")
-    return np.concatenate(
-        [np.empty(0)]
-        + [
-            np.linalg.norm(
-                rows[source[start : start + _CHUNK]] - rows[target[start : start + _CHUNK]], axis=1
-            )
-            for start in range(0, len(source), _CHUNK)
-        ]
-    )
 
 
 def spearman_distance(
@@ -257,14 +256,13 @@ def _knn_positions(train_latent: NDArray, train_positions: NDArray, latent: NDAr
 # ---------------------------------------------------------------------------- expression
 
 
-def lognorm(counts: Counts, target_sum: float = 1e4) -> NDArray[np.float64]:
-    """Log1p of counts scaled to `target_sum` per spot, shape ``(n, n_genes)``; zero for empty spots."""
-    dense = _dense(counts)
-    total = dense.sum(axis=1, keepdims=True)
-    return np.log1p(dense * (target_sum / np.where(total > 0, total, 1.0)))
+def lognorm(counts: Counts, target_sum: float = TARGET_SUM) -> NDArray[np.float64]:
+    """Log-normalised expression as an array, shape ``(n, n_genes)``; see :func:`log_normalise`."""
+    found = log_normalise(counts, target_sum)
+    return found.toarray() if sparse.issparse(found) else found
 
 
-def lognorm_squared_error(counts: Counts, expected: ArrayLike, target_sum: float = 1e4) -> float:
+def lognorm_squared_error(counts: Counts, expected: ArrayLike, target_sum: float = TARGET_SUM) -> float:
     """Sum of squared differences of log-normalised expression over one chunk of spots.
 
     Parameters
@@ -292,7 +290,7 @@ def lognorm_squared_error(counts: Counts, expected: ArrayLike, target_sum: float
     return float(np.square(observed - np.log1p(target_sum * shares)).sum())
 
 
-def mse_lognorm(chunks: Iterable[tuple[Counts, ArrayLike]], target_sum: float = 1e4) -> float:
+def mse_lognorm(chunks: Iterable[tuple[Counts, ArrayLike]], target_sum: float = TARGET_SUM) -> float:
     """Mean squared error of log-normalised expression, streamed over chunks of spots.
 
     Parameters
@@ -351,10 +349,6 @@ def clustering_agreement(domains: ArrayLike, labels: ArrayLike) -> dict[str, flo
 
 
 # ---------------------------------------------------------------------------- checks
-
-
-def _dense(values: Any) -> NDArray[np.float64]:
-    return np.asarray(values.toarray() if sparse.issparse(values) else values, dtype=np.float64)
 
 
 def _matrix(values: ArrayLike, name: str) -> NDArray[np.float64]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
 from numpy.typing import NDArray
 
@@ -17,11 +16,11 @@ from isovi.data import check
 from isovi.data.fingerprint import training_split, warn_unknown
 from isovi.errors import InputError
 from isovi.geometry.conformal import conformal_interval
-from isovi.geometry.distortion import profile_scale
-from isovi.geometry.pairs import sample_pairs
+from isovi.geometry.distortion import fitted_scale
+from isovi.geometry.pairs import pair_distances
 from isovi.spots import SPLIT_KEY, TRAIN
+from isovi.tl import _inputs
 
-N_PAIRS = 100_000  # over which λ is fitted
 MIN_DISTANCE = 1e-9
 
 
@@ -97,7 +96,7 @@ def pairwise_distance(
     ruler = _ruler(known, use_rep, trained, spatial_key, section_key, coverage, seed)
     codes = check.categories(adata, groups, role="label", allow_missing=True)
     names = pd.Categorical(adata.obs[groups]).remove_unused_categories().categories
-    latent, rng = _latent(adata, use_rep), np.random.default_rng(seed)
+    latent, rng = _inputs.latent(adata, use_rep), np.random.default_rng(seed)
     members = [np.flatnonzero(codes == code) for code in range(len(names))]
     rows = []
     for one, other in combinations_with_replacement(range(len(names)), 2):
@@ -141,15 +140,12 @@ def _ruler(
 ) -> _Ruler:
     positions = check.coordinates(adata, spatial_key)
     section = check.sections(adata, section_key)[0]
-    latent = _latent(adata, use_rep)
+    latent = _inputs.latent(adata, use_rep)
     rng = np.random.default_rng(seed)
-    source, target = sample_pairs(section[trained], N_PAIRS, rng)
-    ends = np.flatnonzero(trained)[source], np.flatnonzero(trained)[target]
-    in_latent, in_tissue = (torch.as_tensor(_lengths(rows, *ends)) for rows in (latent, positions))
-    scale = float(profile_scale(in_latent, in_tissue, torch.ones_like(in_tissue)))
+    scale = fitted_scale(latent[trained], positions[trained], section[trained], rng)
     ends = _disjoint(section, np.flatnonzero(~trained), rng)
-    estimate = np.maximum(_lengths(latent, *ends) / scale, MIN_DISTANCE)
-    return _Ruler(scale, *conformal_interval(_lengths(positions, *ends) / estimate, coverage))
+    estimate = np.maximum(pair_distances(latent, *ends) / scale, MIN_DISTANCE)
+    return _Ruler(scale, *conformal_interval(pair_distances(positions, *ends) / estimate, coverage))
 
 
 def _disjoint(
@@ -171,18 +167,4 @@ def _drawn(
         return np.empty(0)
     source, target = rng.choice(one, n_pairs), rng.choice(other, n_pairs)
     kept = source != target
-    return _lengths(latent, source[kept], target[kept])
-
-
-def _lengths(points: NDArray, source: NDArray, target: NDArray) -> NDArray[np.float64]:
-    return np.linalg.norm(points[source] - points[target], axis=1).astype(np.float64)
-
-
-def _latent(adata: AnnData, use_rep: str) -> NDArray:
-    if use_rep not in adata.obsm:
-        raise InputError(
-            f'obsm has no key "{use_rep}" (it has: {", ".join(map(str, adata.obsm)) or "none"}).',
-            "Distances are told from latents.",
-            f'Store model.get_latent_representation() in adata.obsm["{use_rep}"], or pass another use_rep.',
-        )
-    return np.asarray(adata.obsm[use_rep], dtype=np.float64)
+    return pair_distances(latent, source[kept], target[kept])

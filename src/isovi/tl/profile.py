@@ -12,7 +12,7 @@ from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
 
 from isovi.data.fields import pair_weights
-from isovi.geometry.pairs import sample_pairs_in_range
+from isovi.geometry.pairs import pair_distances, sample_pairs_in_range
 from isovi.geometry.profile import (
     DistortionProfile,
     ProfilePoint,
@@ -23,7 +23,6 @@ from isovi.geometry.profile import distortion_profile as profile_of
 from isovi.graph import AllPairs, PairKind
 from isovi.spots import Spots
 from isovi.tl import _inputs
-from isovi.tl.metrics import pair_distances
 
 N_PAIRS = 200_000
 """Number of pairs drawn for a profile."""

@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 
 from isovi.errors import InputError
 from isovi.geometry.distortion import profile_scale, relative_distortion
-from isovi.geometry.pairs import sample_pairs
+from isovi.geometry.pairs import pair_distances, sample_pairs
 from isovi.geometry.profile import distortion_profile
 from isovi.model.objective import Constraint
-from isovi.tl.metrics import pair_distances
 from isovi_bench import results
 from isovi_bench.page import template
 from isovi_bench.rendering import markdown
