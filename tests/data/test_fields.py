@@ -85,7 +85,7 @@ def test_without_a_section_key_there_is_one_section(adata: AnnData) -> None:
         ("label", lambda _: None, r'"label".*8 missing values'),
         ("slice", lambda adata: adata.obsm.pop("spatial"), r'no "spatial"'),
         ("slice", lambda adata: adata.obsm.update(spatial=np.ones((40, 1))), r"\(40, 1\)"),
-        ("slice", lambda adata: adata.obsm.update(spatial=np.ones((40, 2))), "at one place"),
+        ("slice", lambda adata: adata.obsm.update(spatial=np.ones((40, 2))), "at one position"),
         ("slice", lambda adata: adata.obsm["spatial"].fill(np.nan), "NaN"),
         ("slice", lambda adata: label(adata, ["s1"] * 38 + ["s2"] * 2), r"s2 \(2\)"),
     ],
