@@ -16,11 +16,11 @@ from scipy.spatial import cKDTree
 
 from isovi.geometry.distortion import profile_scale
 from isovi.geometry.hilbert import curve_order
-from isovi.geometry.pairs import sample_pairs
+from isovi.geometry.pairs import pair_distances, sample_pairs
 from isovi.geometry.tissot import TissotEllipses
 from isovi.pl import _palette
 from isovi.spots import HELDOUT, TRAIN, Spots
-from isovi.tl.metrics import is_labelled, pair_distances
+from isovi.tl.metrics import is_labelled
 
 EPSILONS = np.round(np.linspace(0.01, 0.5, 50), 2)  # shares of broken pairs at which L is drawn
 _FACTORS = np.array([1, 1.5, 2, 3, 5, 7, 10, 20, 30, 50, 100, 200, 500, 1000])  # ticks of L

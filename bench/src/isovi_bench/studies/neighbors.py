@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from isovi.errors import InputError
 from isovi.geometry.distortion import profile_scale, relative_distortion
-from isovi.tl.metrics import pair_distances, spatial_neighbors
+from isovi.geometry.pairs import pair_distances
+from isovi.tl.metrics import spatial_neighbors
 from isovi_bench import results
 from isovi_bench.rendering import markdown
 from isovi_bench.store import latent_of
