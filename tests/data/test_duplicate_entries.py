@@ -16,16 +16,18 @@ import zarr
 from anndata import AnnData
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from isovi.workflow.inspect import look_at
-from isovi.workflow.prepare import count_empty, select_genes
 from scipy import sparse
 
 from isovi import InputError
 from isovi.data import check, io, pack
+from isovi.data.inspect import look_at
 from isovi.data.loading.resident import CountRows
 from isovi.data.query import match
 from isovi.data.readers.filtering import cell_totals, enough
 from isovi.data.readers.matrix import read_matrix
+from isovi.pipeline import choose_genes, count_empty
+from isovi.run import Settings
+from isovi.spots import TRAIN, Spots
 
 pytestmark = pytest.mark.filterwarnings("ignore:Writing zarr v2 data:UserWarning")
 
@@ -192,7 +194,9 @@ def test_a_gene_is_seen_in_spots_not_in_entries(twice: Any) -> None:
     """Gene 0 is seen in six spots, gene 3 in two, however many entries there are."""
     entries = [(row, 0, 1.0) for row in range(6)] + [(row, 3, 0.5) for row in (0, 1) for _ in range(6)]
     kind = f"{twice.format}_array" if isinstance(twice, sparse.sparray) else twice.format
-    genes = select_genes(data(stored_as(entries, kind)), np.ones(N_OBS, dtype=bool), n_top_genes=0)
+    adata = data(stored_as([*entries, *((row, 0, 1.0) for row in range(6, N_OBS))], kind))
+    spots = Spots(np.zeros((N_OBS, 2)), split=np.full(N_OBS, TRAIN, dtype="<U10"))
+    genes = choose_genes(adata, spots, Settings(n_top_genes=0))
     assert genes.tolist() == [True, False, False, False, False]
 
 

@@ -37,7 +37,7 @@ SCALE_LEARNING_RATE = 10.0  # λ = exp(10 p): Adam moves log λ ten times as fas
 MOMENTUM = 0.1  # of the running averages that dual ascent reads, as in batch normalisation
 ASCENT_RATE = 0.05  # change of the log multiplier per step, for a violation as large as the target
 START_SHARE = 0.03  # first multiplier, in units of the balance
-LIMIT_SHARE = 2.0  # highest multiplier, likewise
+LIMIT_SHARE = 1.0  # highest multiplier, likewise
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
-from isovi.workflow.inspect import inspect
 
 from isovi.data import io
+from isovi.data.inspect import inspect
 from isovi.data.io import Source
 from isovi.data.readers.spatialdata import (
     OWN,
