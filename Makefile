@@ -24,7 +24,9 @@ demo: $(STAMP)-run
 
 # One thread: the models of the tests are so small that threads only wait for each other.
 test: $(STAMP)-test
-	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --cov --cov-report=
+	$(BIN)/python -m coverage report --include="src/*" --fail-under=90
+	$(BIN)/python -m coverage report --include="bench/src/*" --fail-under=90
 
 lint: $(STAMP)-dev
 	$(BIN)/ruff check .
@@ -33,7 +35,7 @@ lint: $(STAMP)-dev
 	$(BIN)/lint-imports
 
 bench: $(STAMP)-bench
-	$(BIN)/python bench/scripts/run.py
+	$(BIN)/isovi-bench time epoch $(addprefix --section ,$(wildcard ../shared/data/dlpfc_151673.h5ad))
 
 # Tutorials are run; one thread, as for the tests.
 docs: $(STAMP)-doc
