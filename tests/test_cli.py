@@ -431,7 +431,7 @@ def test_simulate_writes_a_tissue(tmp_path: Path, suffix: str) -> None:
 
 
 def test_the_defaults_of_simulate_are_those_of_the_function() -> None:
-    command, function = (inspect.signature(one).parameters for one in (files.simulate, simulate))
+    command, function = (inspect.signature(one).parameters for one in (cli.files.simulate, simulate))
     shared = command.keys() & function.keys()
     assert shared == {"kind", "n_obs", "n_genes", "n_sections", "seed"}
     assert {name: command[name].default for name in shared} == {

@@ -109,7 +109,7 @@ def test_an_interrupted_fit_resumes_to_the_same_result(
 
 def test_an_interrupted_fit_says_how_to_resume_it(unfinished: tuple[bytes, list[str]]) -> None:
     last = unfinished[1][-1]
-    assert last.startswith("Stopped. The same fit with resume=True resumes from ")
+    assert last.startswith("Stopped. Pass resume=True to resume the run from ")
     assert last.endswith("out.partial.ckpt")
 
 

@@ -24,7 +24,7 @@ def compare(runs: Sequence[Run]) -> pd.DataFrame:
 
     Returns
     -------
-    A row for each metric of :data:`isovi.tl.METRICS` that all runs have, under its name and unit, and a
+    A row for each metric of ``isovi.tl.METRICS`` that all runs have, under its name and unit, and a
     column for each run. ``attrs["spots"]`` says which spots.
     """
     part = HELDOUT if all(HELDOUT in run.metrics for run in runs) else "all"

@@ -192,7 +192,7 @@ class Run(ReprMixin):
         What was asked for.
     metrics
         Metrics on training (``"train"``), held-out (``"heldout"``) and all spots (``"all"``), each by the
-        names of :data:`isovi.tl.METRICS`, and what is known of the whole: ``n_obs``, ``n_train``,
+        names of ``isovi.tl.METRICS``, and what is known of the whole: ``n_obs``, ``n_train``,
         ``n_validation``, ``n_heldout``, ``n_genes``, ``epochs``, ``distance_scale``, ``n_domains``,
         ``certificate``, and ``ari`` and ``nmi`` where there are labels.
     provenance

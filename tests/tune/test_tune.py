@@ -201,7 +201,7 @@ def test_nothing_is_thrown_away_unasked(tissue: Path, out: Path, trials: Any) ->
     told, kept = Told(), out.with_name("out.partial.trials")
     with pytest.raises(KeyboardInterrupt):
         tune(tissue, out, SETTINGS, **SMALL, progress=told)
-    assert told.lines[-1] == f"Stopped. The unfinished search in {kept} can be resumed"
+    assert told.lines[-1] == f"Stopped. Pass resume=True to resume the search from {kept}"
     assert kept.is_dir() and not out.exists()
     with pytest.raises(OutputError, match=r"unfinished search.*resume=True"):
         tune(tissue, out, SETTINGS, **SMALL)

@@ -88,7 +88,7 @@ def stored(source: Source | str | os.PathLike[str]) -> Iterator[AnnData]:
 def digest(source: Source | str | os.PathLike[str]) -> str:
     """SHA-256 of the files that are read of an input.
 
-    To read the input as well, hash it through the reader that :func:`find` returns: it hashes once.
+    To read the input as well, hash it through the reader that ``find`` returns: it hashes once.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def digest(source: Source | str | os.PathLike[str]) -> str:
 
     Returns
     -------
-    The digest in hexadecimal; see :attr:`isovi.data.readers.source.Reader.digest`.
+    The digest in hexadecimal; see ``Reader.digest``.
     """
     return find(source).digest
 

@@ -30,8 +30,8 @@ COLLAPSED_SCALE = 1e-3
 class DualAscent(Callback):
     """Raises the multiplier while the constraint is violated, within two limits.
 
-    The first is set when the warm-up ends: :data:`~isovi.model.objective.LIMIT_SHARE` times the balance
-    (:meth:`~isovi.model.objective.Objective.weigh`). The second is validation distortion: if it has not
+    The first is set when the warm-up ends: ``LIMIT_SHARE`` times the balance
+    (``weigh``). The second is validation distortion: if it has not
     fallen for ``PATIENCE`` validated epochs and is above the target, a larger multiplier only memorises
     positions of training cells, and the multiplier is frozen: it may still fall. The warm-up does not
     depend on ``max_epochs``.

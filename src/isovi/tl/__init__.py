@@ -8,7 +8,8 @@ from isovi.tl.autocorrelation import autocorrelation_table, spatial_autocorrelat
 from isovi.tl.certificate import certificate
 from isovi.tl.distortion_map import distortion_map
 from isovi.tl.domains import choose_n_domains, domains, ring_means
-from isovi.tl.evaluate import METRICS, Metric, evaluate_fit, evaluate_geometry
+from isovi.tl.evaluate import METRICS as METRICS
+from isovi.tl.evaluate import Metric, evaluate_fit, evaluate_geometry
 from isovi.tl.metrics import (
     clustering_agreement,
     coordinate_error,
@@ -29,7 +30,6 @@ from isovi.tl.profile import distortion_profile
 from isovi.tl.tissot import tissot
 
 __all__ = [
-    "METRICS",
     "Metric",
     "PlacedCells",
     "SpatialPlacer",

@@ -26,7 +26,7 @@ class Tuned:
     table
         A row for each setting: ``target``, ``n_latent``, ``pairs``, ``epochs``, its metrics on validation
         spots (``reconstruction``, ``coordinate_error``, ``spearman_distance``, see
-        :data:`isovi.tl.METRICS`), whether it is ``pareto`` optimal in the first two, and ``recommended``; for
+        ``isovi.tl.METRICS``), whether it is ``pareto`` optimal in the first two, and ``recommended``; for
         Pareto-optimal settings the metrics on held-out spots (``heldout_*``), which took no part in any
         choice.
     recommended
