@@ -666,3 +666,15 @@ def test_a_gaussian_likelihood_takes_values_that_are_no_counts(
     assert np.isfinite(model.get_normalized_expression().to_numpy()).all()
     with pytest.raises(InputError, match="thinning"):
         model.train(1, thinning=(0.3, 1.0))
+
+
+def test_the_pair_graph_is_built_once(
+    make_tissue: Callable, quickly: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was built a second time to fit λ after training."""
+    built, fit = [], Neighbors.fit
+    monkeypatch.setattr(Neighbors, "fit", lambda self, *given: built.append(1) or fit(self, *given))
+    adata = make_tissue()
+    IsoSCVI.setup_anndata(adata, section_key="section")
+    model = quickly(IsoSCVI(adata, pairs=Neighbors(4), **SMALL))
+    assert np.isfinite(model.distance_scale) and len(built) == 1
