@@ -59,6 +59,12 @@ def test_what_is_held_out_or_taken_changes_no_unit() -> None:
     assert np.array_equal(train.row, np.flatnonzero(split == TRAIN))
 
 
+def test_the_known_unit_of_a_section_without_positions_is_kept_and_an_unknown_one_is_measured() -> None:
+    nowhere, somewhere = np.full((5, 2), np.nan), np.column_stack([np.arange(5.0), np.zeros(5)])
+    assert Spots.at(nowhere, sections=["a"], units={"a": 3.0}).unit.tolist() == [3.0]
+    assert Spots.at(somewhere, sections=["a"], units={"a": np.nan}).unit.tolist() == [1.0]
+
+
 def test_known_units_are_kept_and_spots_without_position_are_nan() -> None:
     raw = np.random.default_rng(0).normal(size=(20, 2))
     raw[3] = np.nan

@@ -96,9 +96,9 @@ class Spots:
         placed = found.placed
         for code, name in enumerate(found.sections):
             here = found.coordinates[(found.section == code) & placed]
+            unit[code] = (units or {}).get(name, np.nan)  # kept where the section has no position here
             if len(here):
-                known = (units or {}).get(name)
-                unit[code] = spacing(here) if known is None else known
+                unit[code] = spacing(here) if np.isnan(unit[code]) else unit[code]
                 centre[code] = [math.fsum(axis) / len(here) for axis in here.T]  # the same in any order
         coordinates = (found.coordinates - centre[found.section]) / unit[found.section, None]
         split = found.split if split is None else np.asarray(split).astype("<U10")

@@ -317,10 +317,10 @@ def stalled(n_steps: int = 40) -> DualAscent:
     [
         (0.2, at_limit(), 2, "met", "The constraint of 0.2 holds on training spots."),
         (0.2 / (1 + 0.9 * TOLERANCE), at_limit(), 2, "met", "holds"),
-        (0.1, at_limit(), 2, "limit", f"at its limit of 400, first reached in epoch {WARM_UP_EPOCHS + 1}"),
+        (0.1, at_limit(), 2, "limit", f"at its limit of 200, first reached in epoch {WARM_UP_EPOCHS + 1}"),
         (0.1, stalled(), 2, "stalled", "frozen in epoch 2, because distortion of validation spots no longer"),
         (0.1, stalled(), 0, "epochs", "still rising in that epoch. Train for more epochs"),
-        (0.1, stalled(100), 2, "limit", "at its limit of 400"),
+        (0.1, stalled(100), 2, "limit", "at its limit of 200"),
         (0.2, at_limit(), 1, "selection", "it held in other epochs, but not in the kept one"),
         (
             0.1,
