@@ -65,7 +65,7 @@ def placement(
 def transfer(
     pairs: Annotated[list[str], typer.Argument(metavar="REFERENCE:QUERY...", help="Names of .h5ad files.")],
     data: Annotated[Path, typer.Option(help="Folder of the files.")],
-    out: Annotated[Path, typer.Option(help="File of the results: .jsonl; what is in it is not run again.")],
+    out: Annotated[Path, typer.Option(help="File of the rows: .jsonl.")],
     seed: Annotated[
         list[int] | None,
         typer.Option(help=f"Random seed; may be repeated. {DEFAULT.format('0')}", show_default=False),
@@ -77,7 +77,9 @@ def transfer(
     novosparc: Novosparc = None,
     debug: Debug = False,
 ) -> None:
-    """Place the spots of a section with models that were fitted to others. Join several references with +.
+    """Place the spots of a section with models of others.
+
+    Join several references with +.
 
     Example: [bold]isovi-bench transfer d1+d2:d3 --data sections --out transfer.jsonl[/bold]
     """

@@ -48,7 +48,7 @@ def epoch(
 
 @app.command()
 def memory(
-    out: Annotated[Path, typer.Option(help="Folder of data, results and plot; results in it are kept.")],
+    out: Annotated[Path, typer.Option(help="Folder of the results.")],
     section: Section = None,
     size: Annotated[
         list[int] | None,
