@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,6 @@ from isovi.errors import InputError
 from isovi_bench import grid as module
 from isovi_bench.datasets import PAPER, Facts
 from isovi_bench.grid import Grid, jobs_of, make_known, parse_grid, read_grid
-from isovi_bench.measure import METRIC_NAMES
 from isovi_bench.task import METHODS, Method
 
 ADAPTER = Path(__file__).with_name("tiny_adapter.py")
@@ -26,7 +27,11 @@ def known() -> Iterator[None]:
     before = dict(METHODS)
     for name, sees in (("blind", False), ("seeing", True)):
         METHODS[name] = Method(name, lambda task: task, sees_positions=sees)
+    imported = set(sys.modules)
     yield
+    for name in set(sys.modules) - imported:
+        if name.startswith("isovi_adapter_"):
+            del sys.modules[name]
     METHODS.clear()
     METHODS.update(before)
 
@@ -200,11 +205,19 @@ def test_the_papers_preset_is_its_experiment() -> None:
     assert len(swept - {None}) >= 6
 
 
-@pytest.mark.parametrize("name", ["real", "sensitivity"])
-def test_grids_of_real_sections_name_no_folder(repository: Path, name: str) -> None:
-    given = read_grid(repository / "bench" / "grids" / f"{name}.yaml")
-    assert all("/" not in path for dataset in given.datasets for path in dataset.path)
-    assert not given.metrics and set(METRIC_NAMES)
+GRIDS = sorted((Path(__file__).parents[1] / "grids").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
+def test_grids_of_the_documentation_name_no_folder_and_all_make_jobs(path: Path) -> None:
+    given = read_grid(path)
+    assert all("/" not in file for dataset in given.datasets for file in dataset.path or ())
+    assert not given.metrics and given.keep_latents
+    facts = {dataset.name: replace(SMALL, digest=dataset.name) for dataset in given.datasets}
+    adapters = make_known(given.placed(path.parent, None, path.parent).adapters)
+    jobs, left_out = jobs_of(given, facts, adapters)
+    assert len({job.key for job in jobs}) == len(jobs) >= 4
+    assert all("they see no positions" in one.why for one in left_out)
 
 
 def test_both_grids_share_their_jobs(repository: Path) -> None:

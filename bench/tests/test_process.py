@@ -1,16 +1,18 @@
 from __future__ import annotations
 
-import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from isovi_bench import process
 from isovi_bench.datasets import DataSet
 from isovi_bench.job import Job, canonical
-from isovi_bench.process import attempt, reason, run
+from isovi_bench.process import FreshProcess, reason, run
 
 ADAPTER = str(Path(__file__).with_name("tiny_adapter.py"))
 
@@ -43,12 +45,13 @@ def test_a_method_that_does_not_count_epochs_has_none() -> None:
     assert set(run(job("positions")).metrics[""]) == {"seconds", "cpu_seconds", "peak_memory_mb"}
 
 
-def test_an_error_becomes_a_failed_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "_end_with", lambda _: None)  # pytest is no worker
-    monkeypatch.setattr(process, "_quiet", lambda: None)
-    failed = attempt(job("fails", unless=str(tmp_path / "nothing")))
+@pytest.mark.slow
+def test_an_error_becomes_a_failed_outcome(tmp_path: Path) -> None:
+    pool = FreshProcess()
+    failed = pool.run(job("fails", unless=str(tmp_path / "nothing")))
     assert failed.status == "failed" and failed.message == "ValueError: the last says it"
-    assert "unknown" in attempt(job("positions", unknown=1)).message
+    assert "unknown" in pool.run(job("positions", unknown=1)).message
+    assert "the process of the job died" in pool.run(job("dies")).message
 
 
 @pytest.mark.parametrize(
@@ -63,30 +66,54 @@ def test_a_reason_is_a_kind_and_a_line(error: Exception, told: str) -> None:
     assert reason(error) == told
 
 
-def test_a_process_whose_parent_is_gone_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    ended: list[int] = []
+PARENT = """
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", sys.argv[1], *sys.argv[2:]])
+time.sleep(600)
+"""
+CHILD = """
+import os, sys, time
+from pathlib import Path
+from isovi_bench import process
+process.GRACE = 0.2
+process._end_with(os.getppid())
+folder = Path(sys.argv[1])
+(folder / "ready").write_text(str(os.getpid()))
+try:
+    time.sleep(600)
+except KeyboardInterrupt:
+    (folder / "interrupted").touch()
+    while sys.argv[2] == "stubborn":
+        time.sleep(1)
+"""
 
-    class Ended(BaseException):
-        pass
 
-    def leave(code: int) -> None:
-        ended.append(code)
-        raise Ended
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("method", ["gives in", "stubborn"])
+def test_a_process_whose_parent_is_killed_is_interrupted_and_ends(tmp_path: Path, method: str) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, CHILD, str(tmp_path), method])
+    try:
+        wait_until((tmp_path / "ready").exists)
+    finally:
+        parent.kill()
+        parent.wait()
+    child = int((tmp_path / "ready").read_text())
+    wait_until(lambda: not is_running(child))
+    assert (tmp_path / "interrupted").exists()
 
-    class Now:
-        def __init__(self, target: Any, daemon: bool) -> None:
-            self.target = target
-            assert daemon
 
-        def start(self) -> None:
-            with pytest.raises(Ended):
-                self.target()
+def wait_until(happened: Callable[[], bool], seconds: float = 120) -> None:
+    until = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < until
+        time.sleep(0.1)
 
-    interrupted: list[bool] = []
-    monkeypatch.setattr(os, "_exit", leave)
-    monkeypatch.setattr(process.signal, "signal", lambda *_: None)
-    monkeypatch.setattr(process._thread, "interrupt_main", lambda: interrupted.append(True))
-    monkeypatch.setattr(process, "GRACE", 0.0)
-    monkeypatch.setattr(process.threading, "Thread", Now)
-    process._end_with(parent=-1)
-    assert interrupted == [True] and ended == [1]
+
+def is_running(number: int) -> bool:
+    """Whether a process is there and no zombie."""
+    status = Path(f"/proc/{number}/stat")
+    try:
+        return status.read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

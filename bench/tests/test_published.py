@@ -58,6 +58,16 @@ def test_the_keys_of_the_published_jobs_are_those_computed_now(jobs: dict[str, J
     pd.testing.assert_frame_equal(now[same], table[same])
 
 
+def test_the_jobs_of_the_page_on_quality_are_among_the_published(
+    jobs: dict[str, Job], repository: Path
+) -> None:
+    grid = read_grid(repository / "bench" / "grids" / "quality.yaml")
+    n_obs = {job.dataset.name: job.n_obs for job in jobs.values()}
+    facts = {name: Facts(digest, n_obs[name], (), ()) for name, digest in DIGESTS.items()}
+    keys = {job.key for job in jobs_of(grid, facts, make_known(()))[0]}
+    assert len(keys) == 7 * (4 * 3 + 1) and keys <= set(jobs)
+
+
 def test_nothing_is_run_again_in_a_folder_that_holds_the_published_results(
     jobs: dict[str, Job], published: Path, tmp_path: Path
 ) -> None:

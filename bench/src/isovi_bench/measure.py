@@ -56,7 +56,7 @@ def measure(fitted: Fitted, prepared: Prepared, *, seed: int = 0, metrics: tuple
     seed
         Of the pairs, samples and clusterings.
     metrics
-        Names among :data:`METRIC_NAMES`; all that apply if empty.
+        Names among ``METRIC_NAMES``; all that apply if empty.
 
     Returns
     -------

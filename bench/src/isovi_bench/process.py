@@ -55,11 +55,19 @@ def _end_with(parent: int) -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1)
-        _thread.interrupt_main()  # so that a method that waits for a process ends that
+        _interrupt()  # so that a method that waits for a process ends that
         time.sleep(GRACE)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _interrupt() -> None:
+    """Raise KeyboardInterrupt in the main thread, even where that is blocked in a system call."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # type: ignore[arg-type]
+    else:
+        _thread.interrupt_main()
 
 
 def _quiet() -> None:

@@ -75,6 +75,7 @@ def test_line_and_exponents_are_those_the_data_was_made_with() -> None:
     r, epsilon = (grid.ravel() for grid in np.meshgrid([0.05, 0.1, 0.3], [0.05, 0.1, 0.5]))
     power = pd.DataFrame({"relative": r, "epsilon": epsilon, "L": 1 + 2 * r**1.5 / epsilon})
     assert theorem.exponents(power) == pytest.approx((1.5, -1))
+    assert np.isnan(theorem.exponents(power.assign(L=1.0))).all()  # isometries
     x = power.relative / power.epsilon
     assert theorem.line(x, 1.25 + 3 * x) == pytest.approx((1.25, 3, 1))
 

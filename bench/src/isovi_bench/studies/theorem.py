@@ -144,8 +144,10 @@ def line(x: pd.Series, y: pd.Series) -> tuple[float, float, float]:
 
 
 def exponents(table: pd.DataFrame) -> tuple[float, float]:
-    """A and b of L - 1 ~ r^a ε^b: the theorem's term has 1 and -1."""
+    """A and b of L - 1 ~ r^a ε^b: the theorem's term has 1 and -1. NaN where too few points are above 1."""
     known = table[(table.L > 1.001) & np.isfinite(table.L)]
+    if len(known) < 3:
+        return float("nan"), float("nan")
     design = np.column_stack([np.log(known.relative), np.log(known.epsilon), np.ones(len(known))])
     a, b, _ = np.linalg.lstsq(design, np.log(known.L - 1), rcond=None)[0]
     return float(a), float(b)
