@@ -1,4 +1,4 @@
-"""Shape checks at run time, real data where there is some, and a small tissue with one short run."""
+"""A small tissue and one short run."""
 
 from __future__ import annotations
 
@@ -10,36 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jaxtyping import install_import_hook
 
-# Before any test imports isovi. Coverage has started by now, and the hook keeps file names and line numbers.
-install_import_hook("isovi", "beartype.beartype")
-
-REPOSITORY = Path(__file__).resolve().parents[1]
 N_OBS, N_GENES = 120, 40
-
-
-@pytest.fixture(scope="session")
-def repository() -> Path:
-    """Root of the checkout."""
-    return REPOSITORY
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Callable[[str], Path]:
-    """Path of a real section by name; skips the test where the data is absent."""
-    folder = REPOSITORY.parent / "shared" / "data"
-
-    def path(name: str) -> Path:
-        file = folder / f"{name}.h5ad"
-        if not file.is_file():
-            pytest.skip(f"real data {name!r} is not in ../shared/data")
-        return file
-
-    return path
-
-
-# ---------------------------------------------------------------------------- a small tissue and a short run
 
 
 def make_tissue() -> Any:
