@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from anndata import AnnData
 
 from isovi.model.objective import Constraint, Distortion, Penalty
+from isovi.model.training import TrainingOutcome
 from isovi.report.record import Statement
 from isovi.report.verdict import verdict
 from isovi.run import Provenance, Run, Settings
@@ -37,6 +39,7 @@ def said(
     latent: np.ndarray = LATENT,
     plain: dict[str, Any] | None = None,
     distortion: Distortion | None = Constraint(0.2),  # noqa: B008  # frozen
+    training: dict[str, Any] | None = None,
 ) -> list[Statement]:
     metrics = copy.deepcopy(GOOD)
     for key, value in (changes or {}).items():
@@ -48,7 +51,7 @@ def said(
         metrics=metrics,
         provenance=Provenance(sha256=""),
         history=pd.DataFrame(),
-        training={},
+        training=training or {},
     )
     run.adata = AnnData(obsm={"X_isovi": latent})
     return verdict(run, plain)
@@ -68,6 +71,30 @@ def test_a_constraint_that_was_missed_is_told() -> None:
     missed = said({"train": {"relative_distortion": 0.25}})[0]
     assert missed.status == "caution" and "not reached" in missed.title
     assert said({"train": {"relative_distortion": 0.205}})[0].status == "good"  # training's own tolerance
+
+
+@pytest.mark.parametrize(
+    ("recorded", "words"),
+    [
+        ({"reason": "limit", "limit": 40.0, "limited_epoch": 20}, ["limit of 40", "epoch 20", "Loosen"]),
+        (
+            {"reason": "stalled", "stalled_epoch": 30, "lowest_validation_distortion": 0.4},
+            ["frozen in epoch 30"],
+        ),
+        ({"reason": "selection"}, ["it held in other epochs"]),
+        ({"reason": "epochs", "multiplier": 1.0}, ["still rising", "Train for more epochs"]),
+        ({"reason": "met", "train_distortion": 0.21}, ["with dropout, it was 21%"]),
+        (None, ["does not record why"]),
+    ],
+)
+def test_a_missed_constraint_has_the_reason_that_training_recorded(
+    recorded: dict[str, Any] | None, words: list[str]
+) -> None:
+    outcome = None if recorded is None else {**asdict(TrainingOutcome(50, 40, target=0.2)), **recorded}
+    training = {"summary": "Trained 50 epochs.", **(outcome or {})}
+    text = said({"train": {"relative_distortion": 0.25}}, training=training)[0].text
+    assert all(word in text for word in words)
+    assert ("more epochs" in text) == (outcome is not None and outcome["reason"] == "epochs")
 
 
 @pytest.mark.parametrize(

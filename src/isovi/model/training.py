@@ -261,25 +261,32 @@ class TrainingOutcome:
     def _verdict(self) -> str:
         if self.reason == "met":
             return f"The constraint of {self.target:g} holds on training spots."
+        return f"The constraint of {self.target:g} was not met: {self.why}"
+
+    @property
+    def why(self) -> str:
+        """What prevented the constraint, and what to do; empty if it was met or there was none."""
+        if self.reason in (None, "met"):
+            return ""
         if self.reason == "limit":
-            why = (
+            return (
                 f"the multiplier was at its limit of {self.limit or 0:.3g}, first reached in epoch "
                 f"{self.limited_epoch}, which keeps distances from outweighing the likelihood. Loosen the "
                 "target, or use a Penalty with a larger weight, which has no limit and may cost likelihood."
             )
-        elif self.reason == "stalled":
-            why = f"the multiplier was frozen in epoch {self.stalled_epoch}, {self._stall()}. "
-            why += "Loosen the target."
-        elif self.reason == "selection":
-            why = "it held in other epochs, but not in the kept one. Loosen the target."
-        elif self.multiplier:
-            why = "the multiplier was still rising in that epoch. Train for more epochs or loosen the target."
-        else:
-            why = (
-                "the warm-up was not over. Train for more epochs: it takes "
-                f"{WARM_UP_EPOCHS} epochs, or {WARM_UP_STEPS:,} steps if these are fewer."
+        if self.reason == "stalled":
+            frozen = f"the multiplier was frozen in epoch {self.stalled_epoch}"
+            return f"{frozen}, {self._stall()}. Loosen the target."
+        if self.reason == "selection":
+            return "it held in other epochs, but not in the kept one. Loosen the target."
+        if self.multiplier:
+            return (
+                "the multiplier was still rising in that epoch. Train for more epochs or loosen the target."
             )
-        return f"The constraint of {self.target:g} was not met: {why}"
+        return (
+            "the warm-up was not over. Train for more epochs: it takes "
+            f"{WARM_UP_EPOCHS} epochs, or {WARM_UP_STEPS:,} steps if these are fewer."
+        )
 
     def _stall(self) -> str:
         return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,9 @@ from numpy.typing import NDArray
 
 from isovi.geometry.certificate import CERTIFIED_EPSILON, cells_needed
 from isovi.model.objective import Penalty
-from isovi.model.training import TOLERANCE
+from isovi.model.training import TOLERANCE, TrainingOutcome
 from isovi.report.record import Statement, plain_number
-from isovi.run import LATENT_KEY, Run, Settings
+from isovi.run import LATENT_KEY, Run
 
 ACTIVE_VARIANCE = 0.01
 """Variance of posterior means over spots above which a latent dimension is in use (Burda et al. 2016)."""
@@ -42,7 +43,7 @@ def verdict(run: Run, plain: Metrics | None = None) -> list[Statement]:
     """
     metrics = run.metrics
     said = [
-        _constraint(metrics, run.settings),
+        _constraint(run),
         _heldout(metrics),
         _certified(metrics),
         _health(metrics, np.asarray(run.adata.obsm[LATENT_KEY])),
@@ -50,20 +51,32 @@ def verdict(run: Run, plain: Metrics | None = None) -> list[Statement]:
     return said if plain is None else [*said, _beside(metrics, plain)]
 
 
-def _constraint(metrics: Metrics, settings: Settings) -> Statement:
-    reached, target = metrics["train"]["relative_distortion"], settings.target
+def _constraint(run: Run) -> Statement:
+    reached, target = run.metrics["train"]["relative_distortion"], run.settings.target
     off = f"On training spots, latent distances differ from λ times those in tissue by {reached:.0%}"
     if target is None:
-        asked = settings.distortion
+        asked = run.settings.distortion
         free = asked is None or (isinstance(asked, Penalty) and not asked.weight)
         how = "distances were not constrained" if free else f"a {asked} was applied to them"
         return Statement("note", "No tolerance was set", f"{off}; {how}.")
     if reached <= target * (1 + TOLERANCE):
         return Statement("good", "The constraint holds", f"{off}; {target:.0%} was tolerated.")
-    why = "Train longer, or accept that these genes do not determine positions that well."
     return Statement(
-        "caution", "The constraint was not reached", f"{off}, and {target:.0%} was tolerated. {why}"
+        "caution",
+        "The constraint was not reached",
+        f"{off}, and {target:.0%} was tolerated. {_why(run.training)}",
     )
+
+
+def _why(training: Mapping[str, Any]) -> str:
+    """Why a constraint was missed, as the training recorded it."""
+    if training.get("reason") is None:  # a run of 0.1.0
+        return "The run does not record why."
+    names = {field.name for field in fields(TrainingOutcome)}
+    ended = TrainingOutcome(**{name: value for name, value in training.items() if name in names})
+    if ended.reason == "met":
+        return f"In training, with dropout, it was {ended.train_distortion:.0%}, which met the constraint."
+    return f"In training, {ended.why}"
 
 
 def _heldout(metrics: Metrics) -> Statement:
