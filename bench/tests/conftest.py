@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from isovi_bench.job import version_of
+
 LEVELS = {  # of each figure without distance preservation, and what full preservation adds
     "morans_i": (0.4, 0.3),
     "gearys_c": (0.6, -0.3),
@@ -74,6 +76,7 @@ def job_rows(
         "decoder": facts.get("decoder", ""),
         "smooths": facts.get("smooths", False),
         "sees_positions": facts["strength"] > 0,
+        "version": version_of(facts.get("method", name)),
     }
     figures = _figures(facts, np.random.default_rng([seed, len(dataset), len(name)]), shuffled, scale)
     return [about | {"set": key[0], "metric": key[1], "value": value} for key, value in figures.items()]

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from isovi_bench.datasets import DataSet
-from isovi_bench.job import Job, canonical
+from isovi_bench.job import Job, canonical, version_of
 
 JOB = Job(
     dataset=DataSet(name="a", path=("/here/a.h5ad",), label_key="label"),
@@ -58,6 +58,14 @@ def test_names_and_places_are_not(change: dict) -> None:
 def test_the_version_of_results_is_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("isovi_bench.job.RESULTS_VERSION", -1)
     assert replace(JOB).key != JOB.key
+
+
+def test_the_version_of_a_method_is_in_the_key_of_its_jobs_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = replace(JOB, method="vae").key
+    monkeypatch.setattr("isovi_bench.job.METHOD_VERSIONS", {"pca": 7})
+    assert replace(JOB).key != JOB.key and replace(JOB, method="vae").key == other
+    monkeypatch.setattr("isovi_bench.job.RESULTS_VERSION", 8)
+    assert version_of("pca") == version_of("vae") == 8
 
 
 def test_a_job_travels_to_a_worker_as_it_is() -> None:

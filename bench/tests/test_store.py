@@ -85,6 +85,20 @@ def test_a_published_table_is_gone_on_with(store: Store, tmp_path: Path) -> None
     assert results(again).merge(results(store)).equals(results(store))
 
 
+def test_results_of_an_earlier_version_are_left_out_and_kept_on_disk(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write(JOB, METHOD, DONE)
+    store.write(replace(JOB, method="n"), Method("n", lambda task: task), DONE)
+    monkeypatch.setattr("isovi_bench.job.METHOD_VERSIONS", {"m": 2})
+    now = replace(JOB)
+    assert now.key not in store.statuses() and store.outdated() == {"m": 1}
+    assert store.merge([now]) == 1 and set(results(store)["method"]) == {"n"}
+    store.write(now, METHOD, DONE)
+    assert store.merge([now]) == 2 and len(store.statuses()) == 3
+    assert set(zip(results(store)["method"], results(store)["version"], strict=True)) == {("m", 2), ("n", 1)}
+
+
 def test_nothing_done_is_no_results(store: Store) -> None:
     assert store.merge([JOB]) == 0
     assert not (store.folder / "results.parquet").exists()

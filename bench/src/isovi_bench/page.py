@@ -77,6 +77,7 @@ def render(results_dir: Path, page: Path, names: list[str]) -> str:
         states=progress.count(progress.jobs(frame, plan)),
         plots=names,
         folder=PLOTS.as_posix(),
+        outdated=tables.outdated(frame),
         run_command=run_command(results_dir),
         table_command=f"isovi-bench table {results_dir.name} --page {page.parent.name}/{page.name}",
     )

@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 
 from isovi.errors import InputError
+from isovi_bench.job import version_of
 from isovi_bench.metrics import METRICS
 
+FIRST_VERSION = 1  # of results without the column
 FILE = "results.parquet"
 PLAN = "plan.parquet"
 DONE, FAILED = "done", "failed"
@@ -35,6 +37,7 @@ COLUMNS: dict[str, str] = {
     "decoder": "str",
     "smooths": "bool",
     "sees_positions": "bool",
+    "version": "int64",
 }
 """One row per job, set and metric; a failed job is one row whose metric is empty."""
 
@@ -98,6 +101,7 @@ def conform(frame: pd.DataFrame) -> pd.DataFrame:
     InputError
         If a column is missing.
     """
+    frame = frame if "version" in frame else frame.assign(version=FIRST_VERSION)
     if missing := [column for column in COLUMNS if column not in frame]:
         raise InputError(
             f"The results have no column {', '.join(missing)}.",
@@ -135,6 +139,11 @@ def read_plan(results_dir: Path | str, frame: pd.DataFrame) -> pd.DataFrame:
 def jobs_in(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per job, with :data:`JOB_COLUMNS`."""
     return frame[list(JOB_COLUMNS)].drop_duplicates("job").reset_index(drop=True)
+
+
+def outdated(frame: pd.DataFrame) -> pd.DataFrame:
+    """Jobs whose method gives other results now, with :data:`JOB_COLUMNS`."""
+    return jobs_in(frame[frame["version"] < frame["method"].map(version_of)])
 
 
 def kind(split: str) -> str:

@@ -221,6 +221,11 @@ def _announce(
         console,
         f"{len(jobs)} jobs: {statuses[DONE]} done, {statuses[FAILED]} failed before, {len(todo)} to run",
     )
+    for method, count in sorted(store.outdated().items()):
+        _say(
+            console,
+            f"Left out: {count} jobs of an earlier version of {method}, which gives other results now",
+        )
     for one in dict.fromkeys(left_out):
         _say(console, f"Left out: {one.what} ({one.why})")
 

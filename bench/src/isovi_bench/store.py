@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from isovi.data import io
-from isovi_bench.job import Job
+from isovi_bench.job import Job, version_of
 from isovi_bench.measure import Measured
-from isovi_bench.results import COLUMNS, DONE, FAILED, FILE, JOB_COLUMNS, PLAN
+from isovi_bench.results import COLUMNS, DONE, FAILED, FILE, FIRST_VERSION, JOB_COLUMNS, PLAN
 from isovi_bench.task import Method
 
 _TYPES = {"str": pa.string(), "int64": pa.int64(), "bool": pa.bool_(), "float64": pa.float64()}
@@ -80,6 +81,7 @@ def rows_of(job: Job, method: Method, outcome: Outcome) -> list[dict[str, Any]]:
         "decoder": method.decoder or "",
         "smooths": method.smooths,
         "sees_positions": method.sees_positions,
+        "version": version_of(job.method),
     }
     metrics = outcome.metrics or {"": {"": math.nan}}
     return [
@@ -108,7 +110,7 @@ class Store:
 
     def _take_apart(self) -> None:
         """Give each job of the joint table its own file."""
-        table = pq.read_table(self.folder / FILE, schema=SCHEMA)
+        table = _read(self.folder / FILE)
         for key in table["job"].unique():
             self._replace(f"{self.jobs.name}/{key}.parquet", table.filter(pc.equal(table["job"], key)))
 
@@ -141,7 +143,7 @@ class Store:
         ----------
         jobs
             Of the grid: rows get the names that it has for them now. Jobs of other grids in the folder keep
-            the names that they had.
+            the names that they had. Jobs of an earlier version of a method are left out; their files stay.
 
         Returns
         -------
@@ -149,14 +151,20 @@ class Store:
         """
         of_grid = {job.key: job for job in jobs}
         files = sorted(self.jobs.glob("*.parquet"))
-        tables = [_renamed(pq.read_table(file, schema=SCHEMA), of_grid.get(file.stem)) for file in files]
+        tables = [_renamed(_read(file), of_grid.get(file.stem)) for file in files]
+        tables = [table for table in tables if not _is_outdated(table)]
         others = [table.slice(0, 1).select(PLAN_SCHEMA.names) for table in tables]
         others = [table for table in others if table["job"][0].as_py() not in of_grid]
         plan = pa.Table.from_pylist([named(job) for job in jobs], PLAN_SCHEMA)
         self._replace(PLAN, pa.concat_tables([plan, *others]))
         if tables:
             self._replace(FILE, pa.concat_tables(tables))
-        return len(files)
+        return len(tables)
+
+    def outdated(self) -> Counter[str]:
+        """Number of jobs of each method that gives other results now; :meth:`merge` leaves them out."""
+        tables = [_read(file) for file in self.jobs.glob("*.parquet")]
+        return Counter(table["method"][0].as_py() for table in tables if _is_outdated(table))
 
     def _replace(self, name: str, table: pa.Table) -> None:
         with io.replacing(self.folder / name) as temporary:
@@ -182,6 +190,16 @@ def latent_of(folder: Path, key: str) -> dict[str, np.ndarray] | None:
         return None
     with np.load(file) as stored:
         return dict(stored)
+
+
+def _read(file: Path) -> pa.Table:
+    table = pq.read_table(file, schema=SCHEMA)
+    place = SCHEMA.get_field_index("version")
+    return table.set_column(place, SCHEMA.field(place), pc.fill_null(table["version"], FIRST_VERSION))
+
+
+def _is_outdated(table: pa.Table) -> bool:
+    return table["version"][0].as_py() < version_of(table["method"][0].as_py())
 
 
 def _renamed(table: pa.Table, job: Job | None) -> pa.Table:

@@ -216,10 +216,23 @@ def methods(frame: pd.DataFrame) -> Table:
             "decoder": facts.loc[name, "decoder"] or "-",
             "sees positions": _yes(facts.loc[name, "sees_positions"]),
             "averages over the spatial graph": _yes(facts.loc[name, "smooths"]),
+            "version": str(facts.loc[name, "version"]),
         }
         for name in ordered(facts.index)
     ]
-    return Table("methods", "What was compared", pd.DataFrame(rows), pd.DataFrame(rows))
+    return Table("methods", "What was compared", pd.DataFrame(rows), pd.DataFrame(rows), outdated(frame))
+
+
+def outdated(frame: pd.DataFrame) -> tuple[str, ...]:
+    """A sentence on results that are not those of the methods as they are now."""
+    earlier = results.outdated(frame)
+    if earlier.empty:
+        return ()
+    changed = ", ".join(ordered(set(earlier["method"])))
+    return (
+        f"{len(earlier)} jobs of {changed} are of an earlier version of the method, which gives other "
+        "results now; the grid computes them again.",
+    )
 
 
 def _yes(fact: object) -> str:

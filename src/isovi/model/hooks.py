@@ -28,7 +28,7 @@ MODULE = "_module_cls"
 # Attributes of a model class: the Lightning module around the network; what splits data and makes loaders.
 PLAN, SPLITTER = "_training_plan_cls", "_data_splitter_cls"
 
-# Said by scvi-tools' Trainer whenever several processes train, whatever was asked of early stopping.
+# scvi-tools' Trainer warns of this whenever several processes train, with early stopping or without.
 STOPPING_DISABLED = "early_stopping was automatically disabled"
 
 

@@ -13,6 +13,8 @@ from isovi.errors import InputError
 REPEATS = 5
 QUIET = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
 SETTLED = 3.0  # seconds without work after which all is drawn
+TIMEOUT = 120.0  # seconds that a page may take to load
+LOADED = "return performance.getEntriesByType('navigation')[0].loadEventEnd"  # milliseconds; 0 before it
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ def opened(page: Path) -> tuple[float, float]:
     """Wall seconds to the load event, and all processor seconds of the page's thread."""
     try:
         from selenium import webdriver
+        from selenium.webdriver.support.wait import WebDriverWait
     except ImportError as error:
         raise InputError(
             "selenium is not installed.", "It drives the browser.", "Install it: pip install selenium."
@@ -71,9 +74,9 @@ def opened(page: Path) -> tuple[float, float]:
     driver = webdriver.ChromeService(shutil.which("chromedriver"))  # none: selenium looks for one
     with webdriver.Chrome(options=options, service=driver) as browser:
         browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
-        started = time.perf_counter()
         browser.get(page.resolve().as_uri())
-        wall = time.perf_counter() - started
+        # The page's own clock: `get` may return before the page is loaded.
+        wall = WebDriverWait(browser, TIMEOUT).until(lambda page: page.execute_script(LOADED)) / 1000
         time.sleep(SETTLED)
         found = browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
     return wall, next(one["value"] for one in found if one["name"] == "TaskDuration")
