@@ -335,12 +335,10 @@ def choose_genes(adata: AnnData, spots: Spots, settings: Settings) -> np.ndarray
             "The model needs genes that occur.",
             "Check that the counts are in the right layer, or hold out fewer spots.",
         )
-    genes = seen
+    genes = seen.copy()
     if 0 < settings.n_top_genes < seen.sum():
-        genes = seen.copy()
         genes[seen] = most_variable(counts[:, np.flatnonzero(seen)], settings.n_top_genes)
-    empty = count_empty(matrix, genes)
-    if empty:
+    if empty := count_empty(matrix, genes):
         raise InputError(
             f"{empty} spots have no count in the {int(genes.sum())} genes chosen.",
             "Every spot needs a count.",

@@ -104,6 +104,7 @@ def simulate(
     >>> adata.shape, adata.obsm["spatial"].shape
     ((200, 50), (200, 2))
     """
+    arguments = dict(locals())
     _check_arguments(kind, n_obs, n_genes, n_sections, seed, n_domains)
     _check_numbers(spacing=spacing, jitter=jitter, depth=depth, theta=theta)
     place_rng, tissue_rng, spot_rng, gene_rng, count_rng = map(
@@ -116,16 +117,7 @@ def simulate(
     counts = _draw_counts(programmes.values, genes, sizes, theta, count_rng)
     adata = _assemble(counts, sections, programmes, sizes, genes)
     adata.uns["isovi_simulation"] = {
-        "kind": kind,
-        "n_obs": n_obs,
-        "n_genes": n_genes,
-        "n_sections": n_sections,
-        "seed": seed,
-        "n_domains": n_domains,
-        "spacing": spacing,
-        "jitter": jitter,
-        "depth": depth,
-        "theta": theta,
+        **arguments,
         "programmes": np.array(programmes.names),
         "rotation": np.array([s.rotation for s in sections]),
         "offset": np.stack([s.offset for s in sections]),

@@ -64,9 +64,7 @@ def spatial_neighbors(coordinates: ArrayLike, sections: ArrayLike, k: int = 6) -
         raise InputError(f"k={k}.", "k must be at least 1.", "Use for example k=6.")
     edges = [_nearest_in(positions, np.flatnonzero(codes == code), k) for code in np.unique(codes)]
     source, target = np.concatenate(edges, axis=1) if edges else np.empty((2, 0), np.int32)
-    ones = np.ones(len(source), np.float32)
-    n = len(positions)
-    return sparse.csr_matrix((ones, (source, target)), shape=(n, n), dtype=np.float32)
+    return sparse.csr_matrix((np.ones(len(source), np.float32), (source, target)), shape=(len(codes),) * 2)
 
 
 def _nearest_in(positions: NDArray, members: NDArray, k: int) -> NDArray[np.int32]:

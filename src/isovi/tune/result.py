@@ -65,10 +65,8 @@ def summarise(tried: dict[str, Settings], found: dict[str, dict[str, Any] | str]
         )
     for name, reason in failed.items():
         warnings.warn(f"The trial of {name} failed: {reason}", IsoviWarning, stacklevel=3)
-    table = pd.DataFrame(
-        [{**_varied(tried[name]), "epochs": got["epochs"], **got[VALIDATION]} for name, got in ended.items()],
-        index=pd.Index(list(ended), name="setting"),
-    )
+    rows = [_varied(tried[name]) | {"epochs": got["epochs"]} | got[VALIDATION] for name, got in ended.items()]
+    table = pd.DataFrame(rows, index=pd.Index(list(ended), name="setting"))
     table["pareto"] = nondominated(table["reconstruction"], table["coordinate_error"])
     best = recommended(table)
     table["recommended"] = table.index == best

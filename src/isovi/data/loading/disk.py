@@ -71,14 +71,8 @@ class DiskLoader:
         self.buffers: DiskSampler | None = None
         if shuffle or inclusion is not None:
             rng = np.random.default_rng(drawn_seed(False))
-            self.buffers = DiskSampler(
-                self.indices,
-                batch_size=batch_size,
-                rng=rng,
-                patches=patches,
-                inclusion=inclusion,
-                shuffle=shuffle,
-            )
+            how: dict[str, Any] = {"patches": patches, "inclusion": inclusion, "shuffle": shuffle}
+            self.buffers = DiskSampler(self.indices, batch_size=batch_size, rng=rng, **how)
 
     def __len__(self) -> int:
         return -(-len(self.indices) // self.batch_size) if self.buffers is None else len(self.buffers)
