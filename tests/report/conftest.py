@@ -12,8 +12,8 @@ import pytest
 
 from isovi import files
 from isovi.model.objective import Penalty
-from isovi.report.record import Report
 from isovi.report.render import html
+from isovi.report.summarise import Report
 from isovi.report.write import report
 from isovi.run import Settings
 from isovi.simulate import simulate

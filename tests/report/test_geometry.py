@@ -14,7 +14,7 @@ from isovi.geometry.pairs import disjoint_pairs
 from isovi.geometry.profile import distortion_profile
 from isovi.pl import _data
 from isovi.report import geometry
-from isovi.report.record import Report
+from isovi.report.summarise import Report
 from isovi.tl.certificate import Certificate
 from isovi.tl.metrics import pair_distances
 

@@ -14,7 +14,8 @@ from matplotlib.colors import to_rgba
 from isovi import pl, tl
 from isovi.pl import _data
 from isovi.report import views
-from isovi.report.record import Channel, Report
+from isovi.report.record import Channel
+from isovi.report.summarise import Report
 from isovi.run import Run
 from isovi.tl.metrics import lognorm, morans_i_per_dimension, spatial_neighbors
 

@@ -21,8 +21,7 @@ from isovi.errors import InputError
 from isovi.model.objective import Constraint
 from isovi.pl import _data
 from isovi.report import render, write
-from isovi.report.record import Report
-from isovi.report.summarise import summarise
+from isovi.report.summarise import Report, summarise
 from isovi.report.write import attempt, report
 from isovi.run import Run
 

@@ -1,4 +1,4 @@
-"""What a report says: one record for the console, ``report.json`` and ``report.html``."""
+"""The parts of a report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from isovi.pl._data import Course, Curve, Density
+from isovi.pl._data import Curve
 
 Status = Literal["good", "caution", "bad", "note"]
 Scale = Literal["category", "sequential", "diverging", "anisotropy"]
@@ -81,53 +81,6 @@ class Profile:
     confidence: float
     n_pairs: int
     point: tuple[float, float] | None
-
-
-@dataclass(frozen=True)
-class Summary:
-    """All of a report but its plots: what ``report.json`` holds.
-
-    Attributes
-    ----------
-    title
-        Name of the run.
-    facts
-        What was run, by name.
-    verdict
-        The news, most important first.
-    metrics
-        Rows of the table of metrics.
-    plain
-        Folder of the plain backbone that the run is compared with, if any.
-    target
-        Tolerated relative distortion, where there was a constraint.
-    history
-        Courses of training, ``"elbo"``, ``"distortion"`` and ``"multiplier"``, as far as they were kept.
-    profile
-        The distortion profile.
-    anisotropy
-        Quantiles of the ellipses' anisotropy by share; empty if there are no ellipses.
-    call
-        How the fit was called, to repeat it; empty if that is not known.
-    n_shown, n_obs
-        Spots of the interactive views, and of the run.
-    explained
-        R²: share of the positions' variance that the two shown latent components explain.
-    """
-
-    title: str
-    facts: dict[str, str]
-    verdict: list[Statement]
-    metrics: list[MetricRow]
-    plain: str | None
-    target: float | None
-    history: dict[str, Course]
-    profile: Profile
-    anisotropy: dict[str, float | None]
-    call: str
-    n_shown: int
-    n_obs: int
-    explained: float
 
 
 @dataclass(frozen=True)
@@ -215,32 +168,6 @@ class Ellipses:
     angle: NDArray[np.float32]
     anisotropy: NDArray[np.float32]
     background: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Report:
-    """A report: what it says, and what it shows.
-
-    Attributes
-    ----------
-    summary
-        All that is said.
-    spots
-        The interactive views.
-    shepard
-        Shepard plots, of held-out spots first.
-    ellipses
-        In tissue and in the latent representation; empty if no spot has one.
-    """
-
-    summary: Summary
-    spots: Views
-    shepard: tuple[Density, ...]
-    ellipses: tuple[Ellipses, ...]
-
-    def words(self) -> list[str]:
-        """The verdict, a line for each statement."""
-        return [f"{said.title}: {said.text}" for said in self.summary.verdict]
 
 
 def plain_number(value: Any) -> float | None:

@@ -16,7 +16,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from isovi import __version__
 from isovi.pl._data import Density
 from isovi.report import plots
-from isovi.report.record import Channel, Report
+from isovi.report.record import Channel
+from isovi.report.summarise import Report
 
 _STOPS = 9  # colours that draw a ramp in the page
 

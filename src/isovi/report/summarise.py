@@ -1,17 +1,18 @@
-"""From a finished run to the record of its report."""
+"""What a report says and shows: one record for the console, ``report.json`` and ``report.html``."""
 
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from isovi import tl
 from isovi.errors import InputError, IsoviWarning
 from isovi.geometry.tissot import TissotEllipses
-from isovi.pl._data import courses
+from isovi.pl._data import Course, Density, courses
 from isovi.report import geometry
-from isovi.report.record import MetricRow, Report, Summary, plain_number
+from isovi.report.record import Ellipses, MetricRow, Profile, Statement, Views, plain_number
 from isovi.report.verdict import verdict
 from isovi.report.views import views
 from isovi.run import LATENT_KEY, Run
@@ -19,6 +20,79 @@ from isovi.tl.tissot import summary as ellipse_summary
 
 _SAME = ("holdout", "seed", "section_key")  # settings on which the split depends, besides the input
 _MODELS = {"scvi": "IsoSCVI (counts)", "vae": "IsoVAE (Gaussian on log-normalised counts)"}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All of a report but its plots: what ``report.json`` holds.
+
+    Attributes
+    ----------
+    title
+        Name of the run.
+    facts
+        What was run, by name.
+    verdict
+        The news, most important first.
+    metrics
+        Rows of the table of metrics.
+    plain
+        Folder of the plain backbone that the run is compared with, if any.
+    target
+        Tolerated relative distortion, where there was a constraint.
+    history
+        Courses of training, ``"elbo"``, ``"distortion"`` and ``"multiplier"``, as far as they were kept.
+    profile
+        The distortion profile.
+    anisotropy
+        Quantiles of the ellipses' anisotropy by share; empty if there are no ellipses.
+    call
+        How the fit was called, to repeat it; empty if that is not known.
+    n_shown, n_obs
+        Spots of the interactive views, and of the run.
+    explained
+        R²: share of the positions' variance that the two shown latent components explain.
+    """
+
+    title: str
+    facts: dict[str, str]
+    verdict: list[Statement]
+    metrics: list[MetricRow]
+    plain: str | None
+    target: float | None
+    history: dict[str, Course]
+    profile: Profile
+    anisotropy: dict[str, float | None]
+    call: str
+    n_shown: int
+    n_obs: int
+    explained: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report: what it says, and what it shows.
+
+    Attributes
+    ----------
+    summary
+        All that is said.
+    spots
+        The interactive views.
+    shepard
+        Shepard plots, of held-out spots first.
+    ellipses
+        In tissue and in the latent representation; empty if no spot has one.
+    """
+
+    summary: Summary
+    spots: Views
+    shepard: tuple[Density, ...]
+    ellipses: tuple[Ellipses, ...]
+
+    def words(self) -> list[str]:
+        """The verdict, a line for each statement."""
+        return [f"{said.title}: {said.text}" for said in self.summary.verdict]
 
 
 def summarise(run: Run, beside: Run | None = None) -> Report:

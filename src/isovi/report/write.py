@@ -6,9 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from isovi.data import io
-from isovi.report.record import Report
 from isovi.report.render import html
-from isovi.report.summarise import summarise
+from isovi.report.summarise import Report, summarise
 from isovi.run import Run
 
 
