@@ -51,6 +51,16 @@ def row(text: str, name: str) -> list[str]:
 # ---------------------------------------------------------------------------- metrics
 
 
+def test_runs_of_one_name_in_different_folders_are_told_apart() -> None:
+    runs = [a_run("first/run", None), a_run("second/run", None)]
+    assert compare(runs).columns.tolist() == ["first/run", "second/run"]
+
+
+def test_a_run_given_twice_is_refused() -> None:
+    with pytest.raises(InputError, match="run was given more than once"):
+        compare([a_run("run", None), a_run("run", None)])
+
+
 def test_held_out_metrics_are_side_by_side() -> None:
     runs = [a_run("a", Constraint(0.3)), a_run("b", Penalty(0.0), reconstruction=123.456)]
     table = compare(runs)
@@ -108,9 +118,10 @@ def test_a_folder_named_like_markup_is_shown_as_it_is() -> None:
 
 
 def test_latents_are_drawn_of_the_same_spots_only(run: Any, tmp_path: Path) -> None:
-    draw([run.run, Run.read(run.out)], tmp_path / "latents.png")
+    copy = Path(shutil.copytree(run.out, tmp_path / "copy"))
+    draw([run.run, Run.read(copy)], tmp_path / "latents.png")
     assert (tmp_path / "latents.png").read_bytes().startswith(b"\x89PNG")
-    other = Run.read(run.out)
+    other = Run.read(copy)
     other.adata.obs["isovi_split"] = "train"
     with pytest.raises(InputError, match="held out different spots"):
         draw([run.run, other], tmp_path / "refused.png")

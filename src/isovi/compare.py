@@ -26,9 +26,14 @@ def compare(runs: Sequence[Run]) -> pd.DataFrame:
     -------
     A row for each metric of ``isovi.tl.METRICS`` that all runs have, under its name and unit, and a
     column for each run. ``attrs["spots"]`` says which spots.
+
+    Raises
+    ------
+    InputError
+        If a run is given twice.
     """
     part = HELDOUT if all(HELDOUT in run.metrics for run in runs) else "all"
-    found = {str(run.folder or run.id): run.metrics[part] for run in runs}
+    found = dict(zip(_names(runs), (run.metrics[part] for run in runs), strict=True))
     known = [m for name, m in tl.METRICS.items() if all(name in metrics for metrics in found.values())]
     values = {run: [metrics[m.name] for m in known] for run, metrics in found.items()}
     table = pd.DataFrame(values, index=pd.Index([m.title for m in known], name="metric"), dtype=float)
@@ -49,23 +54,35 @@ def draw(runs: Sequence[Run], save: str | Path) -> None:
     Raises
     ------
     InputError
-        If the runs held out different spots.
+        If the runs held out different spots, or a run is given twice.
     """
+    names = _names(runs)
     shown = [_shown(run) for run in runs]
-    if any(not names.equals(shown[0]) for names in shown):
+    if any(not spots.equals(shown[0]) for spots in shown):
         raise InputError(
-            f"The runs {', '.join(str(run.folder or run.id) for run in runs)} held out different spots.",
+            f"The runs {', '.join(names)} held out different spots.",
             "The plot compares latent representations of the same spots.",
             "Give runs of one file with the same holdout= and seed=.",
         )
     latents = {
-        f"{Path(run.folder or run.id).name}: {run.settings.distortion or 'backbone'}": np.asarray(
-            run.adata[shown[0]].obsm[LATENT_KEY]
-        )
-        for run in runs
+        f"{name}: {run.settings.distortion or 'backbone'}": np.asarray(run.adata[shown[0]].obsm[LATENT_KEY])
+        for name, run in zip(names, runs, strict=True)
     }
     positions = runs[0].adata[shown[0]].obsm[runs[0].settings.spatial_key]
     pl.latent_map(latents, positions, title="tissue, held-out spots", save=save)
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """A name for each run: the last part of its folder where that tells them apart, else the whole."""
+    names = [str(run.folder or run.id) for run in runs]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InputError(
+            f"{', '.join(sorted(twice))} was given more than once.",
+            "Each run is a column of its own.",
+            "Name each run once.",
+        )
+    last = [Path(name).name for name in names]
+    return last if len(set(last)) == len(last) else names
 
 
 def _shown(run: Run) -> pd.Index:

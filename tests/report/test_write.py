@@ -21,9 +21,9 @@ from isovi.errors import InputError
 from isovi.model.objective import Constraint
 from isovi.pl import _data
 from isovi.report import render, write
-from isovi.report.summarise import Report, summarise
+from isovi.report.summarise import Report, facts, summarise
 from isovi.report.write import attempt, report
-from isovi.run import Run
+from isovi.run import BACKBONES, Run
 
 MARKUP = "</script><b>"  # the name of a section, see conftest.py
 RESOURCES = {"src", "href", "srcset", "data", "action", "poster"}
@@ -169,6 +169,14 @@ def test_a_held_out_section_has_no_scale_of_its_own(
         "history",
         "shepard",
     }
+
+
+def test_a_report_names_the_model_of_every_backbone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BACKBONES, "another", type("IsoAnother", (), {}))
+    run = Run.read(folder)
+    assert facts(run)["Model"].startswith("IsoSCVI, ")
+    run.settings = replace(run.settings, backbone="another")
+    assert facts(run)["Model"].startswith("IsoAnother, ")
 
 
 def test_a_run_of_the_backbone_itself_has_plots_and_a_report(tissue_file: Path, tmp_path: Path) -> None:

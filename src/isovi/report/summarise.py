@@ -15,11 +15,10 @@ from isovi.report import geometry
 from isovi.report.record import Ellipses, MetricRow, Profile, Statement, Views, plain_number
 from isovi.report.verdict import verdict
 from isovi.report.views import views
-from isovi.run import LATENT_KEY, Run
+from isovi.run import BACKBONES, LATENT_KEY, Run
 from isovi.tl.tissot import summary as ellipse_summary
 
 _SAME = ("holdout", "seed", "section_key")  # settings on which the split depends, besides the input
-_MODELS = {"scvi": "IsoSCVI (counts)", "vae": "IsoVAE (Gaussian on log-normalised counts)"}
 
 
 @dataclass(frozen=True)
@@ -180,13 +179,13 @@ def facts(run: Run) -> dict[str, str]:
     parts = {"training": "n_train", "validation": "n_validation", "held out": "n_heldout"}
     split = ", ".join(f"{metrics[key]:,} {name}" for name, key in parts.items())
     minutes, seconds = divmod(round(provenance.seconds), 60)
-    memory = provenance.peak_memory_mb
+    memory, model = provenance.peak_memory_mb, BACKBONES[settings.backbone]
     shown = {
         "Input": str(provenance.source.get("path", "AnnData in memory")),
         "Spots": f"{metrics['n_obs']:,} ({split})",
         "Sections": None if settings.section_key is None else f"by {settings.section_key}",
         "Genes": f"{metrics['n_genes']:,}",
-        "Model": f"{_MODELS[settings.backbone]}, {run.adata.obsm[LATENT_KEY].shape[1]} latent dimensions",
+        "Model": f"{model.__name__}, {run.adata.obsm[LATENT_KEY].shape[1]} latent dimensions",
         "Distortion": str(settings.distortion or "none, the plain backbone"),
         "Pairs": str(settings.pairs),
         "Training": run.training["summary"],
