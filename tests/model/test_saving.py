@@ -406,9 +406,8 @@ def test_a_trusted_pickle_is_unpickled(pickled: Path, tmp_path: Path) -> None:
     assert mark.exists()
 
 
-def test_a_pickle_beside_a_model_of_ours_is_not_looked_at(
-    folder: Path, pickled: Path, no_pickles: None
-) -> None:
+@pytest.mark.usefixtures("no_pickles")
+def test_a_pickle_beside_a_model_of_ours_is_not_looked_at(folder: Path, pickled: Path) -> None:
     shutil.copy(pickled / "model.pt", folder)
     assert IsoSCVI.load(folder, adata=False).is_trained
 

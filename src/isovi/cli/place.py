@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -37,7 +37,7 @@ def place(
     with reported(debug):
         quiet()
         console, source = Console(), Source(query, table, coordinate_system)
-        asked = {"seed": seed, "force": force, "trust": trust}
+        asked: dict[str, Any] = {"seed": seed, "force": force, "trust": trust}
         found = files.place(run, source, out, **asked, progress=CommandProgress(console))
         if found.get("errors"):
             console.print(placement(found["errors"]))
