@@ -90,7 +90,7 @@ def test_quantiles_ascend_and_name_their_part(found: dict[str, Any]) -> None:
 def test_plots_are_drawn_and_the_rest_is_as_it_was(folder: Path, run: Any) -> None:
     drawn = {plot.stem for name in PLOTS for plot in (folder / "figures").glob(f"{name}.png")}
     assert drawn == DRAWN
-    for name in ("adata.h5ad", "metrics.json", "run.json", "model/model.pt"):
+    for name in ("adata.h5ad", "metrics.json", "run.json", "model/model.json", "model/model.safetensors"):
         assert (folder / name).read_bytes() == (run.out / name).read_bytes()
 
 

@@ -25,7 +25,18 @@ from isovi.run import Run, Settings
 def test_the_folder_holds_all_that_was_promised(run: Any) -> None:
     found = {str(file.relative_to(run.out)) for file in run.out.rglob("*") if file.is_file()}
     plots = {f"figures/{name}.png" for name in ("domains", "latent", "history", "shepard")}
-    assert found == {"adata.h5ad", "model/model.pt", "metrics.json", "history.csv", "run.json"} | plots
+    assert (
+        found
+        == {
+            "adata.h5ad",
+            "model/model.json",
+            "model/model.safetensors",
+            "metrics.json",
+            "history.csv",
+            "run.json",
+        }
+        | plots
+    )
     assert [file.name for file in run.out.parent.iterdir()] == [run.out.name]
 
 

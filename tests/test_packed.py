@@ -39,7 +39,14 @@ def run_packed(store: Path, tmp_path_factory: pytest.TempPathFactory, fit: Calla
 
 def test_a_packed_run_leaves_the_same_files(run_packed: Any) -> None:
     found = {str(file.relative_to(run_packed.out)) for file in run_packed.out.rglob("*") if file.is_file()}
-    assert found == {"adata.h5ad", "model/model.pt", "metrics.json", "history.csv", "run.json"}
+    assert found == {
+        "adata.h5ad",
+        "model/model.json",
+        "model/model.safetensors",
+        "metrics.json",
+        "history.csv",
+        "run.json",
+    }
 
 
 def test_temporary_files_live_as_long_as_the_run(

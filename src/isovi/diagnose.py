@@ -23,13 +23,15 @@ NAMES = {HELDOUT: "held out", TRAIN: "training, largely memorised"}
 PLOTS = ("distortion_profile", "certificate", "distortion_map", "tissot_*", "autocorrelation")
 
 
-def diagnose(run: Run | str | Path) -> dict[str, Any]:
+def diagnose(run: Run | str | Path, *, trust: bool = False) -> dict[str, Any]:
     """Measure the geometry of a run; of one on disk, write ``diagnosis.json`` and plots into its folder.
 
     Parameters
     ----------
     run
         A run, or its folder, whose other files are not changed.
+    trust
+        As for :meth:`isovi.Run.read`, of a folder.
 
     Returns
     -------
@@ -44,7 +46,7 @@ def diagnose(run: Run | str | Path) -> dict[str, Any]:
     InputError
         If the folder holds no run.
     """
-    run = run if isinstance(run, Run) else Run.read(run)
+    run = run if isinstance(run, Run) else Run.read(run, trust=trust)
     profiles = _profiles(run)
     certificates = _certificates(run)
     found = {

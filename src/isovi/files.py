@@ -286,6 +286,7 @@ def place(
     *,
     seed: int = 0,
     force: bool = False,
+    trust: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Place the cells of a file in the tissue of a run, and write them.
@@ -306,6 +307,8 @@ def place(
         Random seed.
     force
         Replace the file.
+    trust
+        As for :meth:`isovi.Run.read`, of a folder.
     progress
         Receives what is reported; nothing is shown by default.
 
@@ -324,7 +327,7 @@ def place(
     progress, out = progress or Progress(), Path(out)
     if out.exists() and not force:
         raise OutputError(f'"{out}" exists.', "Files are not overwritten unless asked.", "Pass force=True.")
-    run = run if isinstance(run, Run) else Run.read(run)
+    run = run if isinstance(run, Run) else Run.read(run, trust=trust)
     cells = io.read(io.Source.of(query))
     check_query(cells, run)
     reference = run.model_data()[run.split != HELDOUT].copy()

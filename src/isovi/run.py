@@ -21,7 +21,7 @@ from isovi import tl
 from isovi._records import as_data, from_data
 from isovi._repr import ReprMixin, Rows
 from isovi.data import check, io, pack
-from isovi.errors import InputError
+from isovi.errors import InputError, IsoviError
 from isovi.geometry.certificate import CERTIFIED_EPSILON, least_epsilon
 from isovi.graph import KIND_CLASSES, AllPairs, PairKind
 from isovi.model.model import IsoSCVI, IsoVAE
@@ -205,6 +205,8 @@ class Run(ReprMixin):
         Shared by the run, its data (``uns["isovi"]["id"]``) and its model (``run_id_``).
     folder
         Where it was read from or written to.
+    trust
+        Whether a pickled model may be loaded, which may execute code; see :meth:`read`.
     """
 
     settings: Settings
@@ -215,6 +217,7 @@ class Run(ReprMixin):
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     folder: Path | None = None
     scratch: Any = None  # temporary files of packed data, which live as long as the run
+    trust: bool = False
 
     @classmethod
     def of(cls, adata: AnnData, model: Any, **parts: Any) -> Run:
@@ -251,7 +254,17 @@ class Run(ReprMixin):
         data = self.model_data()
         if self.id == LEGACY:  # set up without the held-out spots
             data = data[self.split != HELDOUT].copy()
-        return BACKBONES[self.settings.backbone].load(str(self._file("model")), adata=data)
+        folder, loads = self._file("model"), BACKBONES[self.settings.backbone].load
+        try:
+            return loads(folder, adata=data, trust=self.trust)
+        except IsoviError:
+            raise
+        except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError) as error:
+            raise InputError(
+                f'The model in "{folder}" cannot be made ({type(error).__name__}: {error}).',
+                "It must be the model of this run and its data.",
+                "Put the folder back that the fit wrote, or fit again.",
+            ) from error
 
     def model_data(self) -> AnnData:
         """A copy of the data with the genes of the model."""
@@ -342,8 +355,16 @@ class Run(ReprMixin):
         io.write_json(folder / io.RUN_FILE, record)
 
     @classmethod
-    def read(cls, folder: str | Path) -> Run:
-        """Read a run that :meth:`write` or ``isovi fit`` wrote; 0.1.0's as well.
+    def read(cls, folder: str | Path, *, trust: bool = False) -> Run:
+        """Read a run that :meth:`write` or ``isovi fit`` wrote; 0.1.0's as well. Nothing in it is executed.
+
+        Parameters
+        ----------
+        folder
+            The folder.
+        trust
+            Let its model be a pickle that executes code, as that of 0.1.0 can be; only for a folder of your
+            own, or from someone whom you trust.
 
         Raises
         ------
@@ -370,6 +391,7 @@ class Run(ReprMixin):
             training=record["training"],
             id=record["id"],
             folder=folder,
+            trust=trust,
         )
 
     def _file(self, name: str) -> Path:

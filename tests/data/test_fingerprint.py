@@ -277,6 +277,6 @@ def test_the_record_is_plain_arrays_of_eight_bytes_a_cell(model: Any) -> None:
 
 
 def test_scvi_tools_keeps_what_ends_in_an_underscore(model: Any, tmp_path: Path) -> None:
-    model.save(str(tmp_path / "model"))
+    model.save(str(tmp_path / "model"), scvi_format=True)
     saved = scvi.model.base._save_load._load_saved_files(str(tmp_path / "model"), load_adata=False)[0]
     np.testing.assert_array_equal(saved["seen_cells_"]["train"], model.seen_cells_["train"])

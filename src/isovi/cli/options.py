@@ -29,6 +29,9 @@ Layer = Annotated[
 ]
 TopGenes = Annotated[int, typer.Option(help="Number of variable genes; 0 for all.")]
 Holdout = Annotated[str, typer.Option(help="Share to hold out, or section:NAME.")]
+TrustPickle = Annotated[
+    bool, typer.Option("--trust-pickle", help="Load a pickled model, which may run code of whoever made it.")
+]
 MaxEpochs = Annotated[
     int | None,
     typer.Option(help=f"Maximum epochs. {DEFAULT.format('by number of spots')}", show_default=False),

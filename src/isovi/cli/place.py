@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from isovi.cli.console import CommandProgress, Debug, quiet, reported
-from isovi.cli.options import CoordinateSystem, Table
+from isovi.cli.options import CoordinateSystem, Table, TrustPickle
 
 
 def place(
@@ -20,6 +20,7 @@ def place(
     coordinate_system: CoordinateSystem = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
+    trust: TrustPickle = False,
     debug: Debug = False,
 ) -> None:
     """Place cells without positions in the tissue of a run.
@@ -36,6 +37,7 @@ def place(
     with reported(debug):
         quiet()
         console, source = Console(), Source(query, table, coordinate_system)
-        found = files.place(run, source, out, seed=seed, force=force, progress=CommandProgress(console))
+        asked: dict[str, Any] = {"seed": seed, "force": force, "trust": trust}
+        found = files.place(run, source, out, **asked, progress=CommandProgress(console))
         if found.get("errors"):
             console.print(placement(found["errors"]))

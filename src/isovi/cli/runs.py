@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from isovi.cli.console import Debug, quiet, reported
+from isovi.cli.options import TrustPickle
 
 
 def compare(
@@ -36,6 +37,7 @@ def compare(
 
 def diagnose(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder written by isovi fit.")],
+    trust: TrustPickle = False,
     debug: Debug = False,
 ) -> None:
     """Measure how well a run preserves distances, held-out spots first.
@@ -50,7 +52,7 @@ def diagnose(
 
     with reported(debug):
         quiet()
-        console, found = Console(), diagnosis.diagnose(run)
+        console, found = Console(), diagnosis.diagnose(run, trust=trust)
         console.print(table(found))
         plots = (plot for name in diagnosis.PLOTS for plot in sorted((run / "figures").glob(f"{name}.png")))
         for line in (*certified(found), *map(str, plots), str(run / "diagnosis.json")):

@@ -7,8 +7,10 @@ fails by its name when a new version drops it, and one that no other module reac
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, NamedTuple, TypeVar
 
 import lightning.pytorch as pl
@@ -30,6 +32,54 @@ PLAN, SPLITTER = "_training_plan_cls", "_data_splitter_cls"
 
 # scvi-tools' Trainer warns of this whenever several processes train, with early stopping or without.
 STOPPING_DISABLED = "early_stopping was automatically disabled"
+
+
+# The function that reads a saved model, and the modules that have it under that name.
+FILES = "_load_saved_files"
+READERS = ("scvi.model.base._base_model", "scvi.model.base._archesmixin", "scvi.train._callbacks")
+
+
+# ---------------------------------------------------------------------------- saved models
+
+Reads = Callable[..., "tuple[Any, ...] | None"]
+_readers: list[Reads] = []
+_own: dict[str, Callable[..., Any]] = {}  # scvi-tools' function, while another is in its place
+_changing = threading.Lock()
+
+
+@contextmanager
+def files_read_by(read: Reads) -> Iterator[None]:
+    """Have scvi-tools read saved models by another function for a while; it knows only its own pickle.
+
+    Parameters
+    ----------
+    read
+        Called with the folder, whether data is to be read, the prefix of file names, and the device; it
+        returns attributes, names of features, weights, and data, or ``None`` for what scvi-tools is to read.
+    """
+    with _changing:
+        _readers.append(read)
+        if not _own:
+            for name in READERS:
+                _own[name] = getattr(import_module(name), FILES)
+                setattr(import_module(name), FILES, _read_files)
+    try:
+        yield
+    finally:
+        with _changing:
+            _readers.remove(read)
+            if not _readers:
+                for name in READERS:
+                    setattr(import_module(name), FILES, _own.pop(name))
+
+
+def _read_files(
+    dir_path: str, load_adata: bool, prefix: str | None = None, map_location: Any = None, **more: Any
+) -> tuple[Any, ...]:
+    for read in _readers:
+        if (found := read(dir_path, load_adata, prefix, map_location)) is not None:
+            return found
+    return _own[READERS[0]](dir_path, load_adata, prefix, map_location, **more)
 
 
 # ---------------------------------------------------------------------------- classes

@@ -50,6 +50,7 @@ from isovi.model.hooks import (
     ChoosesLoader,
     Training,
     builds,
+    files_read_by,
     manager_of,
     module_of,
     training_by,
@@ -58,6 +59,7 @@ from isovi.model.hooks import (
 )
 from isovi.model.module import check_thinning, distance_preserving
 from isovi.model.objective import Constraint, Distortion, Objective
+from isovi.model.saving import SavesAsData, loads_query_data, read_files
 from isovi.model.speed import FusedAdam, logging_by_epoch
 from isovi.model.training import BestEpoch, CollapseWatch, DualAscent, PairBinding, n_epochs, outcome
 
@@ -67,7 +69,7 @@ THINNING = (0.3, 1.0)
 SCALE_PAIRS = 200_000  # pairs over which λ is fitted after training
 
 
-class DistancePreservingMixin(ChoosesLoader, ReprMixin):
+class DistancePreservingMixin(SavesAsData, ChoosesLoader, ReprMixin):
     """What :func:`~isovi.preserve_distances` adds to a scvi-tools model class.
 
     Parameters
@@ -236,6 +238,7 @@ class DistancePreservingMixin(ChoosesLoader, ReprMixin):
         return adata
 
     @records_cells
+    @files_read_by(read_files)  # by scvi-tools' SaveCheckpoint
     def train(
         self,
         max_epochs: int | None = None,
@@ -493,6 +496,8 @@ def preserve_distances(backbone: type) -> type:
     added = {"__module__": __name__, "__doc__": backbone.__doc__}
     if hasattr(backbone, "from_scvi_model"):
         added["from_scvi_model"] = keeps_record(backbone.from_scvi_model.__func__)
+    if hasattr(backbone, "load_query_data"):
+        added["load_query_data"] = loads_query_data(backbone.load_query_data.__func__)
     return builds(distance_preserving(module))(type(name, (DistancePreservingMixin, backbone), added))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +69,12 @@ def read_anndata(path: Path, *, zarr: bool) -> AnnData:
         _require_whole(adata)
         canonical_counts(adata)
     return adata
+
+
+def read_stored(path: Path, read: Callable[[Path], Any] | None = None) -> Any:
+    """The data that was saved with a model, as it was; by another function where it is no AnnData."""
+    with readable(path, "the data of a saved model", "Copy it again, or pass the data."):
+        return (read or anndata.io.read_h5ad)(path)
 
 
 def on_disk(group: Any) -> AnnData:
