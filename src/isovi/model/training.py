@@ -386,7 +386,7 @@ class Interruptible(Callback):
     def __init__(self) -> None:
         self.handlers = Handlers()
 
-    def on_fit_start(self, *_: Any) -> None:
+    def on_train_start(self, *_: Any) -> None:
         """Put back the handlers that Lightning has replaced by now."""
         self.handlers.restore()
 
