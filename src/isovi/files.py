@@ -19,6 +19,7 @@ from isovi.data import check, io, pack
 from isovi.data.readers.filtering import drop_cells
 from isovi.data.readers.spatialdata import require_known_sections
 from isovi.errors import InputError, IsoviError, OutputError
+from isovi.interrupts import Interrupted
 from isovi.model.checkpoint import EpochCheckpoint, read_about, temporary_of
 from isovi.model.distributed import is_first_process
 from isovi.pipeline import run_pipeline
@@ -263,7 +264,8 @@ class Attempt:
             yield
         except BaseException as error:
             if self.checkpoint.exists() and not isinstance(error, IsoviError):
-                progress.say(f"Stopped. Pass resume=True to resume the {self.what} from {self.checkpoint}")
+                how = f"Pass resume=True to resume the {self.what} from {self.checkpoint}"
+                error.add_note(how) if isinstance(error, Interrupted) else progress.say(f"Stopped. {how}")
             raise
         if is_first_process():
             self.remove()

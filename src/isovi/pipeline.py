@@ -29,7 +29,9 @@ from isovi.geometry.certificate import CERTIFIED_EPSILON, cells_needed
 from isovi.graph import AllPairs, PairKind
 from isovi.model.checkpoint import EpochCheckpoint
 from isovi.model.distributed import is_first_process
+from isovi.model.hooks import exceptions_as_they_are
 from isovi.model.objective import Constraint, Distortion
+from isovi.model.training import Interruptible
 from isovi.progress import Progress, Silent, progress_of
 from isovi.run import BACKBONES, DOMAIN_KEY, GENE_KEY, LATENT_KEY, Provenance, Run, Settings
 from isovi.spots import HELDOUT, SPLIT_KEY, TRAIN, VALIDATION, Spots
@@ -425,7 +427,7 @@ def train(
     if not is_first_process():
         progress = Silent()
     parts = [spots.rows(part) for part in (TRAIN, VALIDATION, HELDOUT)]
-    backbone, callbacks = BACKBONES[settings.backbone], [_Epochs(progress)]
+    backbone, callbacks = BACKBONES[settings.backbone], [Interruptible(), _Epochs(progress)]
     several = {"devices": settings.devices, "num_nodes": settings.nodes}
     resume = checkpoint is not None and checkpoint.path.exists()
     with isolated_random_state(settings.seed):
@@ -436,15 +438,16 @@ def train(
         model = backbone(
             used, distortion=settings.distortion, pairs=settings.pairs, n_latent=settings.n_latent
         )
-        model.train(
-            settings.max_epochs,
-            early_stopping=len(parts[1]) > 0,
-            datasplitter_kwargs={"external_indexing": parts},
-            enable_progress_bar=False,
-            callbacks=callbacks if checkpoint is None else [*callbacks, checkpoint],
-            ckpt_path=checkpoint.path if checkpoint is not None and resume else None,
-            **(several if settings.devices * settings.nodes > 1 else {}),
-        )
+        with exceptions_as_they_are():
+            model.train(
+                settings.max_epochs,
+                early_stopping=len(parts[1]) > 0,
+                datasplitter_kwargs={"external_indexing": parts},
+                enable_progress_bar=False,
+                callbacks=callbacks if checkpoint is None else [*callbacks, checkpoint],
+                ckpt_path=checkpoint.path if checkpoint is not None and resume else None,
+                **(several if settings.devices * settings.nodes > 1 else {}),
+            )
     progress.say(getattr(model, "training_summary_", "Trained."))
     return model
 

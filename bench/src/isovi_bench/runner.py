@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from isovi.data import io
 from isovi.errors import InputError
+from isovi.interrupts import Handlers, noted
 from isovi_bench import task
 from isovi_bench.datasets import Facts, examine
 from isovi_bench.grid import Grid, LeftOut, jobs_of, make_known, read_grid
@@ -83,12 +84,13 @@ def run(options: RunOptions, console: Console | None = None) -> dict[str, int]:
     todo = missing(jobs, store.statuses(), retry_failed=options.retry_failed)
     store.note(options.command)
     _announce(jobs, todo, plan.left_out, store, console)
+    kept = f"Run the same command to resume: finished jobs are kept in {store.folder}"
     try:
         if todo:
-            with cluster(options), Tally(todo, console) as tally:
+            with noted(kept), cluster(options), Tally(todo, console) as tally:
                 _run(todo, jobs, at_once(options), plan.grid.keep_latents, store, tally)
     except KeyboardInterrupt:
-        _say(console, f"Stopped. Run the same command to resume: finished jobs are kept in {store.folder}")
+        _say(console, f"Stopped. {kept}")
         raise
     finally:
         store.merge(jobs)
@@ -305,6 +307,7 @@ def cluster(options: RunOptions) -> Iterator[None]:
     given: dict[str, Any] = {"runtime_env": {"env_vars": ENVIRONMENT}, "log_to_driver": False}
     if options.ray_address is None:
         given |= {"num_cpus": options.workers or os.cpu_count(), "include_dashboard": False}
+    handlers = Handlers()
     try:
         ray.init(options.ray_address or "local", logging_level=logging.ERROR, **given)
     except ConnectionError as error:
@@ -313,6 +316,7 @@ def cluster(options: RunOptions) -> Iterator[None]:
             "ray_address must be that of a running cluster.",
             "Start one with ray start --head, or pass no address to run on this machine.",
         ) from error
+    handlers.restore()  # Ray takes SIGTERM for a quiet end
     try:
         yield
     finally:

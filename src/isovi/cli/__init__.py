@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import typer
-from rich.console import Console
 
 from isovi.cli import console, files, fit, place, runs
 
@@ -36,7 +35,7 @@ for verb in (
 def bench() -> None:
     """Say where the command went."""
     moved = "isovi bench is now isovi-bench: pip install isovi-bench"
-    Console(stderr=True).print(moved, highlight=False, soft_wrap=True)
+    console.Console(stderr=True).print(moved, highlight=False, soft_wrap=True)
     raise typer.Exit(2)
 
 
@@ -45,4 +44,4 @@ console.commands.append(app)
 
 def main() -> None:
     """Run the command line."""
-    app()
+    console.run(app)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import re
 import shlex
+import signal
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
@@ -12,10 +16,12 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console as RichConsole
 from rich.markup import escape
 
+from isovi import interrupts
 from isovi.errors import IsoviError
+from isovi.interrupts import Interrupted
 from isovi.progress import ConsoleProgress
 
 DEFAULT = "[dim]\\[default: {}][/dim]"  # for options whose default is determined later
@@ -39,6 +45,50 @@ _PARAMETER = re.compile(
     """,
     re.VERBOSE,
 )
+
+
+class Console(RichConsole):
+    """A terminal, file or pipe. Work goes on when nobody reads any more, as in ``isovi fit ... | head``."""
+
+    def on_broken_pipe(self) -> None:
+        """Write what follows to nowhere."""
+        self.quiet = True
+        with contextlib.suppress(OSError, ValueError):  # no real file
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.file.fileno())
+            os.close(nowhere)
+
+
+def run(app: typer.Typer) -> None:
+    """Run an application: signals end it with their own status, and its output suits every terminal.
+
+    What the encoding of a terminal lacks is written as ``?``. SIGINT and SIGTERM end it with status 130 and
+    143 and one line. In a batch job of SLURM the warning that time is up (SIGUSR1) has the job requeued too.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        with interrupts.raised():
+            app()
+    except Interrupted as stopped:
+        code = stopped.status
+        _say_stopped(stopped)
+    else:  # pragma: no cover  # the application exits
+        code = 0
+    sys.exit(code)
+
+
+def _say_stopped(stopped: Interrupted) -> None:
+    """Say what is kept, in the first of several processes, and have SLURM run the job again if it warned."""
+    if any(os.environ.get(name, "0") != "0" for name in ("LOCAL_RANK", "NODE_RANK", "RANK", "SLURM_PROCID")):
+        return
+    text = escape(as_options(str(stopped)))
+    Console(stderr=True).print(f"[red]{text}[/red]", highlight=False, soft_wrap=True)
+    job = interrupts.slurm_job()
+    if stopped.signal.name == interrupts.SLURM_WARNING and job is not None:
+        with contextlib.suppress(OSError):
+            subprocess.run(["scontrol", "requeue", job], check=False)
 
 
 def quiet() -> None:
@@ -76,6 +126,8 @@ def reported(debug: bool) -> Iterator[None]:
     """Print errors of isoVI as one paragraph and exit with code 2; show the traceback if debugging."""
     try:
         yield
+    except KeyboardInterrupt as error:  # raised by other handlers than ours, such as Ray's
+        raise Interrupted(signal.SIGINT) from error
     except IsoviError as error:
         if debug:
             raise

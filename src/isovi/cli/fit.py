@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from isovi.cli.console import DEFAULT, CommandProgress, Debug, quiet, reported, typed
+from isovi import interrupts
+from isovi.cli.console import DEFAULT, CommandProgress, Console, Debug, quiet, reported, typed
 from isovi.cli.options import (
     INPUT,
     BatchKey,
@@ -98,10 +99,13 @@ def fit(
             options, backbone=backbone.value, distortion=distortion, pairs=parse_pairs(pairs)
         )
         source, progress = Source(file, table, coordinate_system, coordinates), CommandProgress(Console())
+        resume = resume or interrupts.is_restarted()
         asked: dict[str, Any] = {"min_counts": min_counts, "force": force, "resume": resume}
         run = files.fit(source, out, settings, call=typed(), progress=progress, **asked)
         if run is not None:  # the first of several processes has it
-            progress.say(attempt(out))
+            kept = f"The run is complete but for its report: isovi report {shlex.quote(str(out))}"
+            with interrupts.noted(kept):
+                progress.say(attempt(out))
 
 
 def distortion_of(target: float | None, penalty: float | None, plain: bool) -> Distortion:
@@ -173,6 +177,7 @@ def tune(
 
     Example: [bold]isovi tune section.h5ad --out tuned --targets 0.15,0.2,0.3 --jobs 4[/bold]
     """
+    resume = resume or interrupts.is_restarted()
     options = locals()
     from isovi.cli import tables
     from isovi.data.io import Source

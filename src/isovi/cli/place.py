@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from isovi.cli.console import CommandProgress, Debug, quiet, reported
+from isovi.cli.console import CommandProgress, Console, Debug, quiet, reported
 from isovi.cli.options import CoordinateSystem, Table, TrustPickle
 
 

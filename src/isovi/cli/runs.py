@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from isovi.cli.console import Debug, quiet, reported
+from isovi.cli.console import Console, Debug, quiet, reported
 from isovi.cli.options import TrustPickle
 
 

@@ -7,6 +7,7 @@ fails by its name when a new version drops it, and one that no other module reac
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import lightning.pytorch as pl
 import rich.pretty  # noqa: F401  # scvi-tools 1.4 uses it in view_anndata_setup without importing it
 from anndata import AnnData
 from scvi.data import AnnDataManager
+from scvi.train import TrainRunner
 
 Class = TypeVar("Class", bound=type)
 
@@ -192,3 +194,26 @@ def go_on_between_epochs(trainer: pl.Trainer, loops: dict[str, Any]) -> None:
     loop.restarting = False  # between two epochs there is nothing to finish
     if hasattr(loop, "on_iteration_done"):  # Lightning 2.5 and later
         loop.on_iteration_done()
+
+
+@contextmanager
+def exceptions_as_they_are() -> Iterator[None]:
+    """Have scvi-tools and Lightning pass on what stops a training, without a word of their own.
+
+    scvi-tools prints that a NameError was raised, whatever it was; Lightning makes an exit of Ctrl-C.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        At Ctrl-C.
+    """
+    names = vars(sys.modules[TrainRunner.__module__])
+    names["print"] = lambda *_: None
+    try:
+        yield
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):
+            raise end.__context__ from None
+        raise
+    finally:
+        del names["print"]

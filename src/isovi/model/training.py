@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from isovi.errors import IsoviWarning
 from isovi.graph import PairWeights
+from isovi.interrupts import Handlers, Interrupted
 from isovi.model.objective import Constraint, Distortion, Objective, Penalty
 
 WARM_UP_EPOCHS = 10  # before the constraint acts, so that there is a latent space to constrain
@@ -373,3 +374,24 @@ class PairBinding(Callback):
         """Bind them; the data splitter has split by now."""
         heldout = getattr(trainer.datamodule, "test_idx", None)  # type: ignore[attr-defined]  # Lightning sets it
         self.objective.weights = self.weights(np.asarray([] if heldout is None else heldout, dtype=np.int64))
+
+
+class Interruptible(Callback):
+    """Lets signals stop a training as they stop the rest of the program.
+
+    Lightning turns SIGTERM into a quiet end of the program with status 0, and waits for all processes first,
+    which may wait for each other. Handlers are those of the time when this is made.
+    """
+
+    def __init__(self) -> None:
+        self.handlers = Handlers()
+
+    def on_train_start(self, *_: Any) -> None:
+        """Put back the handlers that Lightning has replaced by now."""
+        self.handlers.restore()
+
+    def on_exception(self, trainer: pl.Trainer, _: pl.LightningModule, exception: BaseException) -> None:
+        """Stop the processes that were launched by this one as well."""
+        launcher = trainer.strategy.launcher
+        if launcher is not None and isinstance(exception, Interrupted):
+            launcher.kill(exception.signal)

@@ -18,6 +18,7 @@ import ray
 from ray import tune as ray_tune
 
 from isovi.data import io
+from isovi.interrupts import Handlers
 from isovi.progress import Progress
 from isovi.run import Settings
 from isovi.spots import HELDOUT, VALIDATION
@@ -65,7 +66,9 @@ def run_trials(
     source = replace(source, **paths)  # type: ignore[arg-type]
     _quiet()
     token = _PROGRESS.set(progress)
+    handlers = Handlers()
     ray.init(num_cpus=jobs, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    handlers.restore()  # Ray takes SIGTERM for a quiet end
     try:
         given = {"tried": tried, "source": source, "min_counts": min_counts, "folder": folder}
         trainable = ray_tune.with_resources(ray_tune.with_parameters(_work, **given), {"cpu": 1})

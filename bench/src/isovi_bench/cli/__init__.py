@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from isovi.cli import console
 from isovi_bench.cli import compare, studies, timings
 
 app = typer.Typer(
@@ -33,4 +34,4 @@ app.add_typer(timings.app, name="time")
 
 def main() -> None:
     """Run the command line."""
-    app()
+    console.run(app)

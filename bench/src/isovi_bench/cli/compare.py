@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from isovi.cli.console import DEFAULT, Debug, quiet, reported
+from isovi.cli.console import DEFAULT, Console, Debug, quiet, reported
 from isovi_bench.cli.options import Data, Grid, Out, Results, say, say_paths
 
 PRESETS = Path(__file__).parents[1] / "presets"

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from isovi.cli.console import DEFAULT
+from isovi.cli.console import DEFAULT, Console
 
 Grid = Annotated[Path, typer.Argument(metavar="GRID", help="Data sets, methods, seeds, splits: .yaml.")]
 Results = Annotated[Path, typer.Argument(metavar="RESULTS", help="Folder written by isovi-bench run.")]
