@@ -20,21 +20,21 @@ from isovi import _run_files, tl
 from isovi._records import as_data, from_data
 from isovi._repr import ReprMixin, Rows
 from isovi.data import check, io, pack
+from isovi.data.fingerprint import RUN_KEY, SEALS, seals
 from isovi.errors import InputError
 from isovi.geometry.certificate import CERTIFIED_EPSILON, least_epsilon
 from isovi.graph import KIND_CLASSES, AllPairs, PairKind
 from isovi.model.model import IsoSCVI, IsoVAE
 from isovi.model.objective import Constraint, Distortion, Penalty
 from isovi.spots import HELDOUT, SPLIT_KEY, TRAIN, Spots
+from isovi.tl._inputs import LATENT_KEY as LATENT_KEY  # where the keys of a run are looked for
 from isovi.tl.certificate import Certificate
 
 FIRST_SCHEMA = 1
 SCHEMA = 2  # version of run.json; the first one had no checksums
 LEGACY = "0.1.0"  # id of the runs of that version, which had none
-LATENT_KEY = "X_isovi"  # in obsm
 DOMAIN_KEY = "isovi_domain"  # in obs
 GENE_KEY = "isovi_gene"  # in var: genes of the model
-RUN_KEY = "isovi"  # in uns: id and settings of the run
 BACKBONES: dict[str, Any] = {"scvi": IsoSCVI, "vae": IsoVAE}
 PACKAGES = (
     *("isovi", "scvi-tools", "torch", "lightning", "anndata"),
@@ -227,7 +227,8 @@ class Run(ReprMixin):
         run.adata, run.model = adata, model
         model.run_id_ = run.id
         settings = _without_none(run.settings.as_data())
-        adata.uns[RUN_KEY] = {"id": run.id, "schema": SCHEMA, "settings": settings}
+        sealed = seals(adata.obsm[LATENT_KEY], adata.obs[SPLIT_KEY].astype(str).to_numpy())
+        adata.uns[RUN_KEY] = {"id": run.id, "schema": SCHEMA, "settings": settings, SEALS: sealed}
         return run
 
     @cached_property
