@@ -99,6 +99,19 @@ def fit() -> Callable[..., Fitted]:
 
 
 @pytest.fixture(scope="session")
+def unsealed() -> Callable[[Path], Path]:
+    """A function that makes a run one of the first schema, whose files have no checksums."""
+
+    def change(folder: Path) -> Path:
+        record = json.loads((folder / "run.json").read_text())
+        kept = {name: value for name, value in record.items() if name not in ("files", "checksum")}
+        (folder / "run.json").write_text(json.dumps({**kept, "schema": 1}))
+        return folder
+
+    return change
+
+
+@pytest.fixture(scope="session")
 def digest() -> Callable[[Path], str]:
     return lambda path: hashlib.sha256(path.read_bytes()).hexdigest()
 

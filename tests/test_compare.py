@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -132,13 +133,13 @@ def test_latents_are_drawn_of_the_same_spots_only(run: Any, tmp_path: Path) -> N
 
 
 @pytest.fixture
-def folders(run: Any, tmp_path: Path) -> list[Path]:
+def folders(run: Any, tmp_path: Path, unsealed: Callable[[Path], Path]) -> list[Path]:
     """Two copies of a run, of which the second reconstructs worse."""
     for name in ("b", "a"):
         shutil.copytree(run.out, tmp_path / name)
     metrics = run.json("metrics.json")
     metrics["heldout"]["reconstruction"] = 987.6
-    (tmp_path / "a" / "metrics.json").write_text(json.dumps(metrics))
+    (unsealed(tmp_path / "a") / "metrics.json").write_text(json.dumps(metrics))
     return [tmp_path / "b", tmp_path / "a"]
 
 

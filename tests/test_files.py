@@ -56,7 +56,7 @@ def test_as_many_domains_as_labels_are_compared_with_them(run: Any) -> None:
 
 def test_the_record_says_what_was_run_on_what(run: Any, tissue_file: Path) -> None:
     record = run.json("run.json")
-    assert record["schema"] == 1 and record["id"] == run.run.id
+    assert record["schema"] == 2 and record["id"] == run.run.id
     assert record["provenance"]["sha256"] == hashlib.sha256(tissue_file.read_bytes()).hexdigest()
     assert record["provenance"]["source"] == {"path": str(tissue_file)}
     assert record["settings"]["distortion"]["kind"] == "Constraint"

@@ -69,8 +69,11 @@ def test_the_folder_is_replaced_only_when_forced(made: Run, folder: Path) -> Non
     assert Run.read(folder).id == made.id
 
 
-def test_data_of_another_run_is_refused(folder: Path, tissue_file: Path) -> None:
+def test_data_of_another_run_is_refused(folder: Path, tissue_file: Path, unsealed: Callable) -> None:
     shutil.copy(tissue_file, folder / "adata.h5ad")
+    with pytest.raises(InputError, match="its checksum is not the one in run"):
+        Run.read(folder).adata  # noqa: B018  # reading it is the point
+    unsealed(folder)
     with pytest.raises(InputError, match="is not the data of this run"):
         Run.read(folder).adata  # noqa: B018  # reading it is the point
 

@@ -38,7 +38,7 @@ def diagnose(run: Run | str | Path, *, trust: bool = False) -> dict[str, Any]:
     What ``diagnosis.json`` holds: ``profile`` with ``heldout``, ``train`` and ``posterior`` (held-out again,
     over samples of the posterior), each a list of ``epsilon``, ``L``, ``scale``, and ``bins``, the held-out
     profile by range of tissue distance; ``certificate`` (pairs matched by range) and
-    ``certificate_random_pairs``, with ``n_pairs``, ``delta``, ``eta``, ``curve`` and ``point``;
+    ``certificate_random_pairs``, with ``n_pairs``, ``delta``, ``eta``, ``basis``, ``curve`` and ``point``;
     ``anisotropy`` and ``area``, quantiles by part; ``distortion_map``; ``autocorrelation``.
 
     Raises
@@ -152,6 +152,7 @@ def _certificate_record(found: Certificate) -> dict[str, Any]:
         "n_pairs": found.n_pairs,
         "delta": found.delta,
         "eta": found.eta,
+        "basis": found.basis,
         "curve": _points(found.curve.curve()),
         "point": point,
         "measured": _points(found.curve.profile.curve()),

@@ -212,6 +212,7 @@ class Attempt:
         if not (self.out / io.RUN_FILE).is_file():
             return False
         run = Run.read(self.out)
+        run.require_intact()
         source = {name: value for name, value in run.provenance.source.items() if name != "path"}
         source.setdefault("min_counts", 0)
         known = describe(run.settings, run.provenance.sha256, **source)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import platform
 import uuid
 from collections.abc import Mapping
@@ -17,24 +16,25 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from isovi import tl
+from isovi import _run_files, tl
 from isovi._records import as_data, from_data
 from isovi._repr import ReprMixin, Rows
 from isovi.data import check, io, pack
-from isovi.errors import InputError, IsoviError
+from isovi.data.fingerprint import RUN_KEY, SEALS, seals
+from isovi.errors import InputError
 from isovi.geometry.certificate import CERTIFIED_EPSILON, least_epsilon
 from isovi.graph import KIND_CLASSES, AllPairs, PairKind
 from isovi.model.model import IsoSCVI, IsoVAE
 from isovi.model.objective import Constraint, Distortion, Penalty
-from isovi.spots import HELDOUT, TRAIN, Spots
+from isovi.spots import HELDOUT, SPLIT_KEY, TRAIN, Spots
+from isovi.tl._inputs import LATENT_KEY as LATENT_KEY  # where the keys of a run are looked for
 from isovi.tl.certificate import Certificate
 
-SCHEMA = 1  # version of run.json
+FIRST_SCHEMA = 1
+SCHEMA = 2  # version of run.json; the first one had no checksums
 LEGACY = "0.1.0"  # id of the runs of that version, which had none
-LATENT_KEY = "X_isovi"  # in obsm
 DOMAIN_KEY = "isovi_domain"  # in obs
 GENE_KEY = "isovi_gene"  # in var: genes of the model
-RUN_KEY = "isovi"  # in uns: id and settings of the run
 BACKBONES: dict[str, Any] = {"scvi": IsoSCVI, "vae": IsoVAE}
 PACKAGES = (
     *("isovi", "scvi-tools", "torch", "lightning", "anndata"),
@@ -207,6 +207,9 @@ class Run(ReprMixin):
         Where it was read from or written to.
     trust
         Whether a pickled model may be loaded, which may execute code; see :meth:`read`.
+    checksums
+        SHA-256 of the files in that folder, by name; a file is read only if it has its own. Empty for runs
+        of the first schema and of 0.1.0.
     """
 
     settings: Settings
@@ -216,6 +219,7 @@ class Run(ReprMixin):
     training: dict[str, Any]
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     folder: Path | None = None
+    checksums: dict[str, str] = field(default_factory=dict)
     scratch: Any = None  # temporary files of packed data, which live as long as the run
     trust: bool = False
 
@@ -226,20 +230,29 @@ class Run(ReprMixin):
         run.adata, run.model = adata, model
         model.run_id_ = run.id
         settings = _without_none(run.settings.as_data())
-        adata.uns[RUN_KEY] = {"id": run.id, "schema": SCHEMA, "settings": settings}
+        sealed = seals(adata.obsm[LATENT_KEY], adata.obs[SPLIT_KEY].astype(str).to_numpy())
+        adata.uns[RUN_KEY] = {"id": run.id, "schema": SCHEMA, "settings": settings, SEALS: sealed}
         return run
 
     @cached_property
     def adata(self) -> AnnData:
         """The data, with ``obsm["X_isovi"]``, domains, split, and genes of the model."""
-        adata = io.read(self._file("adata.h5ad"))
-        found = adata.uns.get(RUN_KEY, {}).get("id", self.id)  # 0.1.0 had none
-        if LATENT_KEY not in adata.obsm or str(found) != self.id:
+        file = self._file("adata.h5ad")
+        adata = io.read(file)
+        found = adata.uns.get(RUN_KEY)
+        found = found.get("id") if isinstance(found, Mapping) else None
+        if str(found or (LEGACY if self.id == LEGACY else "")) != self.id:  # 0.1.0 had none
             raise InputError(
-                f'"{self._file("adata.h5ad")}" is not the data of this run.',
+                f'"{file}" is not the data of this run.',
                 "Data, model and metrics of a run belong together.",
                 "Put the file back that the fit wrote, or fit again.",
             )
+        keys = (SPLIT_KEY, DOMAIN_KEY, self.settings.section_key, self.settings.label_key)
+        columns = tuple(key for key in keys if key is not None)
+        shape = (self.metrics["n_obs"], self.settings.n_latent)
+        _run_files.require_data(adata, file, shape, latent=LATENT_KEY, columns=columns, genes=GENE_KEY)
+        with _run_files.usable(file):
+            check.coordinates(adata, self.settings.spatial_key)
         return adata
 
     @cached_property
@@ -254,17 +267,9 @@ class Run(ReprMixin):
         data = self.model_data()
         if self.id == LEGACY:  # set up without the held-out spots
             data = data[self.split != HELDOUT].copy()
-        folder, loads = self._file("model"), BACKBONES[self.settings.backbone].load
-        try:
-            return loads(folder, adata=data, trust=self.trust)
-        except IsoviError:
-            raise
-        except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError) as error:
-            raise InputError(
-                f'The model in "{folder}" cannot be made ({type(error).__name__}: {error}).',
-                "It must be the model of this run and its data.",
-                "Put the folder back that the fit wrote, or fit again.",
-            ) from error
+        file = self._file("model")
+        with _run_files.readable(file):
+            return BACKBONES[self.settings.backbone].load(str(file), adata=data, trust=self.trust)
 
     def model_data(self) -> AnnData:
         """A copy of the data with the genes of the model."""
@@ -352,7 +357,7 @@ class Run(ReprMixin):
             "provenance": as_data(self.provenance),
             "training": self.training,
         }
-        io.write_json(folder / io.RUN_FILE, record)
+        self.checksums = _run_files.seal(folder, record)
 
     @classmethod
     def read(cls, folder: str | Path, *, trust: bool = False) -> Run:
@@ -372,50 +377,68 @@ class Run(ReprMixin):
             If the folder holds no run that can be read.
         """
         folder = Path(folder)
-        record, metrics = (_json(folder / name, folder) for name in (io.RUN_FILE, "metrics.json"))
+        file = folder / io.RUN_FILE
+        record = _run_files.read_json(file)
         if "schema" not in record and "arguments" in record:
-            record, metrics = _from_0_1(record, metrics)
-        if record.get("schema") != SCHEMA:
+            with _run_files.readable(file):
+                record = _from_0_1(record)
+        checksums: dict[str, str] = {}
+        if "tried" in record:
+            raise InputError(
+                f'"{folder}" is the result of a search.',
+                "A run is the result of a fit.",
+                "Fit with the settings that the search recommends, and name the folder of that run.",
+            )
+        if record.get("schema") == SCHEMA:
+            checksums = _run_files.checksums(record, file)
+            _run_files.require_intact(folder, checksums, "metrics.json", "history.csv")
+        elif record.get("schema") != FIRST_SCHEMA:
             raise InputError(
                 f"The run in {folder} has schema {record.get('schema')}.",
-                f"This version of isoVI reads schema {SCHEMA}, and the runs of 0.1.0.",
+                f"This version of isoVI reads schemas {FIRST_SCHEMA} to {SCHEMA}, and the runs of 0.1.0.",
                 "Read it with the version of isoVI that wrote it, or fit again.",
             )
-        provenance = {key: value for key, value in record["provenance"].items() if key != "kind"}
-        file = folder / "history.csv"
+        _run_files.require_record(record, file)
+        metrics = _run_files.read_json(folder / "metrics.json")
+        metrics = _metrics_from_0_1(metrics) if record["id"] == LEGACY else metrics
+        history = folder / "history.csv"
+        with _run_files.usable(file):
+            settings, provenance = Settings.from_data(record["settings"]), _provenance(record["provenance"])
         return cls(
-            settings=Settings.from_data(record["settings"]),
-            metrics=metrics,
-            provenance=Provenance(**provenance),
-            history=pd.read_csv(file, index_col=0) if file.is_file() else pd.DataFrame(),
+            settings=settings,
+            metrics=_run_files.metrics_of(metrics, folder / "metrics.json"),
+            provenance=provenance,
+            history=_run_files.read_history(history) if history.is_file() else pd.DataFrame(),
             training=record["training"],
             id=record["id"],
             folder=folder,
             trust=trust,
+            checksums=checksums,
         )
 
+    def require_intact(self) -> None:
+        """Refuse a folder in which data or model are missing or damaged.
+
+        Raises
+        ------
+        InputError
+            For the first such file.
+        """
+        for name in ("adata.h5ad", "model"):  # the others are read with the run
+            self._file(name)
+
     def _file(self, name: str) -> Path:
+        """A file of the run, or a folder of files, as it was written."""
         if self.folder is None or not (self.folder / name).exists():
-            raise _no_run(self.folder, name)
+            raise _run_files.missing(self.folder, name)
+        _run_files.require_intact(self.folder, self.checksums, name)
         return self.folder / name
 
 
-def _json(file: Path, folder: Path) -> dict[str, Any]:
-    if not file.is_file():
-        raise _no_run(folder, file.name)
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f'"{file}" is damaged ({error}).', "It holds JSON.", "Fit again.") from error
-    if not isinstance(found, dict):
-        raise InputError(f'"{file}" is damaged.', "It holds an object of JSON.", "Fit again.")
-    return found
-
-
-def _no_run(folder: Path | None, missing: str) -> InputError:
-    return InputError(
-        f"{folder} holds no {missing}.", "It must be a folder written by isovi fit.", "Name such a folder."
-    )
+def _provenance(data: Mapping[str, Any]) -> Provenance:
+    """The record; a time that is not known is NaN, which JSON has as null."""
+    known = {name: value for name, value in data.items() if name != "seconds" or value is not None}
+    return from_data({**known, "kind": "Provenance"}, [Provenance])
 
 
 def _without_none(data: Any) -> Any:
@@ -428,8 +451,8 @@ def _without_none(data: Any) -> Any:
 # ---------------------------------------------------------------------------- runs of 0.1.0
 
 
-def _from_0_1(record: dict[str, Any], metrics: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """``run.json`` and ``metrics.json`` as this version writes them.
+def _from_0_1(record: dict[str, Any]) -> dict[str, Any]:
+    """``run.json`` as the first schema had it.
 
     0.1.0 kept distortion and pairs as text. Its command line set nothing but the target or weight, which the
     text has; whatever else Python's caller may have set is the default now.
@@ -440,8 +463,8 @@ def _from_0_1(record: dict[str, Any], metrics: dict[str, Any]) -> tuple[dict[str
     word, _, number = str(old["distortion"]).partition(" ")
     distortion = {"constraint": Constraint, "penalty": Penalty, "none": Penalty}[word](float(number or 0))
     pairs = _pairs_0_1(ast.parse(old["pairs"], mode="eval").body)
-    data = {
-        "schema": SCHEMA,
+    return {
+        "schema": FIRST_SCHEMA,
         "id": LEGACY,
         "settings": {**settings, "distortion": as_data(distortion), "pairs": pairs},
         "provenance": {
@@ -452,8 +475,12 @@ def _from_0_1(record: dict[str, Any], metrics: dict[str, Any]) -> tuple[dict[str
         },
         "training": {"summary": record["summary"]},
     }
+
+
+def _metrics_from_0_1(metrics: dict[str, Any]) -> dict[str, Any]:
+    """``metrics.json`` as this version writes it."""
     kept = {name: value for name, value in metrics.items() if name not in ("distortion", "backbone", "seed")}
-    return data, kept | {"certificate": kept.pop("guarantee", {})}
+    return kept | {"certificate": kept.pop("guarantee", {})}
 
 
 def _pairs_0_1(node: Any) -> Any:

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import isovi
 from isovi import IsoSCVI, tl
 from isovi.errors import InputError, IsoviWarning
+from isovi.run import Run
 from isovi.simulate import simulate
 from isovi.spots import spacing
 
@@ -122,8 +124,19 @@ def test_an_old_split_column_does_not_make_cells_unseen(fitted: tuple[Any, annda
     with pytest.raises(InputError, match=r'48 of 48 cells that obs.*calls "heldout" were trained on'):
         tl.certificate(with_split(adata, seen), model=model, epsilon=None)
     half = np.concatenate([seen[:10], model.test_indices[:60]])
-    with pytest.warns(IsoviWarning, match=r"10 of 70 cells .* They are left out"):
-        assert tl.certificate(with_split(adata, half), model=model, epsilon=None).n_pairs == 30
+    with pytest.raises(InputError, match=r"10 of 70 cells .* were trained on.*training_split"):
+        tl.certificate(with_split(adata, half), model=model, epsilon=None)
+
+
+def test_held_out_cells_with_the_counts_of_training_cells_are_left_out(
+    fitted: tuple[Any, anndata.AnnData],
+) -> None:
+    model, adata = fitted
+    doubled = with_split(adata, model.test_indices)
+    twins, others = model.test_indices[:4], model.train_indices[:4]
+    doubled.X[twins] = doubled.X[others]
+    with pytest.warns(IsoviWarning, match=r"4 of 112 held-out cells have the same counts"):
+        assert tl.certificate(doubled, model=model, epsilon=None).n_pairs == 54
 
 
 def test_cells_that_a_query_model_was_fine_tuned_on_are_refused(fitted: tuple[Any, anndata.AnnData]) -> None:
@@ -159,3 +172,120 @@ def test_what_it_rests_on_is_recorded() -> None:
     assert tl.certificate(adata).basis == adata.uns["isovi_certificate"]["basis"] == "split column"
     del adata.obs["isovi_split"]
     assert tl.certificate(adata, cells=held_out).basis == adata.uns["isovi_certificate"]["basis"] == "caller"
+
+
+# ---------------------------------------------------------------------------- data of runs
+
+
+@pytest.fixture(scope="module")
+def written() -> Run:
+    """A run of two sections, 60 of 200 spots held out."""
+    adata = simulate("layers", n_obs=200, n_genes=60, n_sections=2, seed=1)
+    return isovi.fit(adata, holdout=0.3, section_key="section", max_epochs=1, n_latent=3, progress=False)
+
+
+def of_all_cells(run: Run) -> tuple[Any, anndata.AnnData]:
+    """A model that was trained on every cell, and the run's data with its latent representation."""
+    adata = run.adata.copy()
+    used = adata[:, adata.var["isovi_gene"]].copy()
+    IsoSCVI.setup_anndata(used, section_key="section")
+    model = IsoSCVI(used, n_latent=3)
+    model.train(1, train_size=1.0, enable_progress_bar=False)
+    adata.obsm["X_isovi"] = model.get_latent_representation()
+    return model, adata
+
+
+ASKED: dict[str, Any] = {"section_key": "section", "epsilon": None}
+
+
+def test_the_data_of_a_run_knows_its_cells_in_any_order_and_under_any_name(written: Run) -> None:
+    adata = written.adata
+    assert tl.certificate(adata.copy(), **ASKED).basis == "run"
+    part = adata[np.random.default_rng(0).permutation(200)[:150]].copy()
+    part.obs_names = [f"cell {number}" for number in range(150)]
+    part.obsm["X_isovi"] = part.obsm["X_isovi"].astype(np.float64)
+    found = tl.certificate(part, **ASKED)
+    assert found.basis == "run"
+    assert 0 < found.n_pairs <= (part.obs["isovi_split"] == "heldout").sum() // 2
+
+
+def test_it_knows_them_after_it_was_written(written: Run, tmp_path) -> None:
+    written.write(tmp_path / "run")
+    assert Run.read(tmp_path / "run").certificate().basis == written.certificate().basis == "run"
+
+
+def test_the_split_of_an_older_run_is_refused(written: Run) -> None:
+    model, adata = of_all_cells(written)
+    with pytest.raises(InputError, match=r"60 of 60 cells .* another latent representation .* model="):
+        tl.certificate(adata, **ASKED)
+    with pytest.raises(InputError, match=r"60 of 60 cells .* were trained on"):
+        tl.certificate(adata, model=model, **ASKED)
+    part = adata[::-1][:100].copy()
+    part.obs_names = [f"cell {number}" for number in range(100)]
+    n_heldout = int((part.obs["isovi_split"] == "heldout").sum())
+    for given in ({}, {"model": model}):
+        with pytest.raises(InputError, match=f"{n_heldout} of {n_heldout} cells"):
+            tl.certificate(part, **given, **ASKED)
+
+
+def test_a_split_that_was_changed_is_refused(written: Run) -> None:
+    adata = written.adata.copy()
+    adata.obs["isovi_split"] = "heldout"
+    with pytest.raises(InputError, match="140 of 200 cells"):
+        tl.certificate(adata, **ASKED)
+
+
+def test_a_query_model_that_saw_held_out_cells_is_refused(written: Run) -> None:
+    adata = written.adata.copy()
+    used = adata[:, adata.var["isovi_gene"]].copy()
+    query = IsoSCVI.load_query_data(used[used.obs["isovi_split"] == "heldout"].copy(), written.model)
+    query.train(1, train_size=1.0, enable_progress_bar=False)
+    adata.obsm["X_isovi"] = query.get_latent_representation(used)
+    with pytest.raises(InputError, match=r"60 of 60 cells .* were trained on"):
+        tl.certificate(adata, model=query, **ASKED)
+    with pytest.raises(InputError, match="60 of 60 cells"):
+        tl.certificate(adata, **ASKED)
+
+
+def test_sections_that_were_put_together_rest_on_their_columns(written: Run) -> None:
+    """Nothing is known of which run wrote what, or too much is said of one of them."""
+    model, other = of_all_cells(written)
+    put = {"join": "outer", "index_unique": "-", "keys": ["a", "b"], "label": "slide"}
+    nothing = anndata.concat([written.adata, other], **put)
+    asked = {"section_key": "slide", "epsilon": None}
+    assert tl.certificate(nothing, **asked).basis == "split column"
+    with pytest.raises(InputError, match=r"120 of 120 cells .* were trained on"):
+        tl.certificate(nothing, model=model, **asked)
+    with pytest.raises(InputError, match=r"60 of 120 cells .* another latent representation"):
+        tl.certificate(anndata.concat([written.adata, other], uns_merge="first", **put), **asked)
+
+
+def test_the_split_of_another_run_than_the_model_is_refused(
+    written: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the model itself does not know which cells it saw."""
+    model, adata = of_all_cells(written)
+    adata = adata[:, adata.var["isovi_gene"]].copy()
+    monkeypatch.setattr(model, "seen_cells_", None)
+    monkeypatch.setattr(model, "run_id_", "another", raising=False)
+    with pytest.raises(InputError, match=rf"60 cells are held out .* {written.id}; the model is of the run"):
+        tl.certificate(adata, model=model, **ASKED)
+    monkeypatch.setattr(model, "run_id_", written.id)
+    with pytest.warns(IsoviWarning, match=r'rests on obs."isovi_split"'):
+        assert tl.certificate(adata, model=model, **ASKED).basis == "split column"
+
+
+def test_intervals_are_not_calibrated_with_the_split_of_an_older_run(written: Run) -> None:
+    _, adata = of_all_cells(written)
+    known = tl.pairwise_distance(written.adata, "section", section_key="section")
+    assert known.attrs["basis"] == "run"
+    with pytest.raises(InputError, match=r"74 of 74 cells .* validation or heldout"):
+        tl.pairwise_distance(adata, "section", section_key="section")
+
+
+def test_a_placer_never_calibrates_with_cells_of_a_later_training(written: Run) -> None:
+    model, adata = of_all_cells(written)
+    used = adata[:, adata.var["isovi_gene"]].copy()
+    validation = (used.obs["isovi_split"] == "validation").to_numpy()
+    with pytest.raises(InputError, match="trained on 14 of the 14 cells"):
+        tl.SpatialPlacer(model).fit(used, calibration=validation)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
 from typing import Any
 
@@ -27,6 +27,8 @@ from isovi.spots import HELDOUT, TRAIN, VALIDATION
 Fingerprints = NDArray[np.uint64]
 Record = dict[str, Fingerprints]  # of the cells of each part of a training; plain arrays, as it is saved
 
+RUN_KEY = "isovi"  # in uns: id, settings and seals of the run that wrote latent representation and split
+SEALS = "sealed"  # in it: what latent representation the cells of a part had, by part
 MINIFIED = "_scvi_adata_minify_type"  # scvi-tools' key in uns of data whose counts were dropped
 _WITHOUT_COUNTS = "latent_posterior_parameters"  # scvi-tools' word for data whose counts were dropped
 
@@ -98,6 +100,60 @@ def fingerprints(model: Any, adata: AnnData) -> Fingerprints | None:
         whole = sparse.csr_matrix((_as_integers(values.data), values.indices, values.indptr), values.shape)
         found[block.rows] += whole @ factors[block.columns]
     return found
+
+
+def seals(latent: NDArray, split: np.ndarray) -> dict[str, NDArray[np.int32]]:
+    """What ties a split to a latent representation: a number for each cell that the model did not train on.
+
+    The numbers follow from the latent representations alone, so they hold for subsets, other orders and other
+    names, and for no other model's latent representation.
+
+    Parameters
+    ----------
+    latent
+        Latent representation, shape ``(cell, latent)``.
+    split
+        Part of each cell, shape ``(cell,)``.
+
+    Returns
+    -------
+    Numbers of the held-out and the validation cells; a part without cells is left out.
+    """
+    numbers = _seals(latent)
+    found = {part: np.unique(numbers[split == part]) for part in (HELDOUT, VALIDATION)}
+    return {part: of for part, of in found.items() if len(of)}
+
+
+def count_unsealed(adata: AnnData, latent: NDArray, parts: Iterable[str]) -> int | None:
+    """Number of cells whose latent representation is not that of a cell of these parts in the data's run.
+
+    Parameters
+    ----------
+    adata
+        The data, in whose ``uns`` the run that wrote its split is recorded.
+    latent
+        Latent representation of the cells, shape ``(cell, latent)``.
+    parts
+        Parts of the split that they are said to be of.
+
+    Returns
+    -------
+    The number; ``None`` if the data does not say, as data that no run wrote.
+    """
+    record = adata.uns.get(RUN_KEY)
+    sealed = record.get(SEALS) if isinstance(record, Mapping) else None
+    if not isinstance(sealed, Mapping):
+        return None
+    known = [np.asarray(sealed[part]) for part in parts if part in sealed]
+    return int((~np.isin(_seals(latent), np.concatenate([*known, np.empty(0, np.int32)]))).sum())
+
+
+def _seals(latent: NDArray) -> NDArray[np.int32]:
+    """A number for each row, from its values as 32-bit floats."""
+    values = np.ascontiguousarray(latent, dtype=np.float32)
+    bits = np.where(values == 0, np.float32(0), values).view(np.uint32).astype(np.uint64)  # -0 is 0
+    sums = (bits * _factors(map(str, range(values.shape[1])))).sum(axis=1, dtype=np.uint64)
+    return (sums >> np.uint64(32)).astype(np.uint32).view(np.int32)
 
 
 def records_cells(train: Callable[..., None]) -> Callable[..., None]:

@@ -12,8 +12,11 @@ from scipy import sparse
 
 from isovi._shapes import CellIndexArray, LatentArray
 from isovi.data import check
+from isovi.data.fingerprint import count_unsealed
 from isovi.errors import InputError
-from isovi.spots import Spots
+from isovi.spots import SPLIT_KEY, Spots
+
+LATENT_KEY = "X_isovi"  # in obsm: where a run keeps its latent representation
 
 
 def latent_spots(
@@ -68,6 +71,47 @@ def latent(adata: AnnData, use_rep: str) -> NDArray[np.float64]:
             "Compute the latent again, or drop the spots concerned.",
         )
     return values
+
+
+def basis_of_split(
+    adata: AnnData, use_rep: str, split_key: str, cells: CellIndexArray, parts: tuple[str, ...]
+) -> str:
+    """What it rests on that a split column holds for a latent representation.
+
+    Parameters
+    ----------
+    adata
+        The data.
+    use_rep
+        Key in ``obsm`` of the latent representation.
+    split_key
+        Column of ``obs`` with the split.
+    cells
+        Rows of the cells that the column says the model was not trained on.
+    parts
+        Parts of the split that they are of.
+
+    Returns
+    -------
+    ``"run"`` if one run wrote both; ``"split column"`` if the data does not say which wrote the column, or
+    another latent representation than that of the run is asked for.
+
+    Raises
+    ------
+    InputError
+        If the latent representation is not that of the run that wrote the column.
+    """
+    if use_rep != LATENT_KEY or split_key != SPLIT_KEY:
+        return "split column"
+    wrong = count_unsealed(adata, latent(adata, use_rep)[cells], parts)
+    if wrong:
+        raise InputError(
+            f'{wrong} of {len(cells)} cells that obs["{split_key}"] calls {" or ".join(parts)} have another '
+            f'latent representation in obsm["{use_rep}"] than the run that wrote that column.',
+            "A split holds for the model of its own run; another one may have been trained on these cells.",
+            "Pass the model of the latent representation as model=, or take adata.h5ad of one run as it is.",
+        )
+    return "split column" if wrong is None else "run"
 
 
 def chosen_cells(cells: ArrayLike | None, n_obs: int) -> CellIndexArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from isovi._repr import ReprMixin, Rows
 from isovi._shapes import CellBoolArray, CellIndexArray
-from isovi.data.fingerprint import training_split, warn_unknown
+from isovi.data.fingerprint import RUN_KEY, fingerprints, training_split, warn_unknown
 from isovi.errors import InputError, IsoviWarning
 from isovi.geometry.certificate import (
     CERTIFIED_EPSILON,
@@ -43,8 +44,9 @@ class Certificate(ReprMixin):
         Whether the pairs are matched by range, as many at short as at middle and long range; otherwise they
         are random pairs of a section.
     basis
-        How it is known that the model never saw the cells: from the ``"model"`` itself, from the ``"split
-        column"``, or from the ``"caller"``, who gave ``cells``.
+        How it is known that the model never saw the cells: from the ``"model"`` itself; from the ``"run"``
+        that wrote both latent representation and split column; from the ``"split column"`` alone, of whatever
+        fit that is; or from the ``"caller"``, who gave ``cells``.
     """
 
     curve: CurveCertificate
@@ -113,7 +115,8 @@ def certificate(
         says which cells it saw (:func:`training_split`), whatever the split column says.
     split_key
         Column of ``obs`` that says ``"heldout"`` for cells that the model did not see, not in training nor to
-        stop it; ``isovi fit`` writes it. Without ``model``, the certificate rests on it.
+        stop it; ``isovi fit`` writes it. Without ``model``, the certificate rests on it, and ``basis`` says
+        whether the run that wrote it wrote the latent representation as well.
     cells
         Cells to certify on, a boolean mask or row numbers; all held-out ones by default.
     matched
@@ -134,16 +137,19 @@ def certificate(
     Raises
     ------
     InputError
-        If it is not known which cells were held out, one of `cells` was not, or there are too few of them:
-        the message says how many it takes.
+        If it is not known which cells were held out; if the model saw one of `cells`, or one that the split
+        column calls held out; if the column is of another run than the latent representation or the model; or
+        if there are too few held-out cells: the message says how many it takes.
 
     Warns
     -----
     IsoviWarning
-        If the model saw cells that the split column calls held out, which are then left out, or if it is not
-        known which cells it saw, so that the certificate rests on the split column.
+        If held-out cells are left out because they have the same counts as cells that the model saw, or if it
+        is not known which cells it saw, so that the certificate rests on the split column.
     """
     chosen, basis = _unseen(adata, split_key, cells, model)
+    if model is None and basis == "split column":
+        basis = _inputs.basis_of_split(adata, use_rep, split_key, chosen, (HELDOUT,))
     use_rep_of = use_rep if model is None else None
     latent, spots = _inputs.latent_spots(adata, use_rep_of, spatial_key, section_key, chosen)
     if model is not None:
@@ -179,8 +185,16 @@ def _unseen(
         return _inputs.chosen_cells(cells, adata.n_obs), "caller"
     heldout = adata.obs[split_key] == HELDOUT if split_key in adata.obs else ~seen
     chosen = np.flatnonzero(heldout) if cells is None else _inputs.chosen_cells(cells, adata.n_obs)
-    if wrong := int(seen[chosen].sum()):
-        _refuse(wrong, len(chosen), basis, split_key, given=cells is not None)
+    wrong = chosen[seen[chosen]]
+    if len(wrong) and (cells is not None or not _are_doubles(adata, model, wrong, ~heldout)):
+        raise _seen_cells(len(wrong), len(chosen), basis, split_key, given=cells is not None)
+    if len(wrong):
+        warnings.warn(
+            f"{len(wrong)} of {len(chosen)} held-out cells have the same counts as cells that the model saw, "
+            "and are left out.",
+            IsoviWarning,
+            stacklevel=3,
+        )
     chosen = chosen[~seen[chosen]]
     _require_pairs(len(chosen) // 2, len(chosen))
     return chosen, basis
@@ -193,30 +207,42 @@ def _seen(adata: AnnData, split_key: str, model: Any) -> tuple[CellBoolArray | N
         return split != HELDOUT, "model"
     found = (adata.obs[split_key] != HELDOUT).to_numpy(dtype=bool) if split_key in adata.obs else None
     if split is not None:
+        _require_same_run(adata, split_key, model)
         basis = "cells" if found is None else f'obs["{split_key}"]'
         warn_unknown(f"The certificate rests on {basis}.", stacklevel=4)
     return found, "split column"
 
 
-def _refuse(wrong: int, n_cells: int, basis: str, split_key: str, *, given: bool) -> None:
-    """Refuse cells that the model saw; leave them out with a warning if only some that were not given are."""
-    column = f'that obs["{split_key}"] calls "{HELDOUT}"'
-    received = (
-        f"{wrong} of {n_cells} cells {'' if given else column + ' '}were trained on, or stopped the training."
-    )
-    if not given and wrong < n_cells:
-        warnings.warn(
-            f"{received} They are left out; cells with the same counts as one of those are as well.",
-            IsoviWarning,
-            stacklevel=4,
-        )
+def _require_same_run(adata: AnnData, split_key: str, model: Any) -> None:
+    """Refuse a split column of another run than the model's, which does not know its cells itself."""
+    record, own = adata.uns.get(RUN_KEY), getattr(model, "run_id_", None)
+    written = record.get("id") if isinstance(record, Mapping) else None
+    if split_key != SPLIT_KEY or split_key not in adata.obs or written is None or str(written) == own:
         return
+    n_heldout = int((adata.obs[split_key] == HELDOUT).sum())
+    raise InputError(
+        f'{n_heldout} cells are held out according to obs["{split_key}"], of the run {written}; the model is '
+        f"of {'no run' if own is None else f'the run {own}'}, and it is not known which cells it saw.",
+        "A split holds for the model of its own run.",
+        "Pass the model of that run, or the cells that this one never saw as cells=.",
+    )
+
+
+def _are_doubles(adata: AnnData, model: Any, cells: CellIndexArray, others: ArrayLike) -> bool:
+    """Whether each of the cells has the same counts as one of the others, for which it may be taken."""
+    prints = None if model is None else fingerprints(model, adata)
+    return prints is not None and bool(np.isin(prints[cells], prints[np.asarray(others, dtype=bool)]).all())
+
+
+def _seen_cells(wrong: int, n_cells: int, basis: str, split_key: str, *, given: bool) -> InputError:
+    """The error for cells that the model saw."""
+    column = f'that obs["{split_key}"] calls "{HELDOUT}"'
     remedy = {
-        "model": f"Take cells that isovi.tl.training_split(model, adata) calls '{HELDOUT}'.",
+        "model": f"Take cells that isovi.tl.training_split(model, adata) calls '{HELDOUT}', as cells=.",
         "split column": f"Leave cells out to take those {column}.",
     }
-    raise InputError(
-        received,
+    return InputError(
+        f"{wrong} of {n_cells} cells {'' if given else f'{column} '}were trained on, or stopped training.",
         "A certificate holds for cells that the model never saw: geometry of training cells is memorised.",
         remedy[basis],
     )

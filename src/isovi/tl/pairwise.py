@@ -18,7 +18,7 @@ from isovi.errors import InputError
 from isovi.geometry.conformal import conformal_interval
 from isovi.geometry.distortion import fitted_scale
 from isovi.geometry.pairs import pair_distances
-from isovi.spots import SPLIT_KEY, TRAIN
+from isovi.spots import HELDOUT, SPLIT_KEY, TRAIN, VALIDATION
 from isovi.tl import _inputs
 
 MIN_DISTANCE = 1e-9
@@ -84,15 +84,20 @@ def pairwise_distance(
     median of d_Z / λ over pairs of cells; ``low`` and ``high``: limits for the distance of one pair of cells
     whose d_Z / λ is ``distance``, valid on average over pairs of a section, as said above. In the units of
     ``obsm[spatial_key]``. ``attrs["basis"]`` says from what it is known which cells were trained on:
-    ``"model"`` or ``"split column"``.
+    ``"model"``, ``"run"`` (which wrote both latent representation and split column) or ``"split column"``.
 
     Raises
     ------
     InputError
-        If a key is missing or no cell is left to calibrate with.
+        If a key is missing, no cell is left to calibrate with, or the split column is of another run than the
+        latent representation.
     """
     known = adata if reference is None else reference
     trained, basis = _trained(known, calibration, model)
+    if model is None:
+        basis = _inputs.basis_of_split(
+            known, use_rep, calibration, np.flatnonzero(~trained), (VALIDATION, HELDOUT)
+        )
     ruler = _ruler(known, use_rep, trained, spatial_key, section_key, coverage, seed)
     codes = check.categories(adata, groups, role="label", allow_missing=True)
     names = pd.Categorical(adata.obs[groups]).remove_unused_categories().categories

@@ -6,7 +6,7 @@ import importlib.util
 import itertools
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -14,19 +14,20 @@ from typing import ClassVar
 import numpy as np
 
 from isovi import files, pipeline, pl
-from isovi._records import as_data
+from isovi._records import as_data, is_of
 from isovi.data import io
 from isovi.errors import InputError
 from isovi.graph import AllPairs, Neighbors, PairKind
 from isovi.model.objective import Constraint
 from isovi.progress import Progress
-from isovi.run import SCHEMA, Settings
+from isovi.run import Settings
 from isovi.spots import HELDOUT
 from isovi.tune.result import Tuned, name_of, summarise
 
 TARGETS = (0.1, 0.2, 0.3)
 N_LATENTS = (10, 20)
 PAIRS = (AllPairs(), AllPairs() | Neighbors(6))
+SCHEMA = 1  # version of run.json
 ABOUT = "about.json"  # what an unfinished search is about
 
 
@@ -157,7 +158,19 @@ class SearchAttempt(files.Attempt):
     def before(self) -> dict[str, str]:
         """What the unfinished search was about."""
         file = self.checkpoint / ABOUT
-        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else self.about
+        if not file.exists():
+            return self.about
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            found = None
+        if not found or not is_of(found, Mapping[str, str]):
+            raise InputError(
+                f'"{file}" is damaged.',
+                "It says which search is unfinished.",
+                "Start anew by force=True without resume=True.",
+            )
+        return found
 
     def remove(self) -> None:
         """Remove the folder of the trials."""
