@@ -19,7 +19,7 @@ import zarr
 from anndata import AnnData
 
 from isovi.data import io, owner
-from isovi.errors import InputError, IsoviError, OutputError
+from isovi.errors import InputError, IsoviError, IsoviWarning, OutputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Writing zarr v2 data:UserWarning")
 
@@ -429,15 +429,40 @@ def test_views_and_backed_data_can_be_written(adata: AnnData, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["x.h5ad", "x.zarr"])
-def test_a_failed_write_keeps_the_old_file_and_says_why(adata: AnnData, tmp_path: Path, name: str) -> None:
-    path = written(adata, tmp_path / name)
-    before = tree(tmp_path)
-    adata.uns["thing"] = object()
-    with pytest.raises(OutputError) as caught:
-        io.write_atomic(adata, path)
-    assert "thing" in caught.value.received
-    assert "remove that value" in caught.value.remedy
-    assert tree(tmp_path) == before
+def test_what_cannot_be_written_is_left_out_and_said(adata: AnnData, tmp_path: Path, name: str) -> None:
+    adata.uns["thing"], adata.uns["other"] = object(), (1, 2)
+    with pytest.warns(IsoviWarning, match=r'uns\["thing"\] of type object cannot be written'):
+        io.write_atomic(adata, tmp_path / name)
+    assert io.read(tmp_path / name).uns["other"].tolist() == [1, 2]
+
+
+def test_only_results_of_the_same_kind_are_replaced(adata: AnnData, tmp_path: Path) -> None:
+    for name in ("x.h5ad", "x.zarr"):
+        path = written(adata, tmp_path / name)
+        before = tree(tmp_path)
+        with pytest.raises(OutputError, match="has no obsm/X_placed: it is no earlier result"):
+            io.write_atomic(adata, path, force=True, ours="obsm/X_placed")
+        assert tree(tmp_path) == before
+        placed = adata.copy()
+        placed.obsm["X_placed"] = placed.obsm["spatial"]
+        written(placed, path)
+        io.write_atomic(placed[:3], path, force=True, ours="obsm/X_placed")
+        assert io.read(path).n_obs == 3
+    (tmp_path / "y.h5ad").write_text("no HDF5")
+    with pytest.raises(OutputError, match="no earlier result"):
+        io.write_atomic(adata, tmp_path / "y.h5ad", force=True, ours="obsm/X_placed")
+
+
+def test_annotation_is_replaced_in_a_file(adata: AnnData, tmp_path: Path) -> None:
+    path = written(adata, tmp_path / "x.h5ad")
+    adata.obs["new"] = np.arange(adata.n_obs) % 3
+    adata.uns["new"] = {"a": 1}
+    adata.X = None
+    io.write_obs(adata, path)
+    found = io.read(path)
+    assert found.X is not None and found.uns["new"] == {"a": 1}
+    pd.testing.assert_frame_equal(found.obs.astype(str), adata.obs.astype(str))
+    assert [file.name for file in tmp_path.iterdir()] == ["x.h5ad"]
 
 
 def fail_while_replacing(path: Path, error: Exception) -> None:
@@ -466,10 +491,11 @@ def test_a_full_disk_is_said_in_plain_words(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_column_of_mixed_types_is_named(adata: AnnData, tmp_path: Path) -> None:
-    adata.obs["mixed"] = [1, b"a"] * 20
-    with pytest.raises(OutputError, match=r"mixed.*Convert or remove that value"):
-        io.write_atomic(adata, tmp_path / "x.h5ad")
+def test_what_anndata_refuses_is_named(tmp_path: Path) -> None:
+    error = ValueError("a bad value")
+    error.add_note("Error raised while writing key 'mixed' of <class 'h5py.Group'> to /obs")
+    with pytest.raises(OutputError, match=r"a bad value; .*mixed.*Convert or remove that value"):
+        fail_while_replacing(tmp_path / "x.h5ad", error)
 
 
 def test_interrupting_a_write_leaves_nothing(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Integral, Real
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import anndata
+import h5py
 from anndata import AnnData
 
 from isovi.data.outputs import (
@@ -27,7 +30,8 @@ from isovi.data.outputs import (
 )
 from isovi.data.readers.find import find
 from isovi.data.readers.source import Source, sha256
-from isovi.errors import OutputError
+from isovi.data.writable import writable
+from isovi.errors import IsoviWarning, OutputError
 
 __all__ = [  # re-exported
     "RUN_FILE",
@@ -118,25 +122,51 @@ def digest(source: Source | str | os.PathLike[str]) -> str:
 # ---------------------------------------------------------------------------- writing
 
 
-def write_atomic(adata: AnnData, path: str | os.PathLike[str], *, force: bool = True) -> None:
+def write_atomic(
+    adata: AnnData, path: str | os.PathLike[str], *, force: bool = True, ours: str | None = None
+) -> None:
     """Write ``.h5ad`` (compressed) or ``.zarr`` so that the file is whole or absent.
 
     Parameters
     ----------
     adata
         What to write; not changed (anndata alone would turn strings into categories in place). A backed
-        object is read into memory.
+        object is read into memory. What anndata cannot write is converted; see
+        :func:`isovi.data.writable.writable`.
     path
         Where to write it; an existing file or zarr store is replaced at the end.
     force
         Whether an existing file or store may be replaced.
+    ours
+        An element such as ``"obsm/X_placed"``: only a file that has it may be replaced.
 
     Raises
     ------
     OutputError
         If the suffix is another, the path is taken, or writing fails; nothing is left behind.
+
+    Warns
+    -----
+    IsoviWarning
+        If something is converted, renamed or left out.
     """
-    final = Path(path).expanduser().resolve()
+    final = require_writable(path, force=force, ours=ours)
+    found = writable(adata)
+    for note in found.notes:
+        warnings.warn(note, IsoviWarning, stacklevel=2)
+    with replacing(final, store=final.suffix == ".zarr") as temporary:
+        _write(found.adata, temporary, final.suffix)
+
+
+def require_writable(path: str | os.PathLike[str], *, force: bool, ours: str | None = None) -> Path:
+    """The absolute path of a file or store to write, if :func:`write_atomic` may write it.
+
+    Raises
+    ------
+    OutputError
+        If the suffix is another, or something is there that is not replaced.
+    """
+    final = output_path(path)
     if final.suffix not in (".h5ad", ".zarr"):
         rule = "Data is written as .h5ad or .zarr."
         raise OutputError(
@@ -145,8 +175,41 @@ def write_atomic(adata: AnnData, path: str | os.PathLike[str], *, force: bool = 
     if os.path.exists(final) and not force:
         rule = "Existing files are kept by default."
         raise OutputError(f'"{final}" exists.', rule, "Pass force=True, or choose another name.")
-    with replacing(final, store=final.suffix == ".zarr") as temporary:
-        _write(_private(adata), temporary, final.suffix)
+    if os.path.exists(final) and ours is not None and not _has(final, ours):
+        raise OutputError(
+            f'"{final}" exists and has no {ours}: it is no earlier result of this command.',
+            "Only such results are replaced.",
+            "Choose another name, or remove it yourself.",
+        )
+    return final
+
+
+def _has(path: Path, element: str) -> bool:
+    """Whether a file or store has an element."""
+    if path.is_dir():
+        return (path / element).is_dir()
+    try:
+        with h5py.File(path) as file:
+            return element in file
+    except (OSError, KeyError):
+        return False
+
+
+def write_obs(adata: AnnData, path: Path) -> None:
+    """Replace ``obs`` and ``uns`` of an ``.h5ad`` file; the rest of it is not written again.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written; the file is as it was.
+    """
+    found = writable(AnnData(obs=adata.obs, uns=adata.uns)).adata
+    found.strings_to_categoricals()
+    with replacing(path) as temporary:
+        shutil.copyfile(path, temporary)
+        with h5py.File(temporary, "r+") as file:
+            anndata.io.write_elem(file, "obs", found.obs)
+            anndata.io.write_elem(file, "uns", dict(found.uns))
 
 
 def write_json(path: str | os.PathLike[str], obj: Any) -> None:
@@ -168,7 +231,7 @@ def write_json(path: str | os.PathLike[str], obj: Any) -> None:
         If the file cannot be written.
     """
     text = json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with replacing(Path(path).expanduser().resolve()) as temporary:
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -178,15 +241,6 @@ def _write(adata: AnnData, path: Path, suffix: str) -> None:
         anndata.io.write_zarr(path, adata)
     else:
         anndata.io.write_h5ad(path, adata, compression="gzip")
-
-
-def _private(adata: AnnData) -> AnnData:
-    """The same data with its own copies of the annotation, which anndata may change."""
-    if adata.isbacked:
-        return adata.to_memory()
-    parts = {name: dict(getattr(adata, name)) for name in ("obsm", "varm", "layers", "obsp", "varp", "uns")}
-    parts["layers"].pop(None, None)  # anndata 0.13 lists X among the layers
-    return AnnData(X=adata.X, obs=adata.obs.copy(), var=adata.var.copy(), raw=adata.raw, **parts)
 
 
 def _plain(value: Any) -> Any:
