@@ -18,8 +18,8 @@ import scipy.sparse as sp
 import zarr
 from anndata import AnnData
 
-from isovi.data import io
-from isovi.errors import InputError, IsoviError, OutputError
+from isovi.data import io, owner
+from isovi.errors import InputError, IsoviError, IsoviWarning, OutputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Writing zarr v2 data:UserWarning")
 
@@ -180,11 +180,14 @@ def test_permission_is_told_from_damage(
 # ------------------------------------------------------------------- output_directory
 
 
+RECORD = '{"schema": 1, "provenance": {}}'
+
+
 def result(path: Path, force: bool = False, word: str = "new") -> None:
     with io.output_directory(path, force) as folder:
         (folder / "figures").mkdir()
-        (folder / "figures" / "a.txt").write_text(word)
-        (folder / "run.json").write_text("{}")
+        (folder / "figures" / "domains.png").write_text(word)
+        (folder / "run.json").write_text(RECORD)
 
 
 def test_a_directory_appears_whole_at_the_end(tmp_path: Path) -> None:
@@ -237,11 +240,10 @@ def test_an_existing_directory_needs_force(tmp_path: Path) -> None:
 
 def test_force_replaces_a_run_and_an_empty_directory(tmp_path: Path) -> None:
     result(tmp_path / "out", word="old")
-    (tmp_path / "out" / "extra.txt").touch()
     (tmp_path / "empty").mkdir()
     for name in ("out", "empty"):
         result(tmp_path / name, force=True)
-    files = {"figures/a.txt": b"new", "run.json": b"{}"}
+    files = {"figures/domains.png": b"new", "run.json": RECORD.encode()}
     assert tree(tmp_path) == {
         f"{name}/{file}": text for name in ("out", "empty") for file, text in files.items()
     }
@@ -303,7 +305,7 @@ def test_the_old_run_comes_back_if_the_last_step_fails(
     monkeypatch.setattr(Path, "replace", fails)
     with pytest.raises(OutputError, match="No space left"):
         result(tmp_path / "out", force=True)
-    assert (tmp_path / "out" / "figures" / "a.txt").read_text() == "old"
+    assert (tmp_path / "out" / "figures" / "domains.png").read_text() == "old"
 
 
 def test_a_link_to_a_directory_stays_a_link(tmp_path: Path) -> None:
@@ -311,7 +313,7 @@ def test_a_link_to_a_directory_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real")
     result(tmp_path / "link", force=True)
     assert (tmp_path / "link").is_symlink()
-    assert (tmp_path / "real" / "figures" / "a.txt").read_text() == "new"
+    assert (tmp_path / "real" / "figures" / "domains.png").read_text() == "new"
 
 
 # ------------------------------------------------------------------- leftovers
@@ -320,7 +322,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="st
 WRITE_FOR_EVER = """
 import sys, time
 from pathlib import Path
-from isovi.data import io
+from isovi.data import io, owner
 
 with io.output_directory(Path(sys.argv[1])) as folder, io.replacing(Path(sys.argv[1] + ".txt")) as file:
     (folder / "half.txt").write_text("half")
@@ -361,8 +363,8 @@ def test_what_a_living_process_writes_is_kept_and_what_a_killed_one_left_is_remo
 
 @needs_proc
 def test_a_number_that_another_process_has_by_now_does_not_keep_a_leftover(tmp_path: Path) -> None:
-    machine = io._machine()
-    started = io._started(os.getpid())
+    machine = owner.this_machine()
+    started = owner.started(os.getpid())
     assert started
     (tmp_path / f".out.{machine}-{os.getpid()}-{started}-0123abcd.tmp").mkdir()
     (tmp_path / f".out.{machine}-{os.getpid()}-{started - 1}-0123abcd.tmp").mkdir()
@@ -378,12 +380,12 @@ def test_leftovers_whose_process_is_not_known_are_kept(tmp_path: Path) -> None:
     names = {
         f".out.deadbeef-{process.pid}-1-0123abcd.tmp",  # another machine
         ".out.0123abcd.tmp",  # of 0.1.0
-        f".outer.{io._machine()}-{process.pid}-1-0123abcd.tmp",  # another result
-        f".out.{io._machine()}-{process.pid}-1-0123abcd.txt",
+        f".outer.{owner.this_machine()}-{process.pid}-1-0123abcd.tmp",  # another result
+        f".out.{owner.this_machine()}-{process.pid}-1-0123abcd.txt",
     }
     for name in names:
         (tmp_path / name).mkdir()
-    (tmp_path / f".out.{io._machine()}-{process.pid}-1-0123abcd.tmp").mkdir()
+    (tmp_path / f".out.{owner.this_machine()}-{process.pid}-1-0123abcd.tmp").mkdir()
     io.remove_leftovers(tmp_path / "out")
     kept = {path.name for path in tmp_path.iterdir() if not path.name.startswith(".elsewhere")}
     assert kept == names
@@ -427,15 +429,40 @@ def test_views_and_backed_data_can_be_written(adata: AnnData, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["x.h5ad", "x.zarr"])
-def test_a_failed_write_keeps_the_old_file_and_says_why(adata: AnnData, tmp_path: Path, name: str) -> None:
-    path = written(adata, tmp_path / name)
-    before = tree(tmp_path)
-    adata.uns["thing"] = object()
-    with pytest.raises(OutputError) as caught:
-        io.write_atomic(adata, path)
-    assert "thing" in caught.value.received
-    assert "remove that value" in caught.value.remedy
-    assert tree(tmp_path) == before
+def test_what_cannot_be_written_is_left_out_and_said(adata: AnnData, tmp_path: Path, name: str) -> None:
+    adata.uns["thing"], adata.uns["other"] = object(), (1, 2)
+    with pytest.warns(IsoviWarning, match=r'uns\["thing"\] of type object cannot be written'):
+        io.write_atomic(adata, tmp_path / name)
+    assert io.read(tmp_path / name).uns["other"].tolist() == [1, 2]
+
+
+def test_only_results_of_the_same_kind_are_replaced(adata: AnnData, tmp_path: Path) -> None:
+    for name in ("x.h5ad", "x.zarr"):
+        path = written(adata, tmp_path / name)
+        before = tree(tmp_path)
+        with pytest.raises(OutputError, match="has no obsm/X_placed: it is no earlier result"):
+            io.write_atomic(adata, path, force=True, ours="obsm/X_placed")
+        assert tree(tmp_path) == before
+        placed = adata.copy()
+        placed.obsm["X_placed"] = placed.obsm["spatial"]
+        written(placed, path)
+        io.write_atomic(placed[:3], path, force=True, ours="obsm/X_placed")
+        assert io.read(path).n_obs == 3
+    (tmp_path / "y.h5ad").write_text("no HDF5")
+    with pytest.raises(OutputError, match="no earlier result"):
+        io.write_atomic(adata, tmp_path / "y.h5ad", force=True, ours="obsm/X_placed")
+
+
+def test_annotation_is_replaced_in_a_file(adata: AnnData, tmp_path: Path) -> None:
+    path = written(adata, tmp_path / "x.h5ad")
+    adata.obs["new"] = np.arange(adata.n_obs) % 3
+    adata.uns["new"] = {"a": 1}
+    adata.X = None
+    io.write_obs(adata, path)
+    found = io.read(path)
+    assert found.X is not None and found.uns["new"] == {"a": 1}
+    pd.testing.assert_frame_equal(found.obs.astype(str), adata.obs.astype(str))
+    assert [file.name for file in tmp_path.iterdir()] == ["x.h5ad"]
 
 
 def fail_while_replacing(path: Path, error: Exception) -> None:
@@ -464,10 +491,11 @@ def test_a_full_disk_is_said_in_plain_words(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_column_of_mixed_types_is_named(adata: AnnData, tmp_path: Path) -> None:
-    adata.obs["mixed"] = [1, b"a"] * 20
-    with pytest.raises(OutputError, match=r"mixed.*Convert or remove that value"):
-        io.write_atomic(adata, tmp_path / "x.h5ad")
+def test_what_anndata_refuses_is_named(tmp_path: Path) -> None:
+    error = ValueError("a bad value")
+    error.add_note("Error raised while writing key 'mixed' of <class 'h5py.Group'> to /obs")
+    with pytest.raises(OutputError, match=r"a bad value; .*mixed.*Convert or remove that value"):
+        fail_while_replacing(tmp_path / "x.h5ad", error)
 
 
 def test_interrupting_a_write_leaves_nothing(

@@ -27,7 +27,8 @@ from isovi.data import check, io
 from isovi.data.readers.filtering import enough
 from isovi.data.readers.source import Source
 from isovi.data.readers.spatialdata import require_known_sections
-from isovi.errors import InputError, OutputError
+from isovi.data.writable import require_own_names, writable
+from isovi.errors import InputError, IsoviWarning, OutputError
 from isovi.geometry.hilbert import curve_order
 
 ROW_COLUMN = "isovi_row"  # row of the input that a packed cell comes from
@@ -73,7 +74,8 @@ def pack(
 
     Counts and layers of AnnData are streamed, so that memory does not grow with their size. Other kinds of
     input are read into memory first, as sparse matrices. Counts are sorted through temporary files beside
-    ``target`` of about 12 bytes for each stored value.
+    ``target`` of about 12 bytes for each stored value. Names and annotation that a store cannot hold are
+    converted; see :func:`isovi.data.writable.writable`.
 
     Parameters
     ----------
@@ -88,7 +90,7 @@ def pack(
     min_counts
         Leave out cells with fewer counts in ``X``.
     force
-        Replace an earlier store at ``target``.
+        Replace an earlier packed store at ``target``.
 
     Returns
     -------
@@ -99,17 +101,23 @@ def pack(
     InputError
         If the input cannot be read, or positions or sections cannot be used.
     OutputError
-        If ``target`` cannot be written.
+        If ``target`` cannot be written, is inside of the input, or is another store than a packed one.
+
+    Warns
+    -----
+    IsoviWarning
+        If something is converted or renamed.
     """
     source = Source.of(source)
-    final = _target(source.path, target, force)
-    with io.stored(source) as adata:
-        if adata.X is None:
+    final = _target(target, force)
+    with io.exclusive(final, [source.path, source.coordinates]), io.stored(source) as given:
+        if given.X is None:
             raise InputError(
                 f'"{source.path}" has no X.',
                 "Counts are packed from X and the layers.",
                 "Store the counts in X.",
             )
+        adata = _writable(given, spatial_key, section_key)
         require_known_sections(adata, section_key)
         order, n_sections = _order(adata, spatial_key, section_key)
         if min_counts > 0:
@@ -120,22 +128,24 @@ def pack(
     return Packed(len(order), adata.n_vars, n_sections, n_counts)
 
 
-def _target(source: str | os.PathLike[str], target: str | os.PathLike[str], force: bool) -> Path:
-    final = Path(target).expanduser().resolve()
+def _target(target: str | os.PathLike[str], force: bool) -> Path:
+    final = io.output_path(target)
     if final.suffix != ".zarr":
         raise OutputError(
             f'"{target}" has the suffix "{final.suffix}".',
             "Packed data is a zarr store.",
             "Use the suffix .zarr.",
         )
-    if final == Path(source).expanduser().resolve():
-        raise OutputError(
-            f'"{target}" is the input itself.', "The input is never changed.", "Choose another name."
-        )
-    if os.path.exists(final) and not force:
-        rule = "Existing stores are kept by default."
-        raise OutputError(f'"{final}" exists.', rule, "Pass force=True, or choose another name.")
-    return final
+    return io.require_writable(final, force=force, ours=f"uns/{PACK_KEY}")
+
+
+def _writable(adata: AnnData, spatial_key: str, section_key: str | None) -> AnnData:
+    """The data with names and annotation that a store can hold, with a note on what is converted."""
+    found = writable(adata)
+    require_own_names(found, {"spatial_key": ("obsm", spatial_key), "section_key": ("obs", section_key)})
+    for note in found.notes:
+        warnings.warn(note, IsoviWarning, stacklevel=3)
+    return found.adata
 
 
 def _order(adata: AnnData, spatial_key: str, section_key: str | None) -> tuple[CellIndexArray, int]:
@@ -343,8 +353,8 @@ def write_ordered(
         anndata.io.write_elem(group, "/", _annotation(adata, order, genes, settings))
         layers = group.require_group("layers")
         for name in (name for name in adata.layers if name is not None):  # anndata 0.13 lists X there
-            _write_matrix(adata.layers[name], layers, name, order, genes, path.parent)
-        return _write_matrix(adata.X, group, "X", order, genes, path.parent)
+            _write_matrix(adata.layers[name], layers, name, order, genes, path)
+        return _write_matrix(adata.X, group, "X", order, genes, path)
 
 
 def _annotation(
@@ -378,7 +388,7 @@ def _write_matrix(
 ) -> int:
     """Write one matrix as sharded CSR, sorted through buckets of rows on disk; returns the values stored."""
     shape = (len(order), len(genes))
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".isovi-pack-") as scratch:
+    with tempfile.TemporaryDirectory(dir=folder, prefix="isovi-pack-") as scratch:
         buckets = _Buckets(Path(scratch), matrix, shape, order, genes)
         stored = group.create_group(name)
         stored.attrs.update(

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+from isovi.data.writable import Writable, require_own_names, writable
+from isovi.errors import InputError
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+N = 6
+NAMES = [f"s{number}" for number in range(N)]
+MIXED = [1, "a", None, 2.5, True, b"x"]
+
+
+def data(**columns: Any) -> AnnData:
+    return AnnData(sparse.csr_matrix(np.eye(N)), obs=pd.DataFrame(columns, index=NAMES))
+
+
+def read_again(adata: AnnData, folder: Path) -> list[AnnData]:
+    """The data as both kinds of files hold it."""
+    adata.copy().write_h5ad(folder / "x.h5ad")
+    adata.copy().write_zarr(folder / "x.zarr")
+    return [anndata.io.read_h5ad(folder / "x.h5ad"), anndata.io.read_zarr(folder / "x.zarr")]
+
+
+def objects(values: list[Any]) -> pd.Series:
+    return pd.Series(values, dtype=object, index=NAMES)
+
+
+COLUMNS = {  # what is given, and what is read again, as text
+    "nullable strings": (
+        pd.array(["a", None, "b", "a", "a", "c"], dtype="string"),
+        ["a", "nan", "b", "a", "a", "c"],
+    ),
+    "strings of pandas 3": (
+        pd.array(list("abcdef"), dtype=pd.StringDtype("python", na_value=np.nan)),
+        list("abcdef"),
+    ),
+    "categories of nullable strings": (
+        pd.Categorical(pd.array(list("aabbcc"), dtype="string")),
+        list("aabbcc"),
+    ),
+    "mixed": (objects(MIXED), ["1", "a", "nan", "2.5", "True", "x"]),
+    "strings, some missing": (
+        objects(["u", None, "v", "w", np.nan, "z"]),
+        ["u", "nan", "v", "w", "nan", "z"],
+    ),
+    "numbers as objects": (objects([1, 2, None, 3, 4, 5]), ["1.0", "2.0", "nan", "3.0", "4.0", "5.0"]),
+    "truth values as objects": (objects([True, False] * 3), ["True", "False"] * 3),
+    "nothing": (objects([None] * N), ["nan"] * N),
+    "nullable integers": (pd.array([1, 2, None, 3, 4, 5], dtype="Int64"), ["1", "2", "<NA>", "3", "4", "5"]),
+    "nullable floats": (
+        pd.array([1, 2, None, 3, 4, 5], dtype="Float64"),
+        ["1.0", "2.0", "nan", "3.0", "4.0", "5.0"],
+    ),
+    "intervals": (pd.cut(np.arange(N), [-1, 2, 9]), ["(-1, 2]"] * 3 + ["(2, 9]"] * 3),
+    "times": (pd.date_range("2020-01-01", periods=N), [f"2020-01-0{day} 00:00:00" for day in range(1, 7)]),
+    "sparse": (pd.arrays.SparseArray([0, 0, 1, 0, 0, 2]), ["0", "0", "1", "0", "0", "2"]),
+    "tuples": (objects([(1, "x")] * N), ["(1, 'x')"] * N),
+    "half a character": (objects(["a\udcffb"] * N), ["a\ufffd\ufffd\ufffdb"] * N),
+    "character 0": (objects(["a\0b"] * N), ["a\ufffdb"] * N),
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_columns_of_any_type_are_written(name: str, tmp_path: Path) -> None:
+    """Wild, "lost": nullable strings and objects failed when the training was over."""
+    given_values, wanted = COLUMNS[name]
+    found = writable(data(column=given_values))
+    for again in read_again(found.adata, tmp_path):
+        assert again.obs["column"].astype(str).tolist() == wanted
+        assert not isinstance(again.obs["column"].dtype, pd.StringDtype)
+    assert writable(found.adata).notes == ()
+
+
+@pytest.mark.parametrize(
+    "name", ["mixed", "times", "intervals", "tuples", "character 0", "numbers as objects"]
+)
+def test_conversions_are_said(name: str) -> None:
+    (note,) = writable(data(column=COLUMNS[name][0])).notes
+    assert note.startswith('obs["column"]')
+
+
+def test_what_every_version_writes_stays_as_it_is(adata: AnnData) -> None:
+    adata.raw = adata.copy()
+    before = adata.copy()
+    found = writable(adata)
+    assert found.notes == () and found.renamed == {}
+    assert found.adata.X is adata.X and found.adata.raw.X is adata.raw.X
+    pd.testing.assert_frame_equal(found.adata.obs, before.obs)
+    pd.testing.assert_frame_equal(found.adata.var, before.var)
+    assert found.adata.obs is not adata.obs
+
+
+def test_the_index_may_be_of_nullable_strings(tmp_path: Path) -> None:
+    adata = data(column=np.arange(N))
+    adata.obs.index = pd.Index(pd.array(NAMES, dtype="string"), name="cell")
+    adata.raw = adata.copy()
+    adata.raw.var.index = adata.raw.var.index.astype("string")
+    for again in read_again(writable(adata).adata, tmp_path):
+        assert again.obs_names.tolist() == NAMES and again.obs_names.dtype == object
+        assert again.obs.index.name == "cell"
+
+
+def test_an_index_with_the_name_of_another_column_loses_it(tmp_path: Path) -> None:
+    adata = data(cell=np.arange(N))
+    adata.obs.index.name = "cell"
+    for again in read_again(writable(adata).adata, tmp_path):
+        assert again.obs_names.tolist() == NAMES and again.obs["cell"].tolist() == list(range(N))
+
+
+def test_reserved_names_are_replaced_in_every_table(tmp_path: Path) -> None:
+    """Wild, "lost": column ``_index`` in ``raw.var``."""
+    adata = data(_index=np.arange(N))
+    adata.var["_index"] = 1
+    adata.raw = adata.copy()
+    adata.obsm["table"] = pd.DataFrame({"_index": range(N)}, index=adata.obs_names)
+    adata.uns["table"] = pd.DataFrame({"_index": [1]})
+    found = writable(adata)
+    assert len(found.notes) == 5 and all("_index_column" in note for note in found.notes)
+    for again in read_again(found.adata, tmp_path):
+        tables = [again.obs, again.var, again.raw.var, again.obsm["table"], again.uns["table"]]
+        assert [list(table) for table in tables] == [["_index_column"]] * 5
+        assert again.obs["_index_column"].tolist() == list(range(N))
+
+
+def test_values_of_uns_are_written(tmp_path: Path) -> None:
+    adata = data()
+    adata.uns.update(
+        {
+            "numbers": (1, 2), "words": ("a", "b"), "set": {"b", "a"}, "mixed": [1, {"a": (2, "x")}],
+            "time": datetime.date(2020, 1, 2), "object": object(), 3: {"a/b": 1, "f": len, "large": 10**30},
+            "series": pd.Series(["a", None], dtype="string"), "coo": sparse.coo_matrix(np.eye(2)),
+            "ranks": np.array([("g", 1.0)], dtype=[("name", "O"), ("score", "f4")]), "none": None,
+        }
+    )  # fmt: skip
+    found = writable(adata)
+    left_out = [note for note in found.notes if "left out" in note]
+    assert left_out == [
+        'uns["object"] of type object cannot be written and is left out.',
+        'uns["3"]["f"] of type builtin_function_or_method cannot be written and is left out.',
+    ]
+    for again in read_again(found.adata, tmp_path):
+        uns = again.uns
+        assert uns["numbers"].tolist() == [1, 2] and list(uns["words"]) == list(uns["set"]) == ["a", "b"]
+        assert uns["mixed"] == '[1, {"a": [2, "x"]}]' and uns["time"] == '"2020-01-02"'
+        assert uns["3"] == {"a_b": 1, "large": "1" + "0" * 30}
+        assert uns["coo"].toarray().tolist() == [[1, 0], [0, 1]]
+        assert uns["ranks"]["score"].tolist() == [1.0]
+
+
+NAME = st.text(max_size=300) | st.sampled_from(
+    [
+        "",
+        ".",
+        "..",
+        "/",
+        "a/b",
+        "a_b",
+        "_index",
+        "__class__",
+        "x" * 5000,
+        "$\\frac{1$",
+        "אבג",
+        "a\0b",
+        "\udcff",
+    ]
+)
+LEAF = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20), st.binary(max_size=5),
+    st.dates(), st.tuples(st.integers(), st.text(max_size=3)), st.just(object()),
+)  # fmt: skip
+UNS = st.recursive(
+    LEAF, lambda part: st.lists(part, max_size=3) | st.dictionaries(NAME, part, max_size=3), max_leaves=6
+)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    columns=st.lists(NAME, max_size=5),
+    values=st.lists(LEAF, min_size=N, max_size=N),
+    uns=UNS,
+    names=st.lists(NAME, min_size=N, max_size=N),
+)
+@example(columns=["a/b", "a_b", "a_b_1"], values=MIXED, uns={}, names=NAMES)
+@example(
+    columns=["", "unnamed", "x" * 5000, f"{'x' * 5000}y"], values=MIXED, uns={"": {"/": ()}}, names=NAMES
+)
+def test_whatever_there_is_can_be_written(
+    tmp_path_factory: pytest.TempPathFactory,
+    columns: list[str],
+    values: list[Any],
+    uns: Any,
+    names: list[str],
+) -> None:
+    obs = pd.DataFrame({number: objects(values) for number in range(len(columns))}, index=NAMES)
+    obs.columns = pd.Index(columns, dtype=object)
+    obs.index = pd.Index(names, dtype=object)
+    adata = AnnData(np.eye(N), obs=obs, uns={"given": uns})
+    for again in read_again(writable(adata).adata, tmp_path_factory.mktemp("x")):
+        assert again.shape == adata.shape and again.obs.shape[1] == len(columns)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "remedy"),
+    [("obs", "a/b", "rename"), ("obsm", "a/b", "pop")],
+)
+def test_a_parameter_that_names_what_is_renamed_is_refused(part: str, name: str, remedy: str) -> None:
+    found = Writable(data(), (), {part: {name: "a_b"}})
+    with pytest.raises(InputError, match=f"key='a/b' was given.*{remedy}"):
+        require_own_names(found, {"key": (part, name)})
+    require_own_names(found, {"key": (part, None), "other": (part, "c")})
