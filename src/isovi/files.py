@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ from isovi import pl, tl
 from isovi.data import check, io, pack
 from isovi.data.readers.filtering import drop_cells
 from isovi.data.readers.spatialdata import require_known_sections
-from isovi.errors import InputError, IsoviError, OutputError
+from isovi.errors import InputError, IsoviError, OutputError, noted
 from isovi.interrupts import Interrupted
 from isovi.model.checkpoint import EpochCheckpoint, read_about, temporary_of
 from isovi.model.distributed import is_first_process
@@ -95,7 +95,9 @@ def fit(
     checkpoint = EpochCheckpoint(attempt.checkpoint, attempt.about)
     provenance = attempt.provenance(source, call)
     with attempt.kept(progress), _output(out, force, first) as folder:
-        adata = read(source, settings, min_counts, progress)
+        with noted() as notes:
+            adata = read(source, settings, min_counts, progress)
+        provenance = replace(provenance, notes=tuple(notes))
         scratch = io.scratch_directory(out) if pack.is_on_disk(adata.X) else None
         run = run_pipeline(adata, settings, progress, provenance, checkpoint=checkpoint, scratch=scratch)
         if run is None or folder is None:

@@ -23,8 +23,8 @@ from lightning.pytorch.callbacks import Callback
 from scipy import sparse
 
 from isovi import tl
-from isovi.data import check, pack
-from isovi.errors import InputError, IsoviWarning
+from isovi.data import check, findings, pack
+from isovi.errors import InputError, IsoviWarning, noted
 from isovi.geometry.certificate import CERTIFIED_EPSILON, cells_needed
 from isovi.graph import AllPairs, PairKind
 from isovi.model.checkpoint import EpochCheckpoint
@@ -165,7 +165,9 @@ def run_pipeline(
     The run; ``None`` in processes other than the first.
     """
     started = time.perf_counter()
-    check_data(adata, settings)
+    with noted() as notes:
+        check_data(adata, settings)
+    provenance = replace(provenance, notes=(*provenance.notes, *notes))
     spots = split(adata, settings)
     with isolated_random_state(settings.seed):
         genes = choose_genes(adata, spots, settings)
@@ -205,7 +207,12 @@ def check_data(adata: AnnData, settings: Settings) -> None:
     Raises
     ------
     InputError
-        For the first thing that cannot be used.
+        For the first thing that cannot be used, or if there are sections that were not declared.
+
+    Warns
+    -----
+    IsoviWarning
+        Of whatever else :func:`isovi.data.findings.find_in` finds.
     """
     check.dataset(
         adata,
@@ -215,6 +222,7 @@ def check_data(adata: AnnData, settings: Settings) -> None:
         layer=settings.layer,
         allow_empty_genes=True,  # genes that training spots lack are dropped
     )
+    findings.require(findings.find_in(adata, **settings.keys))
 
 
 def content_hash(adata: AnnData, settings: Settings) -> str:

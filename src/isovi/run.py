@@ -163,6 +163,8 @@ class Provenance:
         Time that it took, and largest memory of the process where it is known.
     versions, platform
         Of Python and packages, and of the machine.
+    notes
+        What was left out, guessed or converted on reading and checking, as it was reported.
     """
 
     sha256: str
@@ -177,6 +179,7 @@ class Provenance:
         }
     )
     platform: str = field(default_factory=platform.platform)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(eq=False, repr=False)

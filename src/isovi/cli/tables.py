@@ -115,6 +115,7 @@ def _lines(found: Inspection) -> Iterator[tuple[str, str]]:
     yield from (("sections", f'{number} in obs["{key}"]') for key, number in found.sections.items())
     if not found.sections:
         yield "sections", "one, as far as the columns' names tell"
+    yield from (("found", str(one)) for one in found.findings)
     yield from (("note", note) for note in found.notes)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,13 @@ import numpy as np
 from anndata import AnnData
 
 from isovi.data import check
+from isovi.data.findings import Finding, find_in, of_fields, section_columns
 from isovi.data.readers.filtering import cell_totals
 from isovi.data.readers.find import find
 from isovi.data.readers.source import INPUT_KEY, PIXELS, POSITIONS_KEY, UNKNOWN, Source
-from isovi.data.readers.spatialdata import ATTRS_KEY, regions_of
 from isovi.errors import InputError, IsoviWarning
 from isovi.spots import spacing
 
-SECTION_NAMES = (  # columns that usually tell tissue sections apart, the surest first
-    *("section", "section_id", "slice", "slice_id", "slide", "slide_id", "puck", "library_id", "library"),
-    *("sample", "sample_id", "sample_name", "region", "embryo"),
-)
 COUNT_LAYERS = ("counts", "raw_counts", "raw", "count")  # taken before others
 _XY = (("x", "y"), ("x_centroid", "y_centroid"), ("center_x", "center_y"))
 
@@ -88,6 +85,8 @@ class Inspection:
     sections
         Columns of ``obs`` that may tell tissue sections, with their number of sections; the first would
         be used.
+    findings
+        What a fit would warn of or refuse in the positions.
     notes
         What was said on reading.
     missing
@@ -102,6 +101,7 @@ class Inspection:
     positions: tuple[Positions, ...]
     counts: tuple[Counts, ...]
     sections: dict[str, int]
+    findings: tuple[Finding, ...]
     notes: tuple[str, ...]
     missing: tuple[str, ...]
 
@@ -115,6 +115,8 @@ class Inspection:
             "layer": self.counts[0].layer if self.counts else None,
             "min_counts": 1 if self.counts and self.counts[0].n_empty else None,
         }
+        for one in self.findings:
+            proposed |= one.parameters
         return {name: value for name, value in proposed.items() if value is not None}
 
 
@@ -143,9 +145,11 @@ def inspect(source: Source | str | Path) -> Inspection:
         with reader.stored() as adata:
             check.size(adata)
             about = {**reader.about, **_coordinate_system(adata)}
-            positions = tuple(positions_in(adata))
+            key = next((key for key, _ in usable_positions(adata)), None)
+            found = () if key is None else find_in(adata, key)
+            sections = sections_in(adata, found)
+            positions = tuple(positions_in(adata, next(iter(sections), None)))
             counts = tuple(sorted(counts_in(adata), key=_preference))
-            sections = sections_in(adata)
             missing = (
                 *_missing_names(adata),
                 *_missing_positions(adata, positions),
@@ -154,29 +158,29 @@ def inspect(source: Source | str | Path) -> Inspection:
             n_obs, n_vars = adata.shape
     notes = tuple(str(note.message) for note in said)
     return Inspection(
-        source, reader.kind, n_obs, n_vars, about, positions, counts, sections, notes, missing
+        source, reader.kind, n_obs, n_vars, about, positions, counts, sections, found, notes, missing
     )  # fmt: skip
 
 
-def positions_in(adata: AnnData) -> Iterator[Positions]:
+def usable_positions(adata: AnnData) -> Iterator[tuple[str, np.ndarray]]:
     """Arrays of two or three finite numeric columns in ``obsm``, ``"spatial"`` first, by name after it."""
     for key in sorted(adata.obsm, key=lambda key: (key != POSITIONS_KEY, "spatial" not in key.lower(), key)):
-        try:
-            values = check.coordinates(adata, key)
-        except InputError:
+        if key != POSITIONS_KEY and "spatial" not in key.lower():
             continue
-        if key == POSITIONS_KEY or "spatial" in key.lower():
-            columns = getattr(adata.obsm[key], "columns", "xyz"[: values.shape[1]])
-            yield Positions(key, ", ".join(map(str, columns)), _unit(adata, key), _spacing(adata, values))
+        with suppress(InputError):
+            yield key, check.coordinates(adata, key)
 
 
-def _spacing(adata: AnnData, values: np.ndarray) -> float:
-    """Median over the first section, if there are some."""
-    sections = sections_in(adata)
-    if not sections:
-        return spacing(values)
-    codes = check.sections(adata, next(iter(sections)))[0]
-    return spacing(values[codes == codes[0]])
+def positions_in(adata: AnnData, section_key: str | None = None) -> Iterator[Positions]:
+    """All that can be used as positions; their spacing is that of the first section, if there are some."""
+    codes, names = check.sections(adata, section_key)
+    for number, (key, values) in enumerate(usable_positions(adata)):
+        if number == 0:  # as a fit does, it warns of positions that repeat
+            with suppress(InputError):
+                check.section_coordinates(values, codes, names)
+        columns = getattr(adata.obsm[key], "columns", "xyz"[: values.shape[1]])
+        length = spacing(values[codes == codes[0]])
+        yield Positions(key, ", ".join(map(str, columns)), _unit(adata, key), length)
 
 
 def _unit(adata: AnnData, key: str) -> str:
@@ -184,13 +188,10 @@ def _unit(adata: AnnData, key: str) -> str:
     if key == POSITIONS_KEY and INPUT_KEY in adata.uns:
         return str(adata.uns[INPUT_KEY]["unit"])
     libraries = adata.uns.get("spatial", {})
-    if (
-        key == POSITIONS_KEY
-        and isinstance(libraries, dict)
-        and any("scalefactors" in one for one in libraries.values())
-    ):
-        return f"{PIXELS} (as scanpy reads Visium)"
-    return UNKNOWN
+    of_scanpy = isinstance(libraries, dict) and any("scalefactors" in one for one in libraries.values())
+    if key != POSITIONS_KEY or not of_scanpy:
+        return UNKNOWN
+    return "pixels of each field of view" if of_fields(adata) else f"{PIXELS} (as scanpy reads Visium)"
 
 
 def counts_in(adata: AnnData) -> Iterator[Counts]:
@@ -228,22 +229,10 @@ def _preference(counts: Counts) -> tuple[bool, bool, bool, str]:
     return bool(counts.problem), layer is not None, layer not in COUNT_LAYERS, layer or ""
 
 
-def sections_in(adata: AnnData) -> dict[str, int]:
-    """Columns that are called like sections, or name SpatialData's elements, with two or more of them."""
-    attrs = adata.uns.get(ATTRS_KEY, {})
-    usual = {name: rank for rank, name in enumerate(SECTION_NAMES)}
-    if len(regions_of(attrs)) > 1:
-        usual[str(attrs["region_key"]).lower()] = -1
-    found = {}
-    columns = [str(key) for key in adata.obs if str(key).lower() in usual]
-    for key in sorted(columns, key=lambda key: usual[key.lower()]):
-        try:
-            names = check.sections(adata, key)[1]
-        except InputError:
-            continue
-        if len(names) > 1:
-            found[key] = len(names)
-    return found
+def sections_in(adata: AnnData, findings: tuple[Finding, ...] = ()) -> dict[str, int]:
+    """Columns that may tell sections apart and their number of sections; what was found comes first."""
+    found = [one.parameters["section_key"] for one in findings if "section_key" in one.parameters]
+    return {key: len(check.sections(adata, key)[1]) for key in found} | section_columns(adata)
 
 
 def _coordinate_system(adata: AnnData) -> dict[str, str]:

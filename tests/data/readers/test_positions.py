@@ -3,13 +3,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from anndata import AnnData
+from scipy.spatial import cKDTree
 
 from isovi.data import io
 from isovi.data.io import Source
 from isovi.data.readers.positions import join, read_positions
-from isovi.errors import InputError
+from isovi.errors import InputError, IsoviWarning
 
 
 def written(folder: Path, text: str, name: str = "places.csv") -> Path:
@@ -59,19 +61,150 @@ def test_visium_is_x_before_y(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("cell,left,right,up\na,1,2,3\n", None),
+        ("cell,left,right,up\na,1,2,3\n", "Rename the columns"),
+        ("barcode,nCount,nFeature\na,1,2\n", "'nCount', 'nFeature'"),
+        ("cell,in_tissue,area,row\na,1,2,3\n", "Rename the columns"),
+        ("cell,n_counts,UMAP_x,UMAP_y\na,1,2,3\n", "Rename the columns"),
+        ("cell,min_x,min_y,max_x,max_y\na,1,2,3,4\n", "Rename the columns"),
+        ("cell,nucleus_x,nucleus_y,membrane_x,membrane_y\na,1,2,3,4\n", "nucleus_x, nucleus_y; membrane_x"),
+        ("barcode,in_tissue,x,y\na,perhaps,1,2\n", "'perhaps' in column 'in_tissue'"),
         ("cell,one,two,three,four\na,1,2,3,4\n", "Rename the columns"),
         ("cell,x,y\na,left,2\n", "'x', 'y'"),
         ("cell,x,y\na,1,2\na,3,4\n", 'more than once: "a"'),
     ],
 )
-def test_what_has_no_positions_is_refused(text: str, words: str | None, tmp_path: Path) -> None:
-    path = written(tmp_path, text)
-    if words is None:
-        assert read_positions(path).columns == ("left", "right", "up")
-        return
+def test_what_has_no_positions_is_refused(text: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=words):
-        read_positions(path)
+        read_positions(written(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("header", "columns", "unit"),
+    [
+        ("cell,pos_x,pos_y,area", ("pos_x", "pos_y"), "not given"),
+        ("cell,area,Centroid_X,Centroid_Y", ("Centroid_X", "Centroid_Y"), "not given"),
+        ("barcode,n_counts,in_tissue,xPos,yPos", ("xPos", "yPos"), "not given"),
+        (",fov,min_x,max_x,min_y,max_y,pos.x.um,pos.y.um", ("pos.x.um", "pos.y.um"), "micrometres"),
+        ("fov,cell_ID,x_FOV_px,y_FOV_px,x_slide_mm,y_slide_mm", ("x_slide_mm", "y_slide_mm"), "millimetres"),
+        ("cell_ID,sdimx,sdimy,nr_genes", ("sdimx", "sdimy"), "not given"),
+        ("label,centroid-0,centroid-1,area", ("centroid-1", "centroid-0"), "pixels"),
+        ("cell,loc_x,loc_y,loc_z,volume", ("loc_x", "loc_y", "loc_z"), "not given"),
+    ],
+)
+def test_columns_are_chosen_by_name_and_not_because_they_are_numbers(
+    header: str, columns: tuple[str, ...], unit: str, tmp_path: Path
+) -> None:
+    names = header.split(",")
+    rows = [
+        ",".join("1" if n == "in_tissue" else str(7 * row + k) for k, n in enumerate(names)) for row in (1, 2)
+    ]
+    found = read_positions(written(tmp_path, "\n".join([header, *rows])))
+    assert found.columns == columns
+    assert found.unit.startswith(unit)
+    assert found.table[list(columns)].iloc[0].tolist() == [7 + names.index(name) for name in columns]
+
+
+def test_a_third_number_without_a_name_is_z_if_it_holds_planes(tmp_path: Path) -> None:
+    planes = "".join(f"{i},{i},{i * i},{i % 3}\n" for i in range(30))
+    areas = "".join(f"{i},{i},{i * i},{i * 1000}\n" for i in range(30))
+    assert len(read_positions(written(tmp_path, planes)).columns) == 3
+    with pytest.warns(IsoviWarning, match="30 values for 30 cells: it is not taken as z"):
+        assert read_positions(written(tmp_path, areas)).columns == ("x", "y")
+
+
+def test_an_empty_z_is_not_used(tmp_path: Path) -> None:
+    with pytest.warns(IsoviWarning, match=r"Column 'z' of \"places.csv\" is empty .* \(x, y\)"):
+        found = read_positions(written(tmp_path, "cell,x,y,z\na,1,2,\nb,3,4,\n"))
+    assert found.columns == ("x", "y") and len(found.table) == 2
+
+
+def counts_of(names: list[str]) -> AnnData:
+    return AnnData(np.ones((len(names), 2), dtype=np.float32), obs=pd.DataFrame(index=names))
+
+
+@pytest.mark.parametrize("empty", ["", "NaN", "NA", "inf"])
+def test_cells_with_an_empty_position_are_left_out_and_their_number_is_said(
+    empty: str, tmp_path: Path
+) -> None:
+    path = written(tmp_path, f"cell,x,y\na,1,2\nb,{empty},3\nc,4,{empty}\nd,5,6\n")
+    with pytest.warns(IsoviWarning) as said:
+        found = join(counts_of(list("abcde")), read_positions(path), Path("c"))
+    assert found.obs_names.tolist() == ["a", "d"]
+    assert found.obsm["spatial"].tolist() == [[1, 2], [5, 6]]
+    texts = [str(one.message) for one in said]
+    assert texts == [
+        '2 of 5 cells have an empty position in "places.csv" and are left out.',
+        '1 of 5 cells have no position in "places.csv" and are left out.',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("column", "inside", "outside"),
+    [
+        ("in_tissue", "TRUE", "FALSE"),
+        ("in_tissue", "1.0", ""),
+        ("inTissue", "yes", "no"),
+        ("tissue", "1", "0"),
+    ],
+)
+def test_spots_outside_of_the_tissue_are_left_out_however_it_is_written(
+    column: str, inside: str, outside: str, tmp_path: Path
+) -> None:
+    text = f"barcode,{column},imagerow,imagecol\na,{inside},2,1\nb,{outside},4,3\nc,{inside},6,5\n"
+    with pytest.warns(IsoviWarning, match=r"1 of 3 cells lie outside of the tissue and are left out\."):
+        found = join(counts_of(list("abc")), read_positions(written(tmp_path, text)), Path("c"))
+    assert found.obs_names.tolist() == ["a", "c"]
+    assert found.obsm["spatial"].tolist() == [[1, 2], [5, 6]]
+
+
+def test_the_name_of_an_organ_says_nothing_of_being_in_tissue(tmp_path: Path) -> None:
+    text = "barcode,tissue,x,y\na,brain,1,2\nb,liver,3,4\n"
+    assert len(read_positions(written(tmp_path, text)).table) == 2
+
+
+def lattice(hexagonal: bool) -> list[tuple[int, int]]:
+    places = [(row, column) for row in range(6) for column in range(12)]
+    return [place for place in places if not hexagonal or sum(place) % 2 == 0]
+
+
+@pytest.mark.parametrize(
+    "header", ["barcode,in_tissue,array_row,array_col", "spot,tissue,row,col", "barcode,array_row,array_col"]
+)
+@pytest.mark.parametrize("hexagonal", [True, False])
+def test_row_and_column_of_an_array_become_its_lattice(header: str, hexagonal: bool, tmp_path: Path) -> None:
+    tissue = "1," if "tissue" in header else ""
+    rows = [f"s{r}_{c},{tissue}{r},{c}" for r, c in lattice(hexagonal)]
+    with pytest.warns(IsoviWarning, match="hexagonal array" if hexagonal else "square array"):
+        found = read_positions(written(tmp_path, "\n".join([header, *rows])))
+    positions = found.table[list(found.columns)].to_numpy()
+    near = cKDTree(positions).query(positions, k=7 if hexagonal else 5)[0][:, 1:]
+    inner = np.isclose(near, 1).all(axis=1)
+    assert np.allclose(near[:, 0], 1), "each spot has a neighbour at distance 1"
+    assert inner.sum() == (4 * 4 if hexagonal else 4 * 10), "inner ones have 6 (or 4) of them"
+    assert found.unit == "distances between neighbouring spots of the array"
+
+
+def test_pixels_are_preferred_to_the_array(tmp_path: Path) -> None:
+    text = "spot,in_tissue,row,col,imagerow,imagecol\na,1,0,0,200,100\nb,1,0,2,200,300\n"
+    assert read_positions(written(tmp_path, text)).columns == ("imagecol", "imagerow")
+
+
+COSMX = "fov,cell_ID,Area,CenterX_local_px,CenterY_local_px,CenterX_global_px,CenterY_global_px"
+
+
+@pytest.mark.parametrize("way", ["{cell}_{fov}", "{fov}_{cell}", "c_1_{fov}_{cell}"])
+def test_cells_of_cosmx_are_named_by_field_and_number(way: str, tmp_path: Path) -> None:
+    rows = [f"{fov},{cell},9,{cell},0,{100 * fov + cell},5" for fov in (1, 2) for cell in (1, 2, 3)]
+    names = [way.format(fov=fov, cell=cell) for fov in (1, 2) for cell in (1, 2, 3)]
+    found = join(counts_of(names), read_positions(written(tmp_path, "\n".join([COSMX, *rows]))), Path("c"))
+    assert found.obsm["spatial"][:, 0].tolist() == [101, 102, 103, 201, 202, 203]
+    assert found.obs["fov"].tolist() == [1, 1, 1, 2, 2, 2]
+
+
+def test_positions_local_to_fields_of_view_are_named(tmp_path: Path) -> None:
+    text = "fov,cell_ID,CenterX_local_px,CenterY_local_px\n1,1,5,6\n2,1,5,7\n"
+    with pytest.warns(IsoviWarning, match=r'local to each field of view.*section_key="fov"'):
+        assert read_positions(written(tmp_path, text)).columns == ("CenterX_local_px", "CenterY_local_px")
 
 
 def test_cells_and_positions_must_have_names_in_common(tmp_path: Path) -> None:

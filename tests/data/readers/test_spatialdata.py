@@ -54,6 +54,24 @@ def test_labels_are_placed_by_their_pixels(blobs: Any, tmp_path: Path) -> None:
     assert [file.name for file in reader.files] == ["table", "blobs_labels"], "no image is read or hashed"
 
 
+@pytest.mark.parametrize("of_elements", [str, int])
+def test_instances_are_matched_as_text_or_numbers_and_cells_without_an_element_left_out(
+    of_elements: type, tmp_path: Path
+) -> None:
+    """Shapes have text where the table has numbers, or the other way round; the last cell has no shape."""
+    import spatialdata as sd
+
+    circles = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 7.0]])
+    index = [of_elements(name) for name in (12, 7, 10)]
+    shapes = sd.models.ShapesModel.parse(circles, geometry=0, radius=1.0, index=index)
+    of_table = {str: int, int: str}[of_elements]
+    table = table_of({"cells": [of_table(name) for name in (7, 10, 12, 99)]})
+    sd.SpatialData(shapes={"cells": shapes}, tables={"table": table}).write(tmp_path / "s.zarr")
+    with pytest.warns(IsoviWarning, match=r"1 of 4 cells are in no element and are left out\."):
+        found = io.read(tmp_path / "s.zarr")
+    assert found.obsm["spatial"].tolist() == [[3, 4], [5, 7], [1, 2]]
+
+
 def test_polygons_and_points_are_placed_by_their_centroids(blobs: Any) -> None:
     for name in ("blobs_polygons", "blobs_points"):
         table = table_of({name: [3, 1]})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -15,18 +16,21 @@ from isovi.data.readers.source import MICROMETRES, PIXELS, POSITIONS_KEY, UNKNOW
 from isovi.data.readers.tabular import blocks_of, cell_column, n_without_header, texts
 from isovi.errors import InputError, IsoviWarning
 
-TISSUE_COLUMN = "in_tissue"  # of Visium: spots outside are left out
+TISSUE_COLUMNS = ("in_tissue", "intissue", "tissue")  # Space Ranger, and what R makes of it
 VISIUM_COLUMNS = [
     "barcode",
-    TISSUE_COLUMN,
+    "in_tissue",
     "array_row",
     "array_col",
     "pxl_row_in_fullres",
     "pxl_col_in_fullres",
 ]
-_KNOWN = (  # names, in lower case, that a format or custom gives the columns, and their unit
+LATTICE = "distances between neighbouring spots of the array"
+_KNOWN = (  # names, in lower case, that a format gives the columns, and their unit; the first found is taken
     (("pxl_col_in_fullres", "pxl_row_in_fullres"), PIXELS),  # Space Ranger
+    (("imagecol", "imagerow"), UNKNOWN),  # BayesSpace; Seurat scales them
     (("x_centroid", "y_centroid"), MICROMETRES),  # Xenium
+    (("cell_centroid_x", "cell_centroid_y"), MICROMETRES),  # Xenium, cells.zarr.zip
     (("center_x", "center_y"), MICROMETRES),  # MERSCOPE
     (("centerx_global_px", "centery_global_px"), "pixels"),  # CosMx
     (("x_um", "y_um", "z_um"), MICROMETRES),
@@ -36,8 +40,31 @@ _KNOWN = (  # names, in lower case, that a format or custom gives the columns, a
     (("x", "y"), UNKNOWN),
     (("xcoord", "ycoord"), UNKNOWN),  # Slide-seq
     (("coord_x", "coord_y"), UNKNOWN),
+    (("sdimx", "sdimy"), UNKNOWN),  # Giotto
+    (("centroid-1", "centroid-0"), "pixels"),  # scikit-image: row, column
 )
+_ARRAYS = (("array_row", "array_col"), ("row", "col"))  # Space Ranger; BayesSpace and Seurat
+_LOCAL = frozenset({"local", "fov"})  # positions that begin anew in each field of view
+_NO_POSITION = frozenset(
+    {
+        *("min", "max", "std", "var", "umap", "tsne", "pca", "pc"),
+        *("bbox", "width", "height", "size", "shift", "offset", "scale"),
+    }
+)
+_AXIS = re.compile(
+    r"(?P<a>[xyz])(?:coords?|coordinates?|pos|position|loc|location|cent\w*|um|px|pixels?|microns?|mm)?"
+    r"|(?:coords?|coordinates?|pos|position|loc|location|cent\w*)(?P<b>[xyz])"
+)
+_UNITS = {
+    "um": MICROMETRES,
+    "micron": MICROMETRES,
+    "microns": MICROMETRES,
+    "mm": "millimetres",
+} | dict.fromkeys(("px", "pixel", "pixels", "pxl"), "pixels")
 _UNNAMED = {6: VISIUM_COLUMNS, 3: ["cell", "x", "y"], 4: ["cell", "x", "y", "z"]}  # of a table without header
+_MAX_PLANES = 50  # values of a third column that may be planes
+_TRUE = frozenset({"1", "1.0", "true", "t", "yes", "y"})
+_FALSE = frozenset({"0", "0.0", "false", "f", "no", "n", "", "nan", "none", "<na>"})
 
 
 @dataclass(frozen=True)
@@ -49,17 +76,20 @@ class PositionTable:
     path
         Where it was read from.
     table
-        A row for each cell, by name.
+        A row for each cell that has a position, by name.
     columns
         The two or three columns with the position.
     unit
         Their unit, as far as their names tell it.
+    left_out
+        Names of cells without a usable position, by the reason.
     """
 
     path: Path
     table: pd.DataFrame
     columns: tuple[str, ...]
     unit: str
+    left_out: dict[str, pd.Index] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,7 +115,7 @@ class Joined(Reader):
     @property
     def files(self) -> tuple[Path, ...]:
         """The counts, and the table of positions."""
-        return (self.path,) if self.positions is None else (self.path, self.positions.path)
+        return (self.path,) if self.coordinates is None else (self.path, self.coordinates.expanduser())
 
     @property
     def unit(self) -> str:
@@ -97,53 +127,247 @@ class Joined(Reader):
         return adata if self.positions is None else join(adata, self.positions, self.path)
 
 
+# ---------------------------------------------------------------------------- reading
+
+
 def read_positions(path: Path) -> PositionTable:
     """Read a table of positions.
 
     Parameters
     ----------
     path
-        Text or Parquet. Cell names are in a column that is called so (``cell``, ``barcode``, ...) or in
-        the first; positions in columns with one of the usual names, or in all columns if there are two
-        or three, all numbers. Without a header they are cell, x, y (and z), or as in Visium's
-        ``tissue_positions_list.csv``.
+        Text or Parquet. Cell names are in a column that is called so (``cell``, ``barcode``, ...), in
+        ``fov`` and ``cell_ID`` together, or in the first; for positions see :func:`position_columns`. Without
+        a header columns are cell, x, y (and z), or as in Visium's ``tissue_positions_list.csv``.
 
     Returns
     -------
-    The table, without the spots that Visium finds outside of the tissue.
+    The table, without the spots outside of the tissue and cells whose position is empty.
 
     Raises
     ------
     InputError
         If there is no such file, or no such columns, or a cell comes twice.
+
+    Warns
+    -----
+    IsoviWarning
+        If positions are those of an array, or local to fields of view, or a third column is not used.
     """
     if not path.is_file():
         raise InputError(f'There is no "{path}".', "Positions are read from it.", "Check the path.")
     n_columns = n_without_header(path)
     table = pd.concat(blocks_of(path, _UNNAMED.get(n_columns) if n_columns else None))
-    name = cell_column(list(map(str, table.columns)))
     table.columns = list(map(str, table.columns))
-    table = table.set_index(texts(table[name]).rename(None)).drop(columns=name)
-    if TISSUE_COLUMN in table:
-        table = table[table[TISSUE_COLUMN] == 1]
+    return position_table(table, path, has_header=not n_columns)
+
+
+def position_table(table: pd.DataFrame, path: Path, *, has_header: bool = True) -> PositionTable:
+    """Positions from a table that was read; see :func:`read_positions`.
+
+    Parameters
+    ----------
+    table
+        Names of the cells, positions and whatever else, as columns.
+    path
+        Where it was read from.
+    has_header
+        Whether the names of its columns were read as well.
+    """
+    table = _by_cell(table)
+    left_out = {}
+    inside = _in_tissue(table, path)
+    left_out["lie outside of the tissue"] = table.index[~inside]
+    table = table[inside]
     _require_once(table.index, path)
-    columns, unit = position_columns(table, path)
-    return PositionTable(path, table, columns, unit)
+    table, columns, unit = position_columns(table, path, named=has_header)
+    known = np.isfinite(table[list(columns)].to_numpy(dtype=np.float64)).all(axis=1)
+    left_out[f'have an empty position in "{path.name}"'] = table.index[~known]
+    return PositionTable(path, table[known], columns, unit, left_out)
 
 
-def position_columns(table: pd.DataFrame, path: Path) -> tuple[tuple[str, ...], str]:
-    """Which columns have the position, and their unit."""
-    numeric = {name.lower(): name for name in table if table[name].dtype.kind in "iuf"}
-    for known, unit in _KNOWN:
-        if all(name in numeric for name in known):
-            return tuple(numeric[name] for name in known), unit
-    if len(numeric) == table.shape[1] and len(numeric) in (2, 3):
-        return tuple(numeric.values()), UNKNOWN
+def _by_cell(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the names of the cells as its index."""
+    lower = {name.lower(): name for name in table}
+    if {"fov", "cell_id"} <= set(lower) and cell_column(list(table)) == lower["cell_id"]:  # CosMx
+        cell, fov = (texts(table[lower[name]]) for name in ("cell_id", "fov"))
+        return table.set_index((cell + "_" + fov).rename(None))
+    name = cell_column(list(table))
+    return table.set_index(texts(table[name]).rename(None)).drop(columns=name)
+
+
+def _in_tissue(table: pd.DataFrame, path: Path) -> np.ndarray:
+    """Mask of the spots in tissue, however it is written: 1 and 0, TRUE and FALSE, yes and no."""
+    lower = {name.lower().replace(".", "_"): name for name in table}
+    for key in (key for key in TISSUE_COLUMNS if key in lower):
+        values = texts(table[lower[key]]).str.strip().str.lower()
+        unknown = values[~values.isin(_TRUE | _FALSE)]
+        if not len(unknown):
+            return values.isin(_TRUE).to_numpy()
+        if key != "tissue":  # which may be the name of an organ as well
+            raise InputError(
+                f'"{path}" has {unknown.iloc[0]!r} in column {lower[key]!r}.',
+                "It says with 1 or 0, TRUE or FALSE, which spots are in tissue.",
+                "Correct it, or remove the column.",
+            )
+    return np.ones(len(table), dtype=bool)
+
+
+# ---------------------------------------------------------------------------- columns
+
+
+def position_columns(
+    table: pd.DataFrame, path: Path, *, named: bool = True
+) -> tuple[pd.DataFrame, tuple[str, ...], str]:
+    """Which columns have the position, and their unit.
+
+    Names of the usual formats are looked for first, then any two that differ in x and y only, such as
+    ``pos_x`` and ``pos_y``, then row and column of an array, which become its lattice: neighbouring spots
+    are at distance 1. A third column is the one called alike with z, unless it is empty; of a table without
+    header it has to hold a few planes.
+
+    Parameters
+    ----------
+    table
+        A row for each cell.
+    path
+        Where it was read from, for messages.
+    named
+        Whether the names of the columns are the file's.
+
+    Returns
+    -------
+    The table, with text of numbers as numbers; the two or three columns; their unit.
+
+    Raises
+    ------
+    InputError
+        If there are no such columns, or several that could be meant.
+    """
+    numeric = {name: values for name in table if (values := _as_numbers(table[name])) is not None}
+    found = _known(numeric) or _alike(numeric, path)
+    if found is not None:
+        columns, unit = found
+        columns = _with_planes(columns, numeric, path, named)
+        return table.assign(**{name: numeric[name] for name in columns}), columns, unit
+    if (array := _array(numeric)) is not None:
+        return *_on_lattice(table, numeric, array, path), LATTICE
     raise InputError(
         f'"{path}" has the columns {", ".join(map(repr, table.columns)) or "of one kind only"}.',
         "Positions are read from numeric columns x and y (and z), or as the instruments call them.",
         "Rename the columns with the positions to x and y.",
     )
+
+
+def _as_numbers(values: pd.Series) -> pd.Series | None:
+    """The column as numbers, NaN where it is empty; ``None`` if it holds anything else."""
+    if values.dtype.kind in "iuf":
+        return values.astype(np.float64)
+    if values.dtype.kind != "O" or isinstance(values.dtype, pd.CategoricalDtype):
+        return None
+    numbers = pd.to_numeric(values, errors="coerce").astype(np.float64)
+    empty = values.isna() | values.astype(str).str.strip().eq("")
+    return numbers if (numbers.notna() | empty).all() else None
+
+
+def _known(numeric: dict[str, pd.Series]) -> tuple[tuple[str, ...], str] | None:
+    lower = {name.lower(): name for name in numeric}
+    for names, unit in _KNOWN:
+        if all(name in lower for name in names):
+            return tuple(lower[name] for name in names), unit
+    return None
+
+
+def _alike(numeric: dict[str, pd.Series], path: Path) -> tuple[tuple[str, ...], str] | None:
+    """The columns whose names differ in x, y (and z) only, and the unit that these name."""
+    axes: dict[tuple[str, ...], dict[str, str]] = {}
+    for name in numeric:
+        axis, rest = _axis_of(name)
+        if axis and not _NO_POSITION & set(rest):
+            axes.setdefault(rest, {})[axis] = name
+    pairs = {rest: names for rest, names in axes.items() if {"x", "y"} <= set(names)}
+    pairs = {rest: names for rest, names in pairs.items() if not _LOCAL & set(rest)} or pairs
+    if len(pairs) > 1:
+        listed = "; ".join(f"{names['x']}, {names['y']}" for names in pairs.values())
+        raise InputError(
+            f'"{path}" has several columns that may be positions: {listed}.',
+            "Each cell has one position.",
+            "Keep the columns with the positions, or rename them to x and y.",
+        )
+    for rest, names in pairs.items():
+        if _LOCAL & set(rest):
+            _say(
+                f'Positions in "{path.name}" are local to each field of view. If there are several fields, '
+                'pass section_key="fov", or a table with global positions.'
+            )
+        unit = next((_UNITS[word] for word in rest if word in _UNITS), UNKNOWN)
+        return tuple(names[axis] for axis in "xyz" if axis in names), unit
+    return None
+
+
+def _axis_of(name: str) -> tuple[str, tuple[str, ...]]:
+    """The axis that a name such as ``CenterX_global_px`` has, or none, and the other words in it."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
+    parts = [word for word in re.split(r"[^a-z0-9]+", words.lower()) if word]
+    found = [(place, match) for place, word in enumerate(parts) if (match := _AXIS.fullmatch(word))]
+    if len(found) != 1:
+        return "", ()
+    place, match = found[0]
+    axis = match["a"] or match["b"]
+    start = match.start("a" if match["a"] else "b")
+    word = f"{match.string[:start]}*{match.string[start + 1 :]}"
+    return axis, (*parts[:place], word, *parts[place + 1 :])
+
+
+def _with_planes(
+    columns: tuple[str, ...], numeric: dict[str, pd.Series], path: Path, named: bool
+) -> tuple[str, ...]:
+    """The columns, without a third one that is empty or is no z."""
+    if len(columns) < 3:
+        return columns
+    values = numeric[columns[2]]
+    if values.isna().all():
+        _say(f'Column {columns[2]!r} of "{path.name}" is empty and is not used: positions are (x, y).')
+        return columns[:2]
+    n_planes = values.nunique()
+    if named or n_planes <= min(_MAX_PLANES, max(len(values) // 3, 1)):
+        return columns
+    _say(
+        f'The third number in "{path.name}" has {n_planes} values for {len(values)} cells: '
+        "it is not taken as z. If it is z, give the table a header with x, y, z."
+    )
+    return columns[:2]
+
+
+def _array(numeric: dict[str, pd.Series]) -> tuple[str, str] | None:
+    lower = {name.lower(): name for name in numeric}
+    for row, column in _ARRAYS:
+        if row in lower and column in lower:
+            return lower[row], lower[column]
+    return None
+
+
+def _on_lattice(
+    table: pd.DataFrame, numeric: dict[str, pd.Series], array: tuple[str, str], path: Path
+) -> tuple[pd.DataFrame, tuple[str, str]]:
+    """The table with x and y on the array's lattice: hexagonal if only every second place occurs."""
+    row, column = (numeric[name] for name in array)
+    odd = ((row + column) % 2).dropna()
+    hexagonal = len(odd) > 0 and odd.nunique() == 1 and float(odd.iloc[0]) in (0.0, 1.0)
+    x, y = (column / 2, row * (np.sqrt(3) / 2)) if hexagonal else (column, row)
+    kind = "hexagonal array (x = column / 2, y = row x 0.866)" if hexagonal else "square array"
+    _say(
+        f'"{path.name}" has no positions but {array[0]} and {array[1]}: they are taken as places on a '
+        f"{kind}, on which neighbouring spots are at distance 1."
+    )
+    return table.assign(array_x=x, array_y=y), ("array_x", "array_y")
+
+
+def _say(text: str) -> None:
+    warnings.warn(text, IsoviWarning, stacklevel=4)
+
+
+# ---------------------------------------------------------------------------- joining
 
 
 def join(adata: AnnData, positions: PositionTable, counts: Path) -> AnnData:
@@ -171,29 +395,51 @@ def join(adata: AnnData, positions: PositionTable, counts: Path) -> AnnData:
     Warns
     -----
     IsoviWarning
-        With the number of cells that are left out.
+        With the number of cells that are left out, for each reason.
     """
-    found = adata.obs_names.isin(positions.table.index)
+    table = _named_as(adata.obs_names, positions.table)
+    place = table.index.get_indexer(adata.obs_names)
+    found = place >= 0
     if not found.any():
         raise InputError(
             f'No cell of "{counts}" ({_some(adata.obs_names)}) is in "{positions.path}" '
-            f"({_some(positions.table.index)}).",
+            f"({_some(table.index)}).",
             "Positions are joined by the names of the cells.",
             "Name the cells alike in both.",
         )
     if not found.all():
-        warnings.warn(
-            f"{int((~found).sum())} of {len(found)} cells have no position in "
-            f'"{positions.path.name}" and are left out.',
-            IsoviWarning,
-            stacklevel=2,
-        )
+        _report_left_out(adata.obs_names[~found], len(found), positions)
         adata = adata[found].copy()
-    rows = positions.table.loc[adata.obs_names]
+    rows = table.iloc[place[found]]
     adata.obsm[POSITIONS_KEY] = rows[list(positions.columns)].to_numpy(dtype=np.float64)
     for name in rows.columns.difference([*positions.columns, *adata.obs.columns], sort=False):
         adata.obs[name] = rows[name].to_numpy()
     return adata
+
+
+def _named_as(names: pd.Index, table: pd.DataFrame) -> pd.DataFrame:
+    """The table by whichever names of its cells the counts have: those of CosMx are written in many ways."""
+    lower = {str(name).lower(): name for name in table}
+    if not {"fov", "cell_id"} <= set(lower):
+        return table
+    cell, fov = (texts(table[lower[name]]) for name in ("cell_id", "fov"))
+    ways = [table.index, *(pd.Index(way) for way in (fov + "_" + cell, "c_1_" + fov + "_" + cell, cell))]
+    ways = [way for way in ways if way.is_unique]
+    best = max(ways, key=lambda way: int(names.isin(way).sum()))
+    return table if best is table.index else table.set_axis(best, axis=0)
+
+
+def _report_left_out(names: pd.Index, n_cells: int, positions: PositionTable) -> None:
+    """Say how many cells are left out, and why."""
+    rest = np.ones(len(names), dtype=bool)
+    for reason, known in positions.left_out.items():
+        of = names.isin(known)
+        rest &= ~of
+        if of.any():
+            _say(f"{int(of.sum())} of {n_cells} cells {reason} and are left out.")
+    if rest.any():
+        name = positions.path.name
+        _say(f'{int(rest.sum())} of {n_cells} cells have no position in "{name}" and are left out.')
 
 
 def _require_once(names: pd.Index, path: Path) -> None:

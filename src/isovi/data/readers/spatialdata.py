@@ -110,7 +110,11 @@ class SpatialDataStore(Reader):
             )
         adata.obsm[POSITIONS_KEY] = positions
         adata.uns[INPUT_KEY]["coordinate_system"] = system
-        return adata
+        placed = np.isfinite(positions).all(axis=1)
+        if not placed.all():
+            text = f"{int((~placed).sum())} of {len(placed)} cells are in no element and are left out."
+            warnings.warn(text, IsoviWarning, stacklevel=2)
+        return adata if placed.all() else adata[placed].copy()
 
 
 def is_spatialdata(path: Path) -> bool:
@@ -200,7 +204,7 @@ def centroids(
     positions = np.full((table.n_obs, max(frame.shape[1] for frame in found.values())), np.nan)
     for name, frame in found.items():
         of = (region == name).to_numpy()
-        positions[of, : frame.shape[1]] = frame.reindex(instance[of]).to_numpy()
+        positions[of, : frame.shape[1]] = frame.reindex(_as_index(instance[of], frame.index)).to_numpy()
     if not np.isfinite(positions).all(axis=1).any():
         raise InputError(
             f"No cell of the table is in {', '.join(elements)}.",
@@ -209,6 +213,15 @@ def centroids(
         )
     names = set(systems.values())
     return positions, names.pop() if len(names) == 1 else OWN
+
+
+def _as_index(instances: pd.Series, index: pd.Index) -> pd.Index:
+    """Instances as the elements have them: one may hold numbers where the other holds text."""
+    found = pd.Index(instances)
+    if found.isin(index).any():
+        return found
+    by_text = pd.Series(index, index=index.astype(str))
+    return pd.Index(by_text.reindex(found.astype(str)).to_numpy()) if by_text.index.is_unique else found
 
 
 def choose_systems(known: Mapping[str, list[str]], asked: str | None) -> dict[str, str]:

@@ -1,0 +1,411 @@
+"""What positions look like that a fit should not pass over: undeclared sections, local frames, outliers."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy.spatial import cKDTree
+
+from isovi._shapes import CellIndexArray, CoordinateArray
+from isovi.data import check
+from isovi.data.readers.source import POSITIONS_KEY
+from isovi.data.readers.spatialdata import ATTRS_KEY, regions_of
+from isovi.errors import InputError, IsoviWarning
+from isovi.spots import spacing
+
+SECTION_NAMES = (  # of columns that usually tell tissue sections apart, the surest first
+    *("section", "section_id", "slice", "slice_id", "slide", "slide_id", "puck", "library_id", "library"),
+    *("sample", "sample_id", "sample_name", "region", "embryo", "orig.ident"),
+    *("capture_area", "array_id", "specimen", "tissue_section", "bregma"),
+)
+PLACE_NAMES = ("fov", "field_of_view", "tile")  # parts of one section, or sections of their own
+GROUP_NAMES = (  # columns that may tell sections apart if their frames overlap
+    *("batch", "patient", "patient_id", "donor", "donor_id", "subject", "individual", "animal", "mouse"),
+    *("replicate", "dataset", "experiment", "run", "core", "well", "chip"),
+)
+GLOBAL_NAMES = ("spatial_fov", "global")  # in keys of obsm with positions common to all fields of view
+MIXED = 0.25  # share of nearest neighbours of another value, of what mixing at random gives
+_SAMPLE = 20_000  # cells that are looked at for mixing
+_FEW = 3  # doubled positions that may be chance
+_DOUBLED = 0.01  # share of cells at doubled positions that is no chance
+_NO_CHANCE = 20  # doubled positions that no column of few values tells apart by chance
+_FAR = 2.0  # tissue widths between a cell that lies far out and the tissue
+_TAIL = 0.05  # share of cells at either end that does not count for the width
+_MAX_PIECES = 8  # in a row, that are looked for
+_RULE = "Positions of different sections have no distance, so sections have to be declared."
+_SPACINGS = 3.0  # ratio of sections' spacings that points to different units
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about the positions that should be known before a fit.
+
+    Attributes
+    ----------
+    about
+        ``"sections"``, ``"frames"``, ``"outliers"`` or ``"units"``.
+    received, rule, remedy
+        What was found, what is required, what helps; in sentences, as of an error.
+    sure
+        Whether it is certain enough to refuse a fit.
+    parameters
+        Parameters of a fit that would be right.
+    """
+
+    about: str
+    received: str
+    rule: str
+    remedy: str
+    sure: bool = False
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.received} {self.remedy}"
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """A column of ``obs`` that may tell sections apart, with the codes of the cells."""
+
+    name: str
+    codes: CellIndexArray
+    values: tuple[str, ...]
+
+
+def find_in(
+    adata: AnnData, spatial_key: str = POSITIONS_KEY, section_key: str | None = None
+) -> tuple[Finding, ...]:
+    """Look for what makes distances between positions wrong.
+
+    Parameters
+    ----------
+    adata
+        Data in memory, backed or packed; only annotation is looked at.
+    spatial_key
+        Key in ``obsm`` of the positions.
+    section_key
+        Column of ``obs`` with the section, if it was declared: then sections are not looked for.
+
+    Returns
+    -------
+    Findings, at most one on sections; none where all is as usual.
+    """
+    positions = check.numeric_positions(adata, spatial_key)
+    known = np.isfinite(positions).all(axis=1)
+    if known.sum() < check.MIN_SECTION_SPOTS:
+        return ()
+    found = [] if section_key is not None else list(_sections(adata, positions, known, spatial_key))[:1]
+    key = section_key or next((one.parameters.get("section_key") for one in found), None)
+    codes, names = np.zeros(len(positions), dtype=np.int64), ["all"]
+    if key is not None:
+        codes, names = check.sections(adata, key)
+    names = [""] if key is None else names
+    found += _far_out(adata, positions, codes, names)
+    if section_key is not None:
+        found += _units(positions[known], codes[known], names)
+    return tuple(found)
+
+
+def require(findings: tuple[Finding, ...]) -> None:
+    """Refuse the first finding that is sure, and warn of the others.
+
+    Raises
+    ------
+    InputError
+        If one is sure.
+
+    Warns
+    -----
+    IsoviWarning
+        For each of the others.
+    """
+    for one in findings:
+        if one.sure:
+            raise InputError(one.received, one.rule, one.remedy)
+    for one in findings:
+        warnings.warn(str(one), IsoviWarning, stacklevel=3)
+
+
+# ---------------------------------------------------------------------------- columns
+
+
+def section_columns(adata: AnnData) -> dict[str, int]:
+    """Columns that are called like sections, or name SpatialData's elements, and their number of sections."""
+    return {column.name: len(column.values) for column in _columns(adata, SECTION_NAMES)}
+
+
+def _columns(adata: AnnData, names: tuple[str, ...]) -> list[Column]:
+    """Columns of these names, in their order, with two or more values that are sections by their size."""
+    rank = {_plain(name): place for place, name in reversed(list(enumerate(names)))}
+    attrs = adata.uns.get(ATTRS_KEY, {})
+    if len(regions_of(attrs)) > 1:
+        rank[_plain(str(attrs["region_key"]))] = -1
+    columns = sorted(
+        (key for key in map(str, adata.obs) if _plain(key) in rank), key=lambda k: rank[_plain(k)]
+    )
+    found = []
+    for key in columns:
+        try:
+            codes, values = check.sections(adata, key)
+        except InputError:  # missing values, or groups too small to be sections
+            continue
+        if len(values) > 1:
+            found.append(Column(key, codes, tuple(values)))
+    return found
+
+
+def _plain(name: str) -> str:
+    """A column's name without case, separators and words for a name: ``Sample_ID`` is ``sample``."""
+    plain = re.sub(r"[^a-z0-9]", "", name.lower())
+    return re.sub(r"(?<=.{3})(id|ids|name|names|no|nr|num|number|key|label)$", "", plain)
+
+
+# ---------------------------------------------------------------------------- sections
+
+
+def _sections(
+    adata: AnnData, positions: CoordinateArray, known: np.ndarray, spatial_key: str
+) -> Iterator[Finding]:
+    """Signs of several sections, or fields of view, in one frame; the surest first."""
+    named, places = _columns(adata, SECTION_NAMES), _columns(adata, PLACE_NAMES)
+    groups = _columns(adata, GROUP_NAMES)
+    yield from _local_frames(adata, positions, known, spatial_key, places)
+    yield from _libraries(adata, named, groups)
+    yield from _doubled(adata, positions, known, [*named, *places, *groups])
+    for column in (*named, *groups):
+        share = mixing(positions[known], column.codes[known])
+        if share > MIXED:
+            received = f"Cells of {_of(column)} lie among each other: their frames overlap."
+            yield _declare(column, received)
+    for column in named:
+        if _plain(column.name) != "region":  # usually parts of one tissue
+            yield _declare(column, f"Sections may be told apart by {_of(column)}.")
+    yield from _gap(positions[known])
+
+
+def _local_frames(
+    adata: AnnData, positions: CoordinateArray, known: np.ndarray, spatial_key: str, places: list[Column]
+) -> Iterator[Finding]:
+    """Positions that begin anew in each field of view."""
+    for column in places:
+        if mixing(positions[known], column.codes[known]) <= 2 * MIXED:
+            continue
+        received = (
+            f'obsm["{spatial_key}"] is local to each of {len(column.values)} fields of view: those of '
+            f"{_of(column)} lie on each other."
+        )
+        rule = "Distances need positions in one frame."
+        key = _global_key(adata, spatial_key, column)
+        if key is not None:
+            remedy = f"Pass spatial_key={key!r}, which has positions common to all."
+            yield Finding("frames", received, rule, remedy, True, {"spatial_key": key})
+        else:
+            remedy = f"Pass section_key={column.name!r}, or positions common to all fields."
+            yield Finding("frames", received, rule, remedy, True, {"section_key": column.name})
+
+
+def _global_key(adata: AnnData, spatial_key: str, column: Column) -> str | None:
+    """Key in ``obsm`` of positions in which the fields of view lie apart."""
+    for key in sorted(map(str, adata.obsm)):
+        if key == spatial_key or not any(name in key.lower() for name in GLOBAL_NAMES):
+            continue
+        try:
+            positions = check.coordinates(adata, key)
+        except InputError:
+            continue
+        if mixing(positions, column.codes) <= MIXED:
+            return key
+    return None
+
+
+def of_fields(adata: AnnData) -> bool:
+    """Whether ``uns["spatial"]`` has an entry for each field of view, as squidpy reads CosMx."""
+    libraries = set(_names_of_libraries(adata))
+    return any(set(column.values) <= libraries for column in _columns(adata, PLACE_NAMES))
+
+
+def _names_of_libraries(adata: AnnData) -> list[str]:
+    kept = adata.uns.get("spatial", {})
+    return [str(name) for name in kept] if isinstance(kept, Mapping) else []
+
+
+def _libraries(adata: AnnData, named: list[Column], groups: list[Column]) -> Iterator[Finding]:
+    """Several libraries in ``uns["spatial"]``, as scanpy and squidpy keep one for each section."""
+    libraries = _names_of_libraries(adata)
+    if len(libraries) < 2 or of_fields(adata) or _names_one(adata, libraries):
+        return
+    listed = ", ".join(f'"{name}"' for name in libraries[:5]) + (", ..." if len(libraries) > 5 else "")
+    received = f'uns["spatial"] has {len(libraries)} libraries: {listed}.'
+    columns = [*named, *groups]
+    same = [column for column in columns if set(column.values) <= set(libraries)]
+    same = same or [column for column in _text_columns(adata) if set(column.values) <= set(libraries)]
+    same = same or [column for column in columns if len(column.values) == len(libraries)]
+    if same:
+        yield _declare(same[0], received, sure=True)
+        return
+    remedy = "If they are sections, add a column to obs that names the section of each cell, as section_key."
+    yield Finding("sections", received, _RULE, remedy)
+
+
+def _names_one(adata: AnnData, libraries: list[str]) -> bool:
+    """Whether a column says that all cells are of one of the libraries, as after taking one section."""
+    constant = (adata.obs[key].dropna().unique() for key in _text_keys(adata))
+    return any(len(values) == 1 and str(values[0]) in libraries for values in constant)
+
+
+def _text_keys(adata: AnnData) -> list[str]:
+    return [str(key) for key in adata.obs if not pd.api.types.is_numeric_dtype(adata.obs[key].dtype)]
+
+
+def _text_columns(adata: AnnData) -> list[Column]:
+    """Columns of text, of any name, with two or more values that are sections by their size."""
+    return _columns(adata, tuple(_text_keys(adata)))
+
+
+def _doubled(
+    adata: AnnData, positions: CoordinateArray, known: np.ndarray, columns: list[Column]
+) -> Iterator[Finding]:
+    """Positions that several cells share, and a column that tells all of them apart."""
+    frame = pd.DataFrame(positions[known])
+    repeated = int(frame.duplicated().sum())
+    if repeated <= max(_FEW, _DOUBLED * len(frame)):
+        return
+    if repeated > _NO_CHANCE:  # then a column of any name with about as many values
+        most = 2 * int(frame.value_counts().max())
+        columns = [*columns, *(c for c in _text_columns(adata) if len(c.values) <= most)]
+    left = {column.name: int(frame.assign(c=column.codes[known]).duplicated().sum()) for column in columns}
+    column = min(columns, key=lambda column: left[column.name], default=None)  # the first of equals
+    if column is None or left[column.name] > repeated / 10:
+        return  # check.section_coordinates warns of them
+    rest = left[column.name]
+    received = (
+        f"{repeated} of {len(frame)} cells are at exactly the position of another one, and {_of(column)} "
+        f"tell {'all of them' if rest == 0 else f'all but {rest}'} apart."
+    )
+    yield _declare(column, received, sure=rest == 0)
+
+
+def _gap(positions: CoordinateArray) -> Iterator[Finding]:
+    """Pieces in a row that lie further apart than they are wide."""
+    for axis in range(positions.shape[1]):
+        order = np.argsort(positions[:, axis], kind="stable")
+        gaps = np.diff(positions[order, axis])
+        for n_pieces in range(2, min(_MAX_PIECES, len(gaps)) + 1):
+            cuts = np.sort(np.argpartition(gaps, -(n_pieces - 1))[-(n_pieces - 1) :])
+            pieces = np.split(order, cuts + 1)
+            widest, least = (
+                max(float(np.ptp(positions[p], axis=0).max()) for p in pieces),
+                float(gaps[cuts].min()),
+            )
+            if least > widest and min(map(len, pieces)) >= max(check.MIN_SECTION_SPOTS, _TAIL * len(order)):
+                received = (
+                    f"The positions are in {n_pieces} pieces with gaps of {least:.4g} and more, wider than "
+                    f"the widest piece ({widest:.4g})."
+                )
+                remedy = "If they are sections, pass a column of obs that names them as section_key."
+                yield Finding("sections", received, _RULE, remedy)
+                return
+
+
+def mixing(positions: CoordinateArray, codes: CellIndexArray) -> float:
+    """How far groups lie among each other: 0 for groups that lie apart, about 1 for groups mixed at random.
+
+    Parameters
+    ----------
+    positions
+        Positions, shape ``(cell, axis)``.
+    codes
+        Group of each cell, shape ``(cell,)``.
+
+    Returns
+    -------
+    Share of cells whose nearest neighbour is of another group, divided by what random mixing would give.
+    Of many cells a sample is taken.
+    """
+    known = np.isfinite(positions).all(axis=1)
+    positions, codes = positions[known], codes[known]
+    if len(positions) > _SAMPLE:
+        rows = np.sort(np.random.default_rng(0).choice(len(positions), _SAMPLE, replace=False))
+        positions, codes = positions[rows], codes[rows]
+    expected = 1 - float(((np.bincount(codes) / max(len(codes), 1)) ** 2).sum())
+    if len(positions) < 2 or expected <= 0:
+        return 0.0
+    near = cKDTree(positions).query(positions, k=2)[1]
+    other = np.where(
+        near[:, 0] == np.arange(len(near)), near[:, 1], near[:, 0]
+    )  # doubled: either may be first
+    return float((codes[other] != codes).mean()) / expected
+
+
+def _declare(column: Column, received: str, *, sure: bool = False) -> Finding:
+    """A finding whose remedy is to declare a column."""
+    remedy = (
+        f"Pass section_key={column.name!r}."
+        if sure
+        else (f"If they are sections, pass section_key={column.name!r}.")
+    )
+    return Finding("sections", received, _RULE, remedy, sure, {"section_key": column.name})
+
+
+def _of(column: Column) -> str:
+    return f'the {len(column.values)} values of obs["{column.name}"]'
+
+
+# ---------------------------------------------------------------------------- outliers and units
+
+
+def _far_out(
+    adata: AnnData, positions: CoordinateArray, codes: CellIndexArray, names: list[str]
+) -> Iterator[Finding]:
+    """Cells that lie several tissue widths away from their section."""
+    for code, name in enumerate(names):
+        rows = np.flatnonzero((codes == code) & np.isfinite(positions).all(axis=1))
+        far = rows[far_out(positions[rows])]
+        if len(far):
+            some = ", ".join(f'"{cell}"' for cell in adata.obs_names[far[:3]]) + (
+                ", ..." if len(far) > 3 else ""
+            )
+            where = f" of section {name!r}" if name else ""
+            received = (
+                f"{len(far)} of {len(rows)} cells{where} lie more than {_FAR:g} tissue widths away: {some}."
+            )
+            remedy = "Check their positions, or remove them: long distances would be theirs alone."
+            yield Finding("outliers", received, "Cells of a section lie in one tissue.", remedy)
+
+
+def far_out(positions: CoordinateArray) -> np.ndarray:
+    """Mask of the cells that lie more than two widths away from the tissue.
+
+    The width is the largest range of the positions without a twentieth of the cells at either end, so a piece
+    of tissue with that share of cells is tissue.
+
+    Parameters
+    ----------
+    positions
+        Finite positions of one section, shape ``(cell, axis)``.
+    """
+    low = np.quantile(positions, _TAIL, axis=0, method="higher")
+    high = np.quantile(positions, 1 - _TAIL, axis=0, method="lower")
+    width = float((high - low).max(initial=0))
+    beyond = np.maximum(low - positions, positions - high).max(axis=1)
+    return beyond > _FAR * width if width > 0 else np.zeros(len(positions), dtype=bool)
+
+
+def _units(positions: CoordinateArray, codes: CellIndexArray, names: list[str]) -> Iterator[Finding]:
+    """Sections whose spacings differ so much that their units may."""
+    found = {name: spacing(positions[codes == code]) for code, name in enumerate(names)}
+    found = {name: value for name, value in found.items() if value > 0}
+    if len(found) > 1 and max(found.values()) > _SPACINGS * min(found.values()):
+        least, most = min(found, key=found.__getitem__), max(found, key=found.__getitem__)
+        received = (
+            f"Neighbouring cells are {found[least]:.4g} apart in section {least!r} and {found[most]:.4g} in "
+            f"section {most!r}: their units may differ."
+        )
+        remedy = "Each section is measured in its own spacing, so a fit is not affected."
+        yield Finding("units", received, "Positions of a section are in one unit.", remedy)

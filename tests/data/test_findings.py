@@ -1,0 +1,262 @@
+"""Undeclared sections, local frames and outliers are found, and nothing is found where nothing is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData, concat
+from scipy import sparse
+
+import isovi
+from isovi import files
+from isovi.data.findings import Finding, far_out, find_in, mixing
+from isovi.data.inspect import inspect
+from isovi.errors import InputError, IsoviWarning
+from isovi.pipeline import check_data
+from isovi.progress import Silent
+from isovi.run import Run, Settings
+
+SIDE = 12
+
+
+def section(seed: int = 0, *, shift: float = 0.0, lattice: bool = False, scale: float = 1.0) -> AnnData:
+    """A section of jittered or exact places on a square lattice."""
+    rng = np.random.default_rng(seed)
+    places = np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE)), axis=-1).reshape(-1, 2).astype(float)
+    if not lattice:
+        places += rng.uniform(-0.3, 0.3, places.shape)
+    counts = sparse.csr_matrix(rng.poisson(1.0, (SIDE * SIDE, 6)).astype(np.float32) + 1)
+    adata = AnnData(counts, obs=pd.DataFrame(index=[f"s{seed}_{i}" for i in range(SIDE * SIDE)]))
+    adata.obsm["spatial"] = (places + np.array([shift, 0])) * scale * 100
+    return adata
+
+
+def together(*parts: AnnData, column: str | None = None, libraries: bool = False) -> AnnData:
+    """Sections in one AnnData, as concatenating leaves them."""
+    both = concat(parts)
+    names = np.repeat([f"S{i}" for i in range(len(parts))], [part.n_obs for part in parts])
+    if column is not None:
+        both.obs[column] = names
+    if libraries:
+        both.uns["spatial"] = {name: {"scalefactors": {"spot_diameter_fullres": 50.0}} for name in set(names)}
+    return both
+
+
+def about_sections(adata: AnnData) -> Finding | None:
+    found = [one for one in find_in(adata) if one.about != "outliers"]
+    assert len(found) <= 1
+    return found[0] if found else None
+
+
+# ---------------------------------------------------------------------------- sections
+
+
+@pytest.mark.parametrize(
+    "column", ["library_id", "sample", "orig.ident", "Slide", "patient", "my_own_column"]
+)
+def test_several_libraries_are_refused_and_their_column_is_named(column: str) -> None:
+    """Frames upon each other, or apart: one library is one section either way."""
+    for shift in (0.0, 50.0):
+        adata = together(section(0), section(1, shift=shift), column=column, libraries=True)
+        with pytest.raises(InputError, match=rf"2 libraries: .*section_key='{column}'"):
+            isovi.fit(adata, progress=False)
+        check_data(adata, Settings(section_key=column))
+
+
+def test_libraries_with_other_names_are_matched_by_their_number() -> None:
+    adata = together(section(0), section(1), column="sample", libraries=True)
+    adata.obs["sample"] = adata.obs["sample"].map({"S0": "tumour", "S1": "healthy"})
+    found = about_sections(adata)
+    assert found is not None and found.sure and found.parameters == {"section_key": "sample"}
+
+
+def test_libraries_that_no_column_names_are_warned_of() -> None:
+    found = about_sections(together(section(0), section(1, shift=50), libraries=True))
+    assert found is not None and not found.sure and found.parameters == {}
+    assert "add a column to obs" in found.remedy
+
+
+def test_one_section_taken_out_of_several_is_one_section() -> None:
+    """``uns`` keeps what the others had."""
+    both = together(section(0), section(1), column="library_id", libraries=True)
+    assert find_in(both[both.obs["library_id"] == "S0"].copy()) == ()
+
+
+@pytest.mark.parametrize("column", ["section", "donor_id", "sampleName", "in_which_piece"])
+def test_doubled_positions_that_a_column_explains_are_refused(column: str) -> None:
+    adata = together(*(section(seed, lattice=True) for seed in range(3)), column=column)
+    adata.obs["sex"] = np.tile(["m", "f"], adata.n_obs // 2)
+    with pytest.raises(InputError, match=rf"288 of 432 cells .*all of them apart.*section_key='{column}'"):
+        check_data(adata, Settings())
+    check_data(adata, Settings(section_key=column))
+
+
+def test_doubled_positions_that_no_column_explains_are_warned_of(tmp_path: Path) -> None:
+    adata = together(section(0, lattice=True), section(1, lattice=True))
+    adata.obs["sex"] = np.tile(["m", "f"], adata.n_obs // 2)
+    assert find_in(adata) == ()
+    adata.write_h5ad(tmp_path / "x.h5ad")
+    assert (
+        "144 of 288 spots are at exactly the position of an earlier spot"
+        in inspect(tmp_path / "x.h5ad").notes[0]
+    )
+
+
+@pytest.mark.parametrize("column", ["slice", "Sample_ID", "orig.ident", "batch", "animal"])
+def test_frames_that_overlap_are_warned_of(column: str) -> None:
+    found = about_sections(together(section(0), section(1), column=column))
+    assert found is not None and not found.sure and found.parameters == {"section_key": column}
+    assert f'Cells of the 2 values of obs["{column}"] lie among each other' in found.received
+
+
+@pytest.mark.parametrize("column", ["slice", "library", "Sample_ID"])
+def test_separate_frames_are_warned_of_if_the_column_is_called_so(column: str) -> None:
+    found = about_sections(together(section(0), section(1, shift=14), column=column))
+    assert found is not None and not found.sure and found.parameters == {"section_key": column}
+
+
+@pytest.mark.parametrize("column", ["fov", "batch", "donor", "region", "layer"])
+def test_parts_of_one_section_are_no_sections(column: str) -> None:
+    """Fields of view side by side, or anatomical regions."""
+    assert find_in(together(section(0), section(1, shift=SIDE), column=column)) == ()
+
+
+@pytest.mark.parametrize(("shift", "found"), [(40.0, True), (16.0, False)])
+def test_a_gap_wider_than_the_tissue_is_warned_of(shift: float, found: bool) -> None:
+    """But two pieces of one tissue are not."""
+    one = about_sections(together(section(0), section(1, shift=shift)))
+    assert (one is not None) == found
+    assert one is None or (not one.sure and "2 pieces" in one.received)
+    three = together(section(0), section(1, shift=shift), section(2, shift=2 * shift))
+    assert (about_sections(three) is not None) == found
+
+
+def test_a_strip_of_rows_and_planes_of_a_stack_are_no_pieces() -> None:
+    rows = np.stack(np.meshgrid(np.arange(60), np.arange(3)), axis=-1).reshape(-1, 2) * 100.0
+    adata = AnnData(np.ones((180, 2), dtype=np.float32), obsm={"spatial": rows})
+    assert find_in(adata) == ()
+    stack = np.concatenate(
+        [np.column_stack([section(i).obsm["spatial"], np.full(144, 300.0 * i)]) for i in range(3)]
+    )
+    assert find_in(AnnData(np.ones((432, 2), dtype=np.float32), obsm={"spatial": stack})) == ()
+
+
+# ---------------------------------------------------------------------------- fields of view
+
+
+def fields(key: str | None) -> AnnData:
+    """Four fields of view whose positions begin anew, with those common to all under ``key``."""
+    parts = [section(seed) for seed in range(4)]
+    adata = together(*parts)
+    adata.obs["fov"] = pd.Categorical(np.repeat(list("1234"), SIDE * SIDE))
+    adata.uns["spatial"] = {
+        f: {"scalefactors": {"spot_diameter_fullres": 1.0}, "metadata": {}} for f in "1234"
+    }
+    if key is not None:
+        steps = np.repeat([[0, 0], [1, 0], [0, 1], [1, 1]], SIDE * SIDE, axis=0) * SIDE * 100.0
+        adata.obsm[key] = adata.obsm["spatial"] + steps
+    return adata
+
+
+@pytest.mark.parametrize(
+    ("key", "parameters"),
+    [
+        ("spatial_fov", {"spatial_key": "spatial_fov"}),
+        ("X_spatial_global", {"spatial_key": "X_spatial_global"}),
+        (None, {"section_key": "fov"}),
+    ],
+)
+def test_positions_local_to_fields_of_view_are_refused(
+    key: str | None, parameters: dict[str, str], tmp_path: Path
+) -> None:
+    adata = fields(key)
+    name, value = next(iter(parameters.items()))
+    with pytest.raises(InputError, match=rf"local to each of 4 fields of view.*{name}='{value}'"):
+        check_data(adata, Settings())
+    adata.write_h5ad(tmp_path / "x.h5ad")
+    found = inspect(tmp_path / "x.h5ad")
+    assert found.parameters == parameters
+    assert found.positions[0].unit == "pixels of each field of view"
+    check_data(adata, Settings(**parameters))
+
+
+def test_fields_of_view_in_one_frame_are_one_section() -> None:
+    adata = fields("spatial_fov")
+    adata.obsm["spatial"] = adata.obsm.pop("spatial_fov")
+    assert find_in(adata) == ()
+
+
+# ---------------------------------------------------------------------------- outliers, units
+
+
+def moved(adata: AnnData, rows: list[int], to: tuple[float, float]) -> AnnData:
+    adata.obsm["spatial"][rows] = to
+    return adata
+
+
+@pytest.mark.parametrize(
+    ("rows", "to"), [([3], (1e6, 500.0)), ([3, 70], (-5e3, 5e3)), ([0, 1, 2], (500.0, -1e9))]
+)
+def test_cells_that_lie_absurdly_far_out_are_named(
+    rows: list[int], to: tuple[float, float], tmp_path: Path
+) -> None:
+    adata = moved(section(), rows, to)
+    words = f'{len(rows)} of 144 cells lie more than 2 tissue widths away: "s0_{rows[0]}"'
+    with pytest.warns(IsoviWarning, match=words):
+        check_data(adata, Settings())
+    adata.write_h5ad(tmp_path / "x.h5ad")
+    assert [one.about for one in inspect(tmp_path / "x.h5ad").findings] == ["outliers"]
+
+
+@pytest.mark.parametrize("share", [0.08, 0.3, 0.5])
+def test_a_second_piece_of_tissue_is_no_outlier(share: float) -> None:
+    positions = section().obsm["spatial"]
+    positions[: int(share * len(positions))] += 4000
+    assert not far_out(positions).any()
+
+
+def test_outliers_are_looked_for_within_sections() -> None:
+    """Sections in different units are no outliers of each other, and their units are compared."""
+    both = together(section(0), section(1, scale=0.01), column="sample")
+    assert [(one.about, one.sure) for one in find_in(both, section_key="sample")] == [("units", False)]
+    assert find_in(together(section(0), section(1, scale=1.5), column="sample"), section_key="sample") == ()
+    far = together(moved(section(0), [5], (1e6, 0.0)), section(1), column="sample")
+    found = find_in(far, section_key="sample")
+    assert [one.about for one in found] == ["outliers"] and "of section 'S0'" in found[0].received
+
+
+def test_mixing_is_zero_apart_and_one_at_random() -> None:
+    rng = np.random.default_rng(0)
+    positions = rng.uniform(size=(4000, 2))
+    assert mixing(positions, (positions[:, 0] > 0.5).astype(int)) < 0.05
+    assert mixing(positions, rng.integers(0, 3, 4000)) == pytest.approx(1, abs=0.05)
+    twice = np.repeat(positions, 2, axis=0)
+    assert mixing(twice, np.tile([0, 1], 4000)) == pytest.approx(2), "each lies on one of the other group"
+
+
+# ---------------------------------------------------------------------------- the record
+
+
+def test_what_is_found_and_left_out_is_in_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "draw", lambda *_: None)  # plots take longer than the fit
+    adata = moved(section(), [3], (1e6, 500.0))
+    table = pd.DataFrame(adata.obsm.pop("spatial"), columns=["x", "y"], index=adata.obs_names)
+    table.iloc[7] = np.nan
+    table.to_csv(tmp_path / "xy.csv", index_label="cell")
+    adata.write_h5ad(tmp_path / "x.h5ad")
+    source = files.io.Source(tmp_path / "x.h5ad", coordinates=tmp_path / "xy.csv")
+    with pytest.warns(IsoviWarning, match="far|away|empty"):
+        files.fit(source, tmp_path / "run", Settings(max_epochs=1, n_latent=2), progress=Silent())
+    notes = Run.read(tmp_path / "run").provenance.notes
+    assert '1 of 144 cells have an empty position in "xy.csv" and are left out.' in notes
+    assert any(note.startswith("1 of 143 cells lie more than 2 tissue widths away") for note in notes)
+
+
+@pytest.mark.parametrize("change", [lambda a: a, lambda a: a[::2].copy()])
+def test_nothing_is_found_in_usual_data(change: Callable[[AnnData], AnnData], adata: AnnData) -> None:
+    assert find_in(change(section())) == ()
+    assert find_in(adata, section_key="slice") == ()
