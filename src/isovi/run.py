@@ -439,8 +439,9 @@ class Run(ReprMixin):
 
 
 def _provenance(data: Mapping[str, Any]) -> Provenance:
-    """The record; a time that is not known is NaN, which JSON has as null."""
+    """The record; a time that is not known is NaN, which JSON has as null, and a tuple is a list there."""
     known = {name: value for name, value in data.items() if name != "seconds" or value is not None}
+    known["notes"] = tuple(known.get("notes", ()))
     return from_data({**known, "kind": "Provenance"}, [Provenance])
 
 
