@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from scvi.train import LoudEarlyStopping
 
-from isovi.errors import InputError
+from isovi.errors import InputError, IsoviError
 from isovi.model.hooks import go_on_between_epochs
 
 SHARE = 0.02  # of the time of training that may go into writing; epochs shorter than that are passed over
@@ -70,7 +73,7 @@ class EpochCheckpoint(Callback):
 
     def on_load_checkpoint(self, _: pl.Trainer, __: pl.LightningModule, checkpoint: dict) -> None:
         """Take over the progress: Lightning would end the finished epoch a second time."""
-        if KEY not in checkpoint:
+        if not isinstance(checkpoint.get(KEY), dict):
             raise InputError(
                 "The checkpoint was not written by EpochCheckpoint.",
                 "Only such a one holds what is needed to go on.",
@@ -123,17 +126,80 @@ def read_about(path: Path) -> dict[str, str]:
     Raises
     ------
     InputError
-        If the file is no such checkpoint; the cause is chained.
+        If the file is no such checkpoint, or would execute code; the cause is chained.
     """
+    kept = _content(path).get(KEY)
+    about = kept.get("about") if isinstance(kept, dict) else None
+    if not isinstance(about, dict) or not all(isinstance(one, str) for item in about.items() for one in item):
+        raise _unreadable(path, "it was not written by EpochCheckpoint")
+    return about
+
+
+def _content(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a checkpoint holds; nothing in it is executed, and numbers are read when they are needed."""
     try:
-        about = torch.load(path, map_location="cpu", weights_only=True, mmap=True)[KEY]["about"]
-    except (OSError, RuntimeError, KeyError, TypeError, IndexError, ValueError) as error:
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise _unreadable(path, "it may execute code as it is read, or is damaged") from error
+    except Exception as error:  # damaged files make torch raise anything
+        raise _unreadable(path, type(error).__name__) from error
+    if not isinstance(found, dict):
+        raise _unreadable(path, f"it holds a {type(found).__name__}")
+    return found
+
+
+def _unreadable(path: str | os.PathLike[str], reason: str) -> InputError:
+    return InputError(
+        f'"{path}" could not be read ({reason}).',
+        "It must be the checkpoint of a training.",
+        "Remove it to start from the beginning.",
+    )
+
+
+@contextmanager
+def restoring(path: str | os.PathLike[str] | None) -> Iterator[list[Callback]]:
+    """Around a training that may resume from a checkpoint: what is wrong with it is an :class:`InputError`.
+
+    Parameters
+    ----------
+    path
+        The checkpoint, if there is one.
+
+    Yields
+    ------
+    Callbacks for the training, to be its last.
+    """
+    if path is None or not os.path.isfile(path):  # Lightning has words for some, such as "last"
+        yield []
+        return
+    _content(path)
+    watch = _Restoring()
+    try:
+        yield [watch]
+    except IsoviError:
+        raise
+    except Exception as error:
+        if not watch.active:
+            raise
         raise InputError(
-            f'"{path}" could not be read ({type(error).__name__}).',
-            "It must be the checkpoint of a training.",
+            f'The training cannot resume from "{path}" ({type(error).__name__}: {error}).',
+            "It must be the checkpoint of this training, and complete.",
             "Remove it to start from the beginning.",
         ) from error
-    return about
+
+
+class _Restoring(Callback):
+    """Knows whether a training is being restored: from its setup until it starts."""
+
+    active = False
+
+    def setup(self, *_: Any, **__: Any) -> None:
+        """Begin: what follows is put in place from the checkpoint."""
+        self.active = True
+
+    def on_train_start(self, *_: Any) -> None:
+        """End."""
+        self.active = False
 
 
 def _restore_progress(trainer: pl.Trainer, found: dict[str, Any]) -> None:

@@ -38,6 +38,7 @@ from isovi.errors import InputError, NotAvailableError
 from isovi.geometry.distortion import euclidean
 from isovi.geometry.pairs import PairSet, tissue_distance
 from isovi.graph import AllPairs, PairKind, PairWeights
+from isovi.model.checkpoint import restoring
 from isovi.model.datamodule import DatamoduleObjective, check_pairs
 from isovi.model.distributed import (
     Processes,
@@ -273,7 +274,10 @@ class DistancePreservingMixin(SavesAsData, ChoosesLoader, ReprMixin):
             self.module.thinning = self._thinning(thinning)
         plain = objective is None and (thinning is None or thinning == "auto")
         if plain and not (has_data and counts_on_disk(self.adata_manager)):
-            super().train(max_epochs, **kwargs)
+            with restoring(kwargs.get("ckpt_path")) as watch:
+                super().train(
+                    max_epochs, callbacks=[*(kwargs.pop("callbacks", None) or []), *watch], **kwargs
+                )
             return
         if has_data and kwargs.get("train_size") != 1:  # else there may be no validation to stop by
             kwargs = {**self.training_defaults, **kwargs}
@@ -289,10 +293,13 @@ class DistancePreservingMixin(SavesAsData, ChoosesLoader, ReprMixin):
             if has_data:
                 splitter = self._splitter(splitter, kwargs, shared)
             training = training_by(self, Training(logging_by_epoch(plan), splitter))
-            with training, as_in_one_process(kwargs) if shared else nullcontext():
-                super().train(
-                    max_epochs, callbacks=[*(kwargs.pop("callbacks", None) or []), *callbacks], **kwargs
-                )
+            given = kwargs.pop("callbacks", None) or []
+            with (
+                training,
+                as_in_one_process(kwargs) if shared else nullcontext(),
+                restoring(kwargs.get("ckpt_path")) as watch,
+            ):
+                super().train(max_epochs, callbacks=[*given, *callbacks, *watch], **kwargs)
             if has_data:
                 self._fit_scale()
         finally:
