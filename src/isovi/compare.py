@@ -27,6 +27,8 @@ def compare(runs: Sequence[Run]) -> pd.DataFrame:
     A row for each metric of ``isovi.tl.METRICS`` that all runs have, under its name and unit, and a
     column for each run. ``attrs["spots"]`` says which spots.
     """
+    for run in runs:
+        run.require_complete()
     part = HELDOUT if all(HELDOUT in run.metrics for run in runs) else "all"
     found = {str(run.folder or run.id): run.metrics[part] for run in runs}
     known = [m for name, m in tl.METRICS.items() if all(name in metrics for metrics in found.values())]

@@ -16,6 +16,7 @@ from isovi.data.readers.filtering import cell_totals
 from isovi.data.readers.find import find
 from isovi.data.readers.source import INPUT_KEY, PIXELS, POSITIONS_KEY, UNKNOWN, Source
 from isovi.data.readers.spatialdata import ATTRS_KEY, regions_of
+from isovi.data.writable import writable
 from isovi.errors import InputError, IsoviWarning
 from isovi.spots import spacing
 
@@ -89,7 +90,7 @@ class Inspection:
         Columns of ``obs`` that may tell tissue sections, with their number of sections; the first would
         be used.
     notes
-        What was said on reading.
+        What was said on reading, and what a fit would write otherwise than it is given.
     missing
         What keeps a fit from using it, and what helps.
     """
@@ -152,7 +153,8 @@ def inspect(source: Source | str | Path) -> Inspection:
                 *_missing_counts(counts),
             )
             n_obs, n_vars = adata.shape
-    notes = tuple(str(note.message) for note in said)
+            converted = writable(adata).notes
+    notes = (*(str(note.message) for note in said), *converted)
     return Inspection(
         source, reader.kind, n_obs, n_vars, about, positions, counts, sections, notes, missing
     )  # fmt: skip
