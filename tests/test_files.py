@@ -135,27 +135,29 @@ def test_an_earlier_run_is_replaced_only_when_forced(
     fit: Callable, tissue_file: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    out.mkdir()
-    for name in ("run.json", "old.txt"):
-        (out / name).write_text("{}")
+    first = fit(tissue_file, out, max_epochs=1).run.id
     with pytest.raises(OutputError, match="exists"):
         fit(tissue_file, out)
-    assert (out / "old.txt").is_file()
+    assert Run.read(out).id == first
+    (out / "mine.txt").write_text("years of work")
+    with pytest.raises(OutputError, match=r"did not write: mine\.txt"):
+        fit(tissue_file, out, force=True)
+    assert Run.read(out).id == first and (out / "mine.txt").read_text() == "years of work"
+    (out / "mine.txt").unlink()
     fit(tissue_file, out, force=True, max_epochs=1)
-    assert not (out / "old.txt").exists()
-    assert (out / "metrics.json").is_file()
+    assert Run.read(out).id != first
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_a_crash_in_the_middle_leaves_nothing_behind(
-    tissue_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+@pytest.mark.parametrize("where", ["pipeline.train", "pipeline.choose_genes"])
+def test_a_crash_before_the_training_leaves_nothing_behind(
+    tissue_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], where: str
 ) -> None:
     def crash(*_: object) -> None:
-        (next(tmp_path.glob(".out*")) / "half.txt").write_text("half")
         raise error
 
-    monkeypatch.setattr("isovi.pipeline.train", crash)
+    monkeypatch.setattr(f"isovi.{where}", crash)
     with pytest.raises(error):
         files.fit(tissue_file, tmp_path / "out", Settings())
     assert list(tmp_path.iterdir()) == []

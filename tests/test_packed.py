@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from isovi import files, pipeline
-from isovi.data import check, io, pack
+from isovi.data import check, io, owner, pack
 from isovi.data.loading import disk_sampler
 from isovi.errors import InputError
 from isovi.graph import Neighbors
@@ -57,7 +57,7 @@ def test_temporary_files_live_as_long_as_the_run(
     scratch = Path(run.scratch.name)
     assert set(tmp_path.iterdir()) == {tmp_path / "out", scratch}
     with monkeypatch.context() as patch:  # as if this process had been killed
-        patch.setattr(io, "_started", lambda _: None)
+        patch.setattr(owner, "started", lambda _: None)
         io.remove_leftovers(tmp_path / "out")
     assert not scratch.exists() and (tmp_path / "out" / "run.json").is_file()
 

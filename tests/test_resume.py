@@ -177,15 +177,16 @@ def test_only_the_same_run_is_taken_for_finished(
     run: Any, tissue_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, settings = Source(tissue_file), run.run.settings
-    assert Attempt.of(source, run.out, settings, 0).is_finished()
-    assert not Attempt.of(source, tmp_path / "none", settings, 0).is_finished()
-    assert not Attempt.of(source, run.out, SETTINGS, 0).is_finished()
-    assert not Attempt.of(source, run.out, settings, 5).is_finished()
+    found = Attempt.of(source, run.out, settings, 0).found()
+    assert found is not None and found.is_complete
+    assert not Attempt.of(source, tmp_path / "none", settings, 0).found()
+    assert not Attempt.of(source, run.out, SETTINGS, 0).found()
+    assert not Attempt.of(source, run.out, settings, 5).found()
     other = tmp_path / "other.h5ad"
     simulate("layers", n_obs=60, n_genes=20, seed=3).write_h5ad(other)
-    assert not Attempt.of(Source(other), run.out, settings, 0).is_finished()
+    assert not Attempt.of(Source(other), run.out, settings, 0).found()
     monkeypatch.setattr(files, "version", lambda _: "99")
-    assert not Attempt.of(source, run.out, settings, 0).is_finished()
+    assert not Attempt.of(source, run.out, settings, 0).found()
 
 
 def test_paths_do_not_tell_attempts_apart(tissue_file: Path, tmp_path: Path) -> None:
@@ -226,8 +227,8 @@ def test_of_an_input_that_is_refused_the_checkpoint_is_not_advertised(tmp_path: 
     with pytest.raises(RuntimeError), attempt.kept(said):
         raise RuntimeError
     assert len(said.lines) == 1 and attempt.checkpoint.exists()
-    with attempt.kept(said):
-        checkpoint.temporary_of(attempt.checkpoint).touch()
+    checkpoint.temporary_of(attempt.checkpoint).touch()
+    attempt.remove()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -20,9 +20,10 @@ from isovi.errors import InputError
 from isovi.spots import HELDOUT, SPLIT_KEY, TRAIN, VALIDATION
 from isovi.tl import METRICS
 
+SEALED = ("adata.h5ad", "history.csv", "metrics.json", "model")  # what a fit writes besides run.json
 FILES, CHECKSUM = "files", "checksum"  # in run.json: SHA-256 of the other files by name, and of the record
 _REMEDY = "Put back the file that the fit wrote, or fit again: `force` replaces the run."
-_COUNTS = ("n_obs", "n_train", "n_validation", "n_heldout", "n_genes", "n_domains")
+_COUNTS = ("n_obs", "n_train", "n_validation", "n_heldout", "n_genes")
 _LONGEST = 300  # characters of a cause in a message
 
 
@@ -30,12 +31,12 @@ _LONGEST = 300  # characters of a cause in a message
 
 
 def seal(folder: Path, record: Mapping[str, Any]) -> dict[str, str]:
-    """Write ``run.json`` with the checksums of all files that are in the folder, and one of its own.
+    """Write ``run.json`` with the checksums of the files that a fit writes, and one of its own.
 
     Parameters
     ----------
     folder
-        Folder of the run, with the files that a fit writes and no others.
+        Folder of the run; plots, report and diagnosis in it may be made again, and are not looked at.
     record
         What ``run.json`` holds.
 
@@ -44,8 +45,8 @@ def seal(folder: Path, record: Mapping[str, Any]) -> dict[str, str]:
     SHA-256 of each file by its name relative to the folder.
     """
     file = folder / io.RUN_FILE
-    files = (path for path in folder.rglob("*") if path.is_file() and path != file)
-    found = {path.relative_to(folder).as_posix(): io.sha256(path) for path in sorted(files)}
+    files = (path for name in SEALED for path in (folder / name, *(folder / name).rglob("*")))
+    found = {path.relative_to(folder).as_posix(): io.sha256(path) for path in sorted(files) if path.is_file()}
     io.write_json(file, {**record, FILES: found})
     written = json.loads(file.read_text(encoding="utf-8"))
     io.write_json(file, {**written, CHECKSUM: _digest(written)})
@@ -172,24 +173,23 @@ def require_record(record: Mapping[str, Any], file: Path) -> None:
 def metrics_of(data: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """Metrics of a run from ``metrics.json``, in which NaN and infinite numbers are null.
 
-    A metric that is null becomes NaN, and an L that no number bounds infinite.
+    A metric that is null becomes NaN, and an L that no number bounds infinite. Domains, metrics by part and
+    certificate may be missing: they are made when the trained model is on disk.
 
     Raises
     ------
     InputError
         If one is missing or of another type.
     """
-    for name in _COUNTS:
+    for name in (*_COUNTS, *({"n_domains"} & data.keys())):
         if not is_of(data.get(name), int):
             raise damaged(file, f'"{name}" is {data.get(name)!r}, no whole number')
     if not is_of(data.get("distance_scale"), float | Mapping[str, float | None] | None):
         raise damaged(file, '"distance_scale" is neither a number nor numbers by section')
     found = dict(data)
-    for part in (TRAIN, HELDOUT, "all"):
-        if part in data or part != HELDOUT:
-            found[part] = _numbers(data.get(part), file, part)
-    if HELDOUT not in data and data["n_heldout"]:
-        raise damaged(file, f'"{HELDOUT}" is missing')
+    parts = (TRAIN, *((HELDOUT,) if data["n_heldout"] else ()), "all")
+    if data.keys() & {TRAIN, HELDOUT, "all"}:
+        found |= {part: _numbers(data.get(part), file, part) for part in parts}
     certificate = data.get("certificate", {})
     if certificate != {}:
         found["certificate"] = _numbers(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,12 @@ import numpy as np
 
 from isovi import pl, tl
 from isovi.data import io
-from isovi.errors import IsoviWarning
+from isovi.errors import InputError, IsoviWarning
 from isovi.geometry.profile import DistortionProfile, ProfilePoint
-from isovi.run import LATENT_KEY, Run
+from isovi.model.checkpoint import read_about
+from isovi.pipeline import complete
+from isovi.pl._data import shepard_pairs
+from isovi.run import CHECKPOINT, LATENT_KEY, Run
 from isovi.spots import HELDOUT, TRAIN
 from isovi.tl.certificate import Certificate
 from isovi.tl.tissot import summary
@@ -29,7 +35,8 @@ def diagnose(run: Run | str | Path, *, trust: bool = False) -> dict[str, Any]:
     Parameters
     ----------
     run
-        A run, or its folder, whose other files are not changed.
+        A run, or its folder. Domains, metrics and plots that the fit did not make are made first; other files
+        are not changed.
     trust
         As for :meth:`isovi.Run.read`, of a folder.
 
@@ -44,9 +51,60 @@ def diagnose(run: Run | str | Path, *, trust: bool = False) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If the folder holds no run.
+        If the folder holds no run, or its metrics cannot be computed.
+    OutputError
+        If the folder cannot be written, or another process writes it.
+
+    Warns
+    -----
+    IsoviWarning
+        If a plot cannot be drawn.
     """
     run = run if isinstance(run, Run) else Run.read(run, trust=trust)
+    if run.folder is None:
+        _complete(run)
+        return _measured(run)[0]
+    with io.exclusive(run.folder):
+        _complete(run)
+        found, plots = _measured(run)
+        io.write_json(run.folder / "diagnosis.json", found)
+        missing = {
+            name: plot for name, plot in _of_fit(run).items() if not (run.folder / "figures" / name).exists()
+        }
+        _draw(run, run.folder / "figures", missing | plots)
+    return found
+
+
+def _complete(run: Run) -> None:
+    """Make the domains and metrics that the fit did not, and write them."""
+    if run.is_complete:
+        return
+    if run.adata.X is None:
+        raise InputError(
+            f'The run in "{run.folder}" has no metrics, and is of packed data, whose counts are elsewhere.',
+            "Metrics need the counts.",
+            "Fit it again on the packed store: resume=True resumes the training if its checkpoint is there.",
+        )
+    complete(run)
+    if run.folder is not None:
+        if run.is_complete:
+            _remove_checkpoint(run)
+        run.rewrite()
+    run.require_complete()
+
+
+def _remove_checkpoint(run: Run) -> None:
+    """Remove the checkpoint of the training that made the run: a complete run needs it no more."""
+    file = io.beside(io.output_path(run.folder or ""), CHECKPOINT)
+    with suppress(InputError):  # a file that is no checkpoint
+        about = read_about(file) if file.exists() else {}
+        same = {name: json.dumps(value) for name, value in run.settings.as_data().items()}
+        if (same | {"input_sha256": run.provenance.sha256}).items() <= about.items():
+            file.unlink()
+
+
+def _measured(run: Run) -> tuple[dict[str, Any], dict[str, Callable]]:
+    """What is measured, and plots of it by the name of their file."""
     profiles = _profiles(run)
     certificates = _certificates(run)
     found = {
@@ -56,10 +114,7 @@ def diagnose(run: Run | str | Path, *, trust: bool = False) -> dict[str, Any]:
         "distortion_map": _map(run),
         "autocorrelation": _autocorrelation(run),
     }
-    if run.folder is not None:
-        _draw(run, run.folder / "figures", profiles, certificates)
-        io.write_json(run.folder / "diagnosis.json", found)
-    return found
+    return found, _of_diagnosis(run, profiles, certificates)
 
 
 # ---------------------------------------------------------------------------- measuring
@@ -159,16 +214,66 @@ def _certificate_record(found: Certificate) -> dict[str, Any]:
     }
 
 
-def _draw(
-    run: Run, folder: Path, profiles: dict[str, DistortionProfile], certificates: dict[str, Certificate]
-) -> None:
-    folder.mkdir(exist_ok=True)
+# ---------------------------------------------------------------------------- plots
+
+
+def draw(run: Run, folder: Path) -> None:
+    """Write plots of domains, latent dimensions, training and distances into a folder.
+
+    Warns
+    -----
+    IsoviWarning
+        If one of them cannot be drawn; the others are.
+    """
+    _draw(run, folder, _of_fit(run))
+
+
+def _draw(run: Run, folder: Path, plots: Mapping[str, Callable]) -> None:
+    for name, plot in plots.items():
+        with as_warning(f"{folder / name} was not drawn", run):
+            folder.mkdir(exist_ok=True)
+            plot(save=folder / name)
+
+
+@contextmanager
+def as_warning(what: str, run: Run) -> Iterator[None]:
+    """Warn if the block fails, with the reason and how to try again: the trained run is kept."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  # whatever it is, hours of training end well
+        said = f"{what} ({type(error).__name__}: {error}). The run is kept: try {run.retry}"
+        warnings.warn(said, IsoviWarning, stacklevel=3)
+
+
+def _of_fit(run: Run) -> dict[str, Callable]:
+    """Plots of every fit, by the name of their file."""
+    keys, target = run.settings.keys, run.settings.target
+
+    def shepard(save: Path) -> None:
+        scale = run.metrics["distance_scale"]
+        pl.shepard(*shepard_pairs(run.adata.obsm[LATENT_KEY], run.spots, scale), save=save)
+
+    return {
+        "domains.png": partial(pl.domains, run.adata, **keys),
+        "latent.png": partial(pl.latent, run.adata, **keys),
+        "history.png": partial(pl.history, run.history, target=target),
+        "shepard.png": shepard,
+    }
+
+
+def _of_diagnosis(
+    run: Run, profiles: dict[str, DistortionProfile], certificates: dict[str, Certificate]
+) -> dict[str, Callable]:
+    """Plots of a diagnosis, by the name of their file."""
     named = {name: profiles[part] for part, name in NAMES.items() if part in profiles}
-    pl.distortion_profile(named, save=folder / "distortion_profile.png")
-    if certificates:
-        names = ("matched by range", "random pairs")
-        pl.certificate(dict(zip(names, certificates.values(), strict=True)), save=folder / "certificate.png")
-    pl.distortion_map(run.adata, **run.settings.keys, save=folder / "distortion_map.png")
-    for basis in ("spatial", "latent"):
-        pl.tissot(run.adata, basis=basis, save=folder / f"tissot_{basis}.png")
-    pl.spatial_autocorrelation(run.adata, save=folder / "autocorrelation.png")
+    matched = dict(zip(("matched by range", "random pairs"), certificates.values(), strict=False))
+    return {
+        "distortion_profile.png": partial(pl.distortion_profile, named),
+        **({"certificate.png": partial(pl.certificate, matched)} if matched else {}),
+        "distortion_map.png": partial(pl.distortion_map, run.adata, **run.settings.keys),
+        **{
+            f"tissot_{basis}.png": partial(pl.tissot, run.adata, basis=basis)
+            for basis in ("spatial", "latent")
+        },
+        "autocorrelation.png": partial(pl.spatial_autocorrelation, run.adata),
+    }

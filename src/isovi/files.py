@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,18 +14,19 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from isovi import pl, tl
+from isovi import tl
 from isovi.data import check, io, pack
 from isovi.data.readers.filtering import drop_cells
 from isovi.data.readers.spatialdata import require_known_sections
+from isovi.data.writable import require_own_names, writable
+from isovi.diagnose import as_warning, draw
 from isovi.errors import InputError, IsoviError, OutputError, noted
 from isovi.interrupts import Interrupted
 from isovi.model.checkpoint import EpochCheckpoint, read_about, temporary_of
 from isovi.model.distributed import is_first_process
-from isovi.pipeline import run_pipeline
-from isovi.pl._data import shepard_pairs
+from isovi.pipeline import complete, run_pipeline
 from isovi.progress import Progress, Silent
-from isovi.run import GENE_KEY, LATENT_KEY, Provenance, Run, Settings
+from isovi.run import CHECKPOINT, GENE_KEY, Provenance, Run, Settings
 from isovi.spots import HELDOUT, VALIDATION
 
 PLACED_KEY = "X_placed"  # in obsm
@@ -55,13 +56,14 @@ def fit(
         Raw counts and positions, in whatever :func:`isovi.data.io.read` takes; never changed. Of a packed
         store the counts stay on disk.
     out
-        Folder to write; it appears whole or not at all.
+        Folder to write. It appears with model and latent representation when training ends; domains, metrics
+        and plots are added, and if one of them fails the rest is kept, with a warning and how to try again.
     settings
         Settings of the fit.
     min_counts
         Spots with fewer counts are left out.
     force
-        Replace an earlier run in ``out``.
+        Replace an earlier run in ``out``, if nothing but files of isoVI is in it.
     resume
         Resume an unfinished run from its last checkpoint, if there is one.
     call
@@ -78,46 +80,83 @@ def fit(
     InputError
         If the file or a setting cannot be used; before any training.
     OutputError
-        If the folder cannot be written; before any training.
+        If the folder cannot be written, contains the input or is inside of it, or another process writes it;
+        before any training.
+
+    Warns
+    -----
+    IsoviWarning
+        If domains, metrics or a plot cannot be made.
     """
-    source, out, progress = io.Source.of(source), Path(out), progress or Progress()
+    io.output_path(out)
+    source, out, progress = io.Source.of(source), Path(out).expanduser(), progress or Progress()
     first = is_first_process()
     progress = progress if first else Silent()
     if min_counts < 0:
         raise InputError(
             f"min_counts={min_counts} was given.", "It must be at least 0.", "Give another number."
         )
-    attempt = Attempt.of(source, out, settings, min_counts)
-    if resume and not force and attempt.is_finished():
-        progress.say(f"{out} is finished: there is nothing to resume")
-        return Run.read(out) if first else None
-    attempt.begin(resume=resume, force=force, progress=progress)
-    checkpoint = EpochCheckpoint(attempt.checkpoint, attempt.about)
-    provenance = attempt.provenance(source, call)
-    with attempt.kept(progress), _output(out, force, first) as folder:
-        with noted() as notes:
-            adata = read(source, settings, min_counts, progress)
-        provenance = replace(provenance, notes=tuple(notes))
-        scratch = io.scratch_directory(out) if pack.is_on_disk(adata.X) else None
-        run = run_pipeline(adata, settings, progress, provenance, checkpoint=checkpoint, scratch=scratch)
-        if run is None or folder is None:
-            return None
-        run.write_into(folder)
-        draw(run, folder / "figures")
-    run.folder = out
+    with io.exclusive(out, [source.path, source.coordinates]) if first else nullcontext():
+        attempt = Attempt.of(source, out, settings, min_counts)
+        earlier = attempt.found() if resume and not force else None
+        if earlier is not None and earlier.is_complete:
+            progress.say(f"{out} is finished: there is nothing to resume")
+            return earlier if first else None
+        attempt.begin(resume=resume, force=force, progress=progress)
+        force = force or earlier is not None
+        io.require_replaceable(out, force)
+        if earlier is not None and not attempt.checkpoint.exists() and earlier.adata.X is not None:
+            complete(earlier)  # its training had ended
+            return _finish(attempt, earlier, out, progress) if first else None
+
+        def keep(run: Run) -> None:
+            with io.output_directory(out, force) as folder:
+                run.write_into(folder)
+            run.folder = out
+
+        with attempt.kept(progress):
+            with noted() as notes:
+                adata = read(source, settings, min_counts, progress)
+            adata, converted = as_written(adata, settings, progress)
+            provenance = replace(attempt.provenance(source, call), notes=(*notes, *converted))
+            kept: dict[str, Any] = {
+                "keep": keep,
+                "checkpoint": EpochCheckpoint(attempt.checkpoint, attempt.about),
+            }
+            scratch = io.scratch_directory(out) if pack.is_on_disk(adata.X) else None
+            run = run_pipeline(adata, settings, progress, provenance, scratch=scratch, **kept)
+            return None if run is None else _finish(attempt, run, out, progress)
+
+
+def _finish(attempt: Attempt, run: Run, out: Path, progress: Progress) -> Run:
+    """Add what was made of a trained run to its folder; what fails is left out, with a warning."""
+    if (out / "model").exists():  # before the run is complete: a complete one has no checkpoint beside it
+        attempt.remove()
+    with as_warning(f"Domains and metrics were not written to {out}", run):
+        run.rewrite()
+    draw(run, out / "figures")
     progress.say(f"Wrote {out}")
     return run
 
 
-@contextmanager
-def _output(out: Path, force: bool, first: bool) -> Iterator[Path | None]:
-    """The folder to write into, in the first process; the others refuse what it refuses."""
-    if not first:
-        io.require_replaceable(out, force)
-        yield None
-        return
-    with io.output_directory(out, force) as folder:
-        yield folder
+def as_written(adata: AnnData, settings: Settings, progress: Progress) -> tuple[AnnData, tuple[str, ...]]:
+    """The data as it can be written, and notes on what is converted, which are reported.
+
+    Raises
+    ------
+    InputError
+        If a setting names a column or key that has to be written under another name.
+    """
+    found = writable(adata)
+    keys: dict[str, tuple[str, str | None]] = {
+        "spatial_key": ("obsm", settings.spatial_key),
+        "layer": ("layers", settings.layer),
+        **{name: ("obs", getattr(settings, name)) for name in ("section_key", "batch_key", "label_key")},
+    }
+    require_own_names(found, keys)
+    for note in found.notes:
+        progress.say(f"Note: {note}")
+    return found.adata, found.notes
 
 
 def read(source: io.Source, settings: Settings, min_counts: int, progress: Progress) -> AnnData:
@@ -152,16 +191,6 @@ def read(source: io.Source, settings: Settings, min_counts: int, progress: Progr
     return adata
 
 
-def draw(run: Run, folder: Path) -> None:
-    """Write plots of domains, latent dimensions, training and distances into a folder."""
-    folder.mkdir(exist_ok=True)
-    pl.domains(run.adata, save=folder / "domains.png", **run.settings.keys)
-    pl.latent(run.adata, save=folder / "latent.png", **run.settings.keys)
-    pl.history(run.history, target=run.settings.target, save=folder / "history.png")
-    pairs = shepard_pairs(run.adata.obsm[LATENT_KEY], run.spots, run.metrics["distance_scale"])
-    pl.shepard(*pairs, save=folder / "shepard.png")
-
-
 # ---------------------------------------------------------------------------- resuming
 
 
@@ -180,7 +209,7 @@ class Attempt:
     """
 
     what: ClassVar[str] = "run"
-    suffix: ClassVar[str] = ".partial.ckpt"
+    suffix: ClassVar[str] = CHECKPOINT
 
     out: Path
     checkpoint: Path
@@ -189,10 +218,10 @@ class Attempt:
     @classmethod
     def of(cls, source: io.Source, out: Path, settings: Settings, min_counts: int, **more: str) -> Attempt:
         """The attempt to fit with these settings; the input is hashed."""
-        final = out.expanduser().resolve()
+        final = io.output_path(out)
         about = describe(settings, io.digest(source), min_counts=min_counts, **source.options, **more)
         about.pop("coordinates", None)  # a path; its content is in the hash
-        return cls(final, final.with_name(f"{final.name}{cls.suffix}"), about)
+        return cls(final, io.beside(final, cls.suffix), about)
 
     def before(self) -> dict[str, str]:
         """What the unfinished attempt was about."""
@@ -209,17 +238,18 @@ class Attempt:
         asked = {"path": str(source.path), **source.options, **({"min_counts": n} if n else {})}
         return Provenance(sha256=self.about["input_sha256"], source=asked, call=call)
 
-    def is_finished(self) -> bool:
-        """Whether the folder holds the run that this attempt would make."""
+    def found(self) -> Run | None:
+        """The run in the folder, if it is the one that this attempt would make, complete or not."""
         if not (self.out / io.RUN_FILE).is_file():
-            return False
+            return None
         run = Run.read(self.out)
         run.require_intact()
         source = {name: value for name, value in run.provenance.source.items() if name != "path"}
         source.setdefault("min_counts", 0)
         known = describe(run.settings, run.provenance.sha256, **source)
         known.pop("coordinates", None)
-        return known | {name: run.provenance.versions.get(name, "") for name in _VERSIONS} == self.about
+        known |= {name: run.provenance.versions.get(name, "") for name in _VERSIONS}
+        return run if known == self.about else None
 
     def begin(self, *, resume: bool, force: bool, progress: Progress) -> None:
         """Look for an unfinished attempt, to resume it, or to remove it where it may be replaced.
@@ -240,10 +270,9 @@ class Attempt:
                     "It is not thrown away without being asked.",
                     "Resume it by resume=True, or start anew by force=True.",
                 )
+            io.require_replaceable(self.out, force)
             self.remove()
             return
-        if is_first_process():
-            io.remove_leftovers(self.out)
         if not self.checkpoint.exists():
             progress.say(f"There is no unfinished {self.what} to resume: starting from the beginning")
             return
@@ -262,7 +291,7 @@ class Attempt:
 
     @contextmanager
     def kept(self, progress: Progress) -> Iterator[None]:
-        """Remove what is kept once the block has done its work; say where it is if the block fails."""
+        """Say where the unfinished attempt is kept if the block fails."""
         try:
             yield
         except BaseException as error:
@@ -270,8 +299,6 @@ class Attempt:
                 how = f"Pass resume=True to resume the {self.what} from {self.checkpoint}"
                 error.add_note(how) if isinstance(error, Interrupted) else progress.say(f"Stopped. {how}")
             raise
-        if is_first_process():
-            self.remove()
 
 
 def describe(settings: Settings, digest: str, **source: Any) -> dict[str, str]:
@@ -311,7 +338,7 @@ def place(
     seed
         Random seed.
     force
-        Replace the file.
+        Replace the file, if it is an earlier placement.
     trust
         As for :meth:`isovi.Run.read`, of a folder.
     progress
@@ -327,23 +354,24 @@ def place(
     InputError
         If the run or the query cannot be used.
     OutputError
-        If the file cannot be written.
+        If the file cannot be written, is the query or part of a run, or exists and is not replaced.
     """
-    progress, out = progress or Progress(), Path(out)
-    if out.exists() and not force:
-        raise OutputError(f'"{out}" exists.', "Files are not overwritten unless asked.", "Pass force=True.")
-    run = run if isinstance(run, Run) else Run.read(run, trust=trust)
-    cells = io.read(io.Source.of(query))
-    check_query(cells, run)
-    reference = run.model_data()[run.split != HELDOUT].copy()
-    calibration = run.split[run.split != HELDOUT] == VALIDATION
-    placer = tl.SpatialPlacer(run.model, seed=seed).fit(reference, calibration=calibration)
-    placed = placer.place(cells)
-    cells.obsm[PLACED_KEY] = placed.positions
-    cells.obs[RADIUS_KEY], cells.obs[FLAG_KEY] = placed.radius, placed.flagged
-    cells.obs[SECTION_KEY] = pd.Categorical(placed.section.astype(str))
-    metrics = placement_metrics(cells, placed, run)
-    io.write_atomic(cells, out, force=force)
+    progress, query = progress or Progress(), io.Source.of(query)
+    ours = f"obsm/{PLACED_KEY}"
+    io.require_writable(out, force=force, ours=ours)
+    with io.exclusive(out, [query.path, query.coordinates]):
+        run = run if isinstance(run, Run) else Run.read(run, trust=trust)
+        cells, _ = as_written(io.read(query), run.settings, progress)
+        check_query(cells, run)
+        reference = run.model_data()[run.split != HELDOUT].copy()
+        calibration = run.split[run.split != HELDOUT] == VALIDATION
+        placer = tl.SpatialPlacer(run.model, seed=seed).fit(reference, calibration=calibration)
+        placed = placer.place(cells)
+        cells.obsm[PLACED_KEY] = placed.positions
+        cells.obs[RADIUS_KEY], cells.obs[FLAG_KEY] = placed.radius, placed.flagged
+        cells.obs[SECTION_KEY] = pd.Categorical(placed.section.astype(str))
+        metrics = placement_metrics(cells, placed, run)
+        io.write_atomic(cells, out, force=force, ours=ours)
     report_placement(metrics, placed, progress)
     progress.say(f"Wrote {out}")
     return metrics

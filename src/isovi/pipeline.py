@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -144,6 +144,7 @@ def run_pipeline(
     *,
     checkpoint: EpochCheckpoint | None = None,
     scratch: tempfile.TemporaryDirectory[str] | None = None,
+    keep: Callable[[Run], None] | None = None,
 ) -> Run | None:
     """Fit with these settings; the steps of :func:`fit`.
 
@@ -160,9 +161,18 @@ def run_pipeline(
     scratch
         Folder for temporary files of packed data, which the run keeps; the system's default if not given.
 
+    keep
+        Called with the run as soon as it is trained: it has model and latent representation, and neither
+        domains nor metrics yet.
+
     Returns
     -------
     The run; ``None`` in processes other than the first.
+
+    Warns
+    -----
+    IsoviWarning
+        If domains or metrics cannot be made; the run is returned without them.
     """
     started = time.perf_counter()
     with noted() as notes:
@@ -178,24 +188,30 @@ def run_pipeline(
         model = train(used, spots, settings, progress, checkpoint)
         if not is_first_process():
             return None
-        latent = model.get_latent_representation(used)
-        annotated = annotate(adata, latent, genes, spots, settings)
-        metrics = describe(model, spots, settings) | evaluate(model, used, latent, spots, settings)
-        metrics |= domain_metrics(annotated, settings)
-        seconds = round(time.perf_counter() - started, 2)
         run = Run.of(
-            annotated,
+            annotate(adata, model.get_latent_representation(used), genes, spots),
             model,
             settings=settings,
-            metrics=metrics,
-            provenance=replace(provenance, seconds=seconds, peak_memory_mb=peak_memory()),
+            metrics=describe(model, spots, settings),
+            provenance=measured(provenance, started),
             history=pd.concat([t for t in model.history_.values() if t.index.name == "epoch"], axis=1),
             training=outcome_of(model),
             scratch=scratch,
         )
-        metrics["certificate"] = certified(run)
-    report_metrics(run, progress)
+    run.spots = spots
+    if keep is not None:
+        keep(run)
+    complete(run, used)
+    run.provenance = measured(provenance, started)
+    if run.is_complete:
+        report_metrics(run, progress)
     return run
+
+
+def measured(provenance: Provenance, started: float) -> Provenance:
+    """The provenance with time and memory so far."""
+    seconds = round(time.perf_counter() - started, 2)
+    return replace(provenance, seconds=seconds, peak_memory_mb=peak_memory())
 
 
 # ---------------------------------------------------------------------------- data
@@ -479,23 +495,57 @@ def isolated_random_state(seed: int) -> Iterator[None]:
 # ---------------------------------------------------------------------------- results
 
 
-def annotate(
-    adata: AnnData, latent: np.ndarray, genes: np.ndarray, spots: Spots, settings: Settings
-) -> AnnData:
-    """The data with latent representation, split, genes and domains; counts are shared with the input."""
+def annotate(adata: AnnData, latent: np.ndarray, genes: np.ndarray, spots: Spots) -> AnnData:
+    """The data with latent representation, split and genes; counts are shared with the input."""
     annotated = shallow_copy(adata)
     annotated.obsm[LATENT_KEY] = latent
     annotated.obs[SPLIT_KEY] = pd.Categorical(spots.split.astype(object))
     annotated.var[GENE_KEY] = genes
+    return annotated
+
+
+def complete(run: Run, used: AnnData | None = None) -> None:
+    """Find domains and compute metrics of a trained run; what fails is left out.
+
+    Parameters
+    ----------
+    run
+        Gets ``obs["isovi_domain"]`` in its data, and its metrics.
+    used
+        Data of the model; made from the run's data by default.
+
+    Warns
+    -----
+    IsoviWarning
+        If a part fails, with the reason and how to try again.
+    """
+    stages: dict[str, Callable[[], None]] = {
+        "Domains": lambda: find_domains(run),
+        "Metrics": lambda: run.metrics.update(evaluate(run, run.model_data() if used is None else used)),
+        "The certificate": lambda: run.metrics.update(certificate=certified(run)),
+    }
+    with isolated_random_state(run.settings.seed):
+        for name, stage in stages.items():
+            try:
+                stage()
+            except Exception as error:  # noqa: BLE001  # whatever it is, the training is kept
+                reason = f"{name} could not be computed ({type(error).__name__}: {error})"
+                said = f"{reason}. The trained run is kept without: try {run.retry}"
+                warnings.warn(said, IsoviWarning, stacklevel=2)
+
+
+def find_domains(run: Run) -> None:
+    """Find domains, and how they agree with labels where there are any."""
+    settings = run.settings
     tl.domains(
-        annotated,
+        run.adata,
         use_rep=LATENT_KEY,
         **settings.keys,
-        n_domains=n_labels(annotated, settings.label_key),
+        n_domains=n_labels(run.adata, settings.label_key),
         key_added=DOMAIN_KEY,
         seed=settings.seed,
     )
-    return annotated
+    run.metrics |= domain_metrics(run.adata, settings)
 
 
 def shallow_copy(adata: AnnData) -> AnnData:
@@ -525,12 +575,11 @@ def describe(model: Any, spots: Spots, settings: Settings) -> dict[str, Any]:
     }
 
 
-def evaluate(
-    model: Any, used: AnnData, latent: np.ndarray, spots: Spots, settings: Settings
-) -> dict[str, dict[str, float]]:
+def evaluate(run: Run, used: AnnData) -> dict[str, dict[str, float]]:
     """Metrics on training, held-out and all spots."""
-    geometry = tl.evaluate_geometry(latent, spots, seed=settings.seed)
-    likelihood = tl.evaluate_fit(model, used, spots, layer=settings.layer, seed=settings.seed)
+    settings = run.settings
+    geometry = tl.evaluate_geometry(run.adata.obsm[LATENT_KEY], run.spots, seed=settings.seed)
+    likelihood = tl.evaluate_fit(run.model, used, run.spots, layer=settings.layer, seed=settings.seed)
     return {name: {**likelihood[name], **geometry[name]} for name in geometry}
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import platform
 import uuid
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from importlib.metadata import version
@@ -21,7 +22,7 @@ from isovi._records import as_data, from_data
 from isovi._repr import ReprMixin, Rows
 from isovi.data import check, io, pack
 from isovi.data.fingerprint import RUN_KEY, SEALS, seals
-from isovi.errors import InputError
+from isovi.errors import InputError, IsoviWarning
 from isovi.geometry.certificate import CERTIFIED_EPSILON, least_epsilon
 from isovi.graph import KIND_CLASSES, AllPairs, PairKind
 from isovi.model.model import IsoSCVI, IsoVAE
@@ -30,6 +31,7 @@ from isovi.spots import HELDOUT, SPLIT_KEY, TRAIN, Spots
 from isovi.tl._inputs import LATENT_KEY as LATENT_KEY  # where the keys of a run are looked for
 from isovi.tl.certificate import Certificate
 
+CHECKPOINT = ".partial.ckpt"  # behind the name of a run: its unfinished training, beside it
 FIRST_SCHEMA = 1
 SCHEMA = 2  # version of run.json; the first one had no checksums
 LEGACY = "0.1.0"  # id of the runs of that version, which had none
@@ -40,6 +42,7 @@ PACKAGES = (
     *("isovi", "scvi-tools", "torch", "lightning", "anndata"),
     *("scanpy", "numpy", "scipy", "scikit-learn"),
 )
+_COMPLETE = {"all", "n_domains", "certificate"}  # metrics of a run that has all of them
 _LEAST = {"n_latent": 1, "max_epochs": 1, "seed": 0, "devices": 1, "nodes": 1}
 
 
@@ -250,7 +253,8 @@ class Run(ReprMixin):
                 "Data, model and metrics of a run belong together.",
                 "Put the file back that the fit wrote, or fit again.",
             )
-        keys = (SPLIT_KEY, DOMAIN_KEY, self.settings.section_key, self.settings.label_key)
+        domains = DOMAIN_KEY if "n_domains" in self.metrics else None
+        keys = (SPLIT_KEY, domains, self.settings.section_key, self.settings.label_key)
         columns = tuple(key for key in keys if key is not None)
         shape = (self.metrics["n_obs"], self.settings.n_latent)
         _run_files.require_data(adata, file, shape, latent=LATENT_KEY, columns=columns, genes=GENE_KEY)
@@ -291,7 +295,34 @@ class Run(ReprMixin):
     @property
     def heldout(self) -> dict[str, float]:
         """Metrics on held-out spots, on all if none were held out."""
+        self.require_complete()
         return self.metrics.get(HELDOUT) or self.metrics["all"]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has domains and metrics, which are made when model and data are on disk already."""
+        return self.metrics.keys() >= _COMPLETE
+
+    def require_complete(self) -> None:
+        """Refuse a run that has no metrics.
+
+        Raises
+        ------
+        InputError
+            If making its domains or metrics failed, or was interrupted.
+        """
+        if not self.is_complete:
+            missing = ", ".join(sorted(_COMPLETE - self.metrics.keys()))
+            raise InputError(
+                f"The run {self.folder or self.id} is not complete: its metrics lack {missing}.",
+                "Domains and metrics are made after the training, which failed or was interrupted.",
+                f"Make them: {self.retry}.",
+            )
+
+    @property
+    def retry(self) -> str:
+        """What makes domains, metrics and plots again, as it is typed."""
+        return "isovi.diagnose.diagnose(run)" if self.folder is None else f"isovi diagnose {self.folder}"
 
     def parts(self) -> dict[str, np.ndarray]:
         """Rows of the held-out and of the training spots, as far as they form pairs."""
@@ -342,16 +373,42 @@ class Run(ReprMixin):
         OutputError
             If the folder cannot be written.
         """
-        with io.output_directory(folder, force) as temporary:
+        with io.exclusive(folder), io.output_directory(folder, force) as temporary:
             self.write_into(temporary)
         self.folder = Path(folder)
 
     def write_into(self, folder: Path) -> None:
         """Write the files of the run into a folder that exists."""
-        self.model.save(str(folder / "model"), save_anndata=False)
+        try:
+            self.model.save(str(folder / "model"), save_anndata=False)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001  # data and metrics of hours of training are kept
+            io.remove(folder / "model")
+            said = f"The model was not written ({type(error).__name__}: {error}); data and metrics are."
+            warnings.warn(said, IsoviWarning, stacklevel=2)
         self.history.to_csv(folder / "history.csv")
-        whole = not pack.is_on_disk(self.adata.X)
-        io.write_atomic(self.adata if whole else pack.in_input_order(self.adata), folder / "adata.h5ad")
+        io.write_atomic(self._on_disk(), folder / "adata.h5ad")
+        self._write_record(folder)
+
+    def rewrite(self) -> None:
+        """Write domains and metrics, which were made after the run was written, into its folder.
+
+        Raises
+        ------
+        OutputError
+            If they cannot be written; the folder is as it was.
+        """
+        assert self.folder is not None, "the run was written"
+        with io.revised_directory(self.folder) as folder:
+            io.write_obs(self._on_disk(), folder / "adata.h5ad")
+            self._write_record(folder)
+
+    def _on_disk(self) -> AnnData:
+        """The data as it is written: that of a packed store without counts, in the order of the input."""
+        return pack.in_input_order(self.adata) if pack.is_on_disk(self.adata.X) else self.adata
+
+    def _write_record(self, folder: Path) -> None:
         io.write_json(folder / "metrics.json", self.metrics)
         record = {
             "schema": SCHEMA,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from pathlib import Path
 
 import anndata
 import matplotlib as mpl
@@ -10,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import image
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
@@ -19,6 +21,7 @@ from isovi.errors import InputError
 from isovi.pl._data import onto_tissue
 from isovi.pl._palette import CATEGORICAL, MISSING, categorical, position_colors
 from isovi.pl._spots import Section
+from isovi.simulate import simulate
 
 
 @pytest.fixture
@@ -316,3 +319,22 @@ def test_notebooks_show_a_new_figure_and_scripts_open_none(adata, monkeypatch, w
     ax = pl.domains(adata)
     assert [plt.figure(number) for number in plt.get_fignums()] == [ax.figure]
     plt.close("all")
+
+
+@pytest.mark.parametrize(
+    "name", [r"$\frac{1$", "$x$", "a$b", "x" * 5000, "אבג", "", "__class__", "a\nb\tc", r"\$", "A.1"]
+)
+def test_names_of_any_kind_are_drawn_as_they_are(name: str, tmp_path: Path) -> None:
+    """Fault 2: to matplotlib a section named ``$\\frac{1$`` is a formula, and a wrong one."""
+    adata = simulate("layers", n_obs=60, n_genes=5, n_sections=2, seed=0)
+    names = adata.obs["section"].astype(str).unique()
+    adata.obs["section"] = adata.obs["section"].astype(str).replace(names[0], name).astype("category")
+    adata.obs["labels"] = adata.obs["section"]
+    axes = pl.domains(adata, "labels", section_key="section", save=tmp_path / "a.png")
+    titles = {axis.get_title() for axis in axes}
+    shown = " ".join(name.split()).replace("$", r"\$")
+    assert any(title.strip().startswith(shown[:60]) for title in titles)
+    assert max(map(len, titles)) <= 62
+    pixels = image.imread(tmp_path / "a.png")
+    assert max(pixels.shape) < 3000
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

@@ -101,11 +101,14 @@ def simulate(
 
     Example: [bold]isovi simulate --kind layers --out tissue.h5ad[/bold]
     """
-    from isovi.data.io import write_atomic
+    from isovi.data import io
     from isovi.simulate import simulate as draw
 
     with reported(debug):
-        adata = draw(kind.value, n_obs, n_genes, n_sections, seed=seed)
-        write_atomic(adata, out, force=force)
+        ours = "uns/isovi_simulation"
+        io.require_writable(out, force=force, ours=ours)
+        with io.exclusive(out):
+            adata = draw(kind.value, n_obs, n_genes, n_sections, seed=seed)
+            io.write_atomic(adata, out, force=force, ours=ours)
         wrote = f"Wrote {adata.n_obs} spots x {adata.n_vars} genes to {out}"
         Console().print(wrote, markup=False, highlight=False, soft_wrap=True)

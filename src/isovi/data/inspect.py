@@ -17,6 +17,7 @@ from isovi.data.findings import Finding, find_in, of_fields, section_columns
 from isovi.data.readers.filtering import cell_totals
 from isovi.data.readers.find import find
 from isovi.data.readers.source import INPUT_KEY, PIXELS, POSITIONS_KEY, UNKNOWN, Source
+from isovi.data.writable import writable
 from isovi.errors import InputError, IsoviWarning
 from isovi.spots import spacing
 
@@ -88,7 +89,7 @@ class Inspection:
     findings
         What a fit would warn of or refuse in the positions.
     notes
-        What was said on reading.
+        What was said on reading, and what a fit would write otherwise than it is given.
     missing
         What keeps a fit from using it, and what helps.
     """
@@ -156,7 +157,8 @@ def inspect(source: Source | str | Path) -> Inspection:
                 *_missing_counts(counts),
             )
             n_obs, n_vars = adata.shape
-    notes = tuple(str(note.message) for note in said)
+            converted = writable(adata).notes
+    notes = (*(str(note.message) for note in said), *converted)
     return Inspection(
         source, reader.kind, n_obs, n_vars, about, positions, counts, sections, found, notes, missing
     )  # fmt: skip

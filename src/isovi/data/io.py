@@ -19,9 +19,11 @@ from anndata import AnnData
 
 from isovi.data.outputs import (
     RUN_FILE,
+    beside,
     exclusive,
     output_directory,
     output_path,
+    remove,
     remove_leftovers,
     replacing,
     require_replaceable,
@@ -36,10 +38,12 @@ from isovi.errors import IsoviWarning, OutputError
 __all__ = [  # re-exported
     "RUN_FILE",
     "Source",
+    "beside",
     "exclusive",
     "find",
     "output_directory",
     "output_path",
+    "remove",
     "remove_leftovers",
     "replacing",
     "require_replaceable",

@@ -14,9 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
+from isovi.data import io
 from isovi.errors import InputError
 
 DPI = 150
+_MOST_LETTERS = 60  # of a name
 
 AxesLike = Axes | Sequence[Axes] | NDArray
 PathLike = str | Path
@@ -55,9 +57,19 @@ def result(axes: Sequence[Axes]) -> Axes | NDArray:
 
 
 def write(axes: Sequence[Axes], save: PathLike | None) -> None:
-    """Save the figure of the axes; the suffix of the file determines the format."""
+    """Save the figure of the axes, whole or not at all; the suffix of the file determines the format."""
     if save is not None:
-        axes[0].figure.figure.savefig(save, dpi=DPI, bbox_inches="tight")
+        kind = Path(save).suffix.removeprefix(".") or mpl.rcParams["savefig.format"]
+        with io.replacing(save if Path(save).suffix else f"{save}.{kind}") as file:
+            axes[0].figure.figure.savefig(file, format=kind, dpi=DPI, bbox_inches="tight")
+
+
+def words(name: object) -> str:
+    """A name from the data as text that is drawn as it is: short, on one line, and no formula."""
+    text = " ".join(str(name).split())
+    text = text if len(text) <= _MOST_LETTERS else f"{text[:_MOST_LETTERS]}…"
+    text = f" {text}" if text.startswith("_") else text  # which legends leave out
+    return text.replace("$", r"\$")
 
 
 def set_ticks(axis: Axis, values: ArrayLike) -> None:

@@ -59,7 +59,7 @@ def shepard(
     axes = _canvas.panels(len(latent), ax, columns=len(latent), size=(3.5, 3.4))
     for panel, found in zip(axes, _data.densities(latent, scaled), strict=True):
         _draw(panel, found)
-        panel.set_title(found.name, fontsize="medium")
+        panel.set_title(_canvas.words(found.name), fontsize="medium")
     axes[0].set_ylabel("latent distance $d_Z$")
     axes[-1].legend(frameon=False, fontsize="small", loc="upper left")
     _canvas.write(axes, save)

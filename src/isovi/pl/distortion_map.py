@@ -70,7 +70,7 @@ def distortion_map(
             shown = colors(norm(values[part.members]))
             shown[~np.isfinite(values[part.members])] = mpl.colors.to_rgba(_palette.MISSING)
             _spots.draw(panel, part, shown)
-            panel.set_title(" · ".join(filter(None, [part.name, title])), fontsize="medium")
+            panel.set_title(" · ".join(filter(None, [_canvas.words(part.name), title])), fontsize="medium")
             _bar(panel, ScalarMappable(norm, colors))
     _canvas.write(axes, save)
     return np.array(axes, dtype=object)

@@ -58,7 +58,7 @@ def latent_map(
     axes = _canvas.panels(n, ax, columns=n, size=(0.9 * width, 0.9 * height + 0.35))
     colors = _palette.position_colors(positions)
     _spots.draw(axes[0], section, colors)
-    axes[0].set_title(title, fontsize="medium")
+    axes[0].set_title(_canvas.words(title), fontsize="medium")
     for panel, (name, latent) in zip(axes[1:], values.items(), strict=True):
         _draw_latent(panel, section, latent, colors, name)
     _canvas.write(axes, save)
@@ -81,7 +81,7 @@ def _draw_latent(ax: Axes, section: _spots.Section, latent: NDArray, colors: NDA
     n = len(placed)
     size = float(np.clip(18_000 / n, 2, 40))
     ax.scatter(placed[:, 0], placed[:, 1], c=colors, s=size, linewidths=0, rasterized=n > 5_000)
-    ax.set_title(f"{name}   R² = {explained:.2f}", fontsize="medium")
+    ax.set_title(f"{_canvas.words(name)}   R² = {explained:.2f}", fontsize="medium")
     ax.set_axis_off()
     ax.set_aspect("equal", adjustable="datalim")
     ax.invert_yaxis()

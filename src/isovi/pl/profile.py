@@ -59,12 +59,16 @@ def distortion_profile(
     axes = _canvas.panels(1 if isinstance(ax, Axes) else 2, ax, columns=2, size=_SIZE)
     shades = colors or _palette.categorical(len(named))
     for color, (name, curve) in zip(shades, named.items(), strict=False):
-        _line(axes[0], curve["epsilon"], curve["L"], color, name)
+        _line(axes[0], curve["epsilon"], curve["L"], color, _canvas.words(name))
     _finish(axes[0], "all pairs", legend=len(named) > 1)
     if len(axes) == 2:
         name, curve = next(iter(named.items()))
         _draw_ranges(axes[1], curve)
-        _finish(axes[1], f"{name}: by tissue distance" if name else "by tissue distance", legend=True)
+        _finish(
+            axes[1],
+            f"{_canvas.words(name)}: by tissue distance" if name else "by tissue distance",
+            legend=True,
+        )
         _share_limits(axes)
     _canvas.write(axes, save)
     return _canvas.result(axes)
@@ -112,7 +116,7 @@ def certificate(
 
 def _draw_certificate(ax: Axes, one: Certificate, color: str, name: str) -> None:
     measured, certified = one.curve.profile.curve(_data.EPSILONS), one.curve.curve(_data.EPSILONS)
-    prefix = f"{name}: " if name else ""
+    prefix = f"{_canvas.words(name)}: " if name else ""
     _line(ax, *_xy(measured), color, f"{prefix}measured, {one.n_pairs} pairs", linestyle="--")
     _line(ax, *_xy(certified), color, f"{prefix}certified, all ε at once")
     if one.point is not None:

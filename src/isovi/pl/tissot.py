@@ -85,7 +85,7 @@ def tissot(
         latent = np.asarray(adata.obsm[parameters["use_rep"]], dtype=np.float64)[rows]
         view = _data.ellipse_view(_subset(ellipses, rows), part.positions, latent, basis, n_shown)
         _draw(panel, view, shades.to_rgba(values[rows]))
-        panel.set_title(part.name, fontsize="medium")
+        panel.set_title(_canvas.words(part.name), fontsize="medium")
     if ax is None:
         _bar(axes, shades, color)
     _canvas.write(axes, save)
@@ -140,7 +140,8 @@ def tissot_latents(
         ellipses = tissot_ellipses(latent, positions, np.zeros(len(positions), dtype=np.int64), n_neighbors)
         view = _data.ellipse_view(ellipses, positions[:, :2], latent, basis, n_shown)
         _draw(panel, view, shades.to_rgba(ellipses.anisotropy))
-        panel.set_title(f"{name}\nmedian anisotropy {_median(ellipses):.2f}", fontsize="medium")
+        title = f"{_canvas.words(name)}\nmedian anisotropy {_median(ellipses):.2f}"
+        panel.set_title(title, fontsize="medium")
     if ax is None:
         _bar(axes, shades, None)
     _canvas.write(axes, save)
@@ -244,7 +245,7 @@ def _bar(axes: list[Axes], shades: ScalarMappable, color: str | None) -> None:
         ticks = _data.ANISOTROPIES
         bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks], minor=False)
         bar.minorticks_off()
-    bar.set_label(color or "anisotropy (1 = round)", fontsize="small")
+    bar.set_label(_canvas.words(color) if color else "anisotropy (1 = round)", fontsize="small")
     bar.ax.tick_params(labelsize="small")
     bar.outline.set_visible(False)
 

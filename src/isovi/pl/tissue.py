@@ -63,7 +63,7 @@ def domains(
     face = to_rgba_array(found.colors)
     for panel, part in zip(axes, parts, strict=True):
         _spots.draw(panel, part, face[found.codes[part.members]])
-        panel.set_title(part.name, fontsize="medium")
+        panel.set_title(_canvas.words(part.name), fontsize="medium")
     _legend(axes, found, key, own_figure=ax is None)
     _canvas.write(axes, save)
     return _canvas.result(axes)
@@ -82,7 +82,7 @@ def _groups(adata: AnnData, key: str) -> _data.Groups:
 def _legend(axes: list[Axes], found: _data.Groups, key: str, *, own_figure: bool) -> None:
     handles = [Line2D([], [], marker="o", linestyle="", markersize=7, color=color) for color in found.colors]
     style = {
-        "title": key,
+        "title": _canvas.words(key),
         "title_fontsize": "medium",
         "fontsize": "small",
         "frameon": False,
@@ -91,10 +91,11 @@ def _legend(axes: list[Axes], found: _data.Groups, key: str, *, own_figure: bool
         "columnspacing": 1,
         "ncols": -(-len(found.names) // _LEGEND_ROWS),
     }
+    names = [_canvas.words(name) for name in found.names]
     if own_figure:
-        axes[0].figure.legend(handles, found.names, loc="outside right center", **style)
+        axes[0].figure.legend(handles, names, loc="outside right center", **style)
     else:
-        axes[-1].legend(handles, found.names, loc="center left", bbox_to_anchor=(1.02, 0.5), **style)
+        axes[-1].legend(handles, names, loc="center left", bbox_to_anchor=(1.02, 0.5), **style)
 
 
 def latent(
@@ -149,7 +150,8 @@ def latent(
         for column, panel in enumerate(axes[row * n : (row + 1) * n]):
             _spots.draw(panel, part, shades[part.members, column])
             number = column if components is None else components[column]
-            panel.set_title(" · ".join(filter(None, [part.name, f"Z{number + 1}"])), fontsize="small")
+            names = filter(None, [_canvas.words(part.name), f"Z{number + 1}"])
+            panel.set_title(" · ".join(names), fontsize="small")
     if ax is None:
         _low_to_high(axes)
     _canvas.write(axes, save)

@@ -30,13 +30,16 @@ def report(folder: str | Path, beside: str | Path | None = None) -> Report:
     Raises
     ------
     InputError
-        If a folder holds no finished run, or the two runs held out different spots.
+        If a folder holds no complete run, or the two runs held out different spots.
     """
-    found = summarise(Run.read(folder), None if beside is None else Run.read(beside))
-    page = html(found)
-    with io.replacing(Path(folder) / "report.html") as file:
-        file.write_text(page, encoding="utf-8")
-    io.write_json(Path(folder) / "report.json", asdict(found.summary))
+    run, plain = Run.read(folder), None if beside is None else Run.read(beside)
+    run.require_complete()
+    with io.exclusive(folder):
+        found = summarise(run, plain)
+        page = html(found)
+        with io.replacing(Path(folder) / "report.html") as file:
+            file.write_text(page, encoding="utf-8")
+        io.write_json(Path(folder) / "report.json", asdict(found.summary))
     return found
 
 
@@ -45,5 +48,5 @@ def attempt(folder: Path) -> str:
     try:
         report(folder)
     except Exception as error:  # noqa: BLE001  # whatever it is, hours of training end well
-        return f"The report was not written ({error}). The run is complete: try isovi report {folder}"
+        return f"The report was not written ({error}). The run is kept: try isovi report {folder}"
     return f"Wrote {Path(folder) / 'report.html'}"

@@ -96,24 +96,26 @@ def tune(
         )
     from isovi.tune.workers import run_trials  # needs Ray
 
-    attempt = SearchAttempt.of(source, out, settings, min_counts, tried="; ".join(tried))
-    attempt.begin(resume=resume, force=force, progress=progress)
-    with attempt.kept(progress), io.output_directory(out, force) as folder:
-        check_input(source, settings, min_counts, progress)
-        attempt.checkpoint.mkdir(parents=True, exist_ok=True)
-        io.write_json(attempt.checkpoint / ABOUT, attempt.about)
-        found = run_trials(tried, source, min_counts, attempt.checkpoint, jobs=jobs, progress=progress)
-        tuned = summarise(tried, found)
-        tuned.table.to_csv(folder / "tune.csv")
-        pl.pareto(tuned.table, save=folder / "pareto.png")
-        record = {
-            "schema": SCHEMA,
-            "tried": [one.as_data() for one in tried.values()],
-            "recommended": tuned.recommended.as_data(),
-            "failed": tuned.failed,
-            "provenance": as_data(attempt.provenance(source, call)),
-        }
-        io.write_json(folder / io.RUN_FILE, record)
+    with io.exclusive(out, [source.path, source.coordinates]):
+        attempt = SearchAttempt.of(source, out, settings, min_counts, tried="; ".join(tried))
+        attempt.begin(resume=resume, force=force, progress=progress)
+        with attempt.kept(progress), io.output_directory(out, force) as folder:
+            check_input(source, settings, min_counts, progress)
+            attempt.checkpoint.mkdir(parents=True, exist_ok=True)
+            io.write_json(attempt.checkpoint / ABOUT, attempt.about)
+            found = run_trials(tried, source, min_counts, attempt.checkpoint, jobs=jobs, progress=progress)
+            tuned = summarise(tried, found)
+            tuned.table.to_csv(folder / "tune.csv")
+            pl.pareto(tuned.table, save=folder / "pareto.png")
+            record = {
+                "schema": SCHEMA,
+                "tried": [one.as_data() for one in tried.values()],
+                "recommended": tuned.recommended.as_data(),
+                "failed": tuned.failed,
+                "provenance": as_data(attempt.provenance(source, call)),
+            }
+            io.write_json(folder / io.RUN_FILE, record)
+        attempt.remove()
     progress.say(f"Wrote {out}")
     return tuned
 
