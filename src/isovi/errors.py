@@ -38,3 +38,17 @@ class OutputError(IsoviError, OSError):
 
 class IsoviWarning(UserWarning):
     """A problem that does not stop the computation."""
+
+
+def require_seed(seed: int) -> None:
+    """Refuse a random seed that numpy's older generators, which other libraries use, cannot take.
+
+    Raises
+    ------
+    InputError
+        If it is negative, or 2^32 or larger.
+    """
+    if not 0 <= seed < 2**32:
+        raise InputError(
+            f"seed={seed} was given.", "It must be between 0 and 4294967295.", "Give another number."
+        )
