@@ -12,7 +12,7 @@ import torch
 from scipy.spatial import Delaunay as Triangulation
 from scipy.spatial.distance import cdist
 
-from isovi import InputError
+from isovi import InputError, IsoviWarning
 from isovi.graph import (
     AllPairs,
     Delaunay,
@@ -25,6 +25,7 @@ from isovi.graph import (
     Stored,
     Union,
     parse_pairs,
+    require_pairs,
 )
 from isovi.spots import Spots
 
@@ -324,3 +325,64 @@ def test_fitting_is_silent(tissue: Tissue) -> None:
         warnings.simplefilter("error")
         for kind in KINDS.values():
             kind.fit(*tissue)(*every_pair(tissue))
+
+
+# ------------------------------------------------------------------ whether there are any
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS if "+" not in name])
+def test_pairs_are_counted_by_section_among_some_spots_with_a_position(name: str, tissue: Tissue) -> None:
+    coordinates = tissue.coordinates.copy()
+    coordinates[3] = np.nan
+    spots = Spots(coordinates, tissue.section)
+    weights = KINDS[name].fit(spots, tissue.columns, tissue.matrices)
+    rows = np.setdiff1d(np.arange(len(spots)), [0, 5, 8])
+    used = np.setdiff1d(rows, [3])
+    source, target = used[np.stack(np.triu_indices(len(used), 1))]
+    positive = weights(*map(torch.as_tensor, (source, target))).numpy() > 0
+    within = positive & (tissue.section[source] == tissue.section[target])
+    expected = np.bincount(tissue.section[source[within]], minlength=2)
+    np.testing.assert_array_equal(weights.n_pairs(spots, rows), expected)
+
+
+def lonely(spots: Spots) -> dict[str, Tissue]:
+    """Matrices and columns that leave no pair."""
+    n = len(spots)
+    return {
+        "empty": Tissue(spots, matrices={"key": sp.csr_matrix((n, n))}),
+        "diagonal": Tissue(spots, matrices={"key": sp.eye(n, format="csr")}),
+        "stored zeros": Tissue(spots, matrices={"key": sp.csr_matrix(sp.random(n, n, 0.5) * 0)}),
+        "across sections": Tissue(
+            spots, matrices={"key": sp.csr_matrix(spots.section[:, None] != spots.section).astype(float)}
+        ),
+        "unique": Tissue(spots, columns={"key": np.arange(n)}),
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (Radius(1e-9), "empty"),
+        (Gaussian(1e-9), "empty"),
+        (SameDomain("key"), "unique"),
+        *((Obsp("key"), name) for name in ("empty", "diagonal", "stored zeros", "across sections")),
+        (AllPairs() | Radius(1e-9), "empty"),
+    ],
+)
+def test_pairs_that_do_not_exist_are_refused(kind: PairKind, name: str) -> None:
+    spots = tissue_of().spots
+    weights = kind.fit(*lonely(spots)[name])
+    with pytest.raises(InputError, match=r"pairs=\w+\(.*\) leaves no pair among 28 training spots\."):
+        require_pairs(kind, weights, spots, np.arange(28))
+
+
+def test_sections_without_pairs_are_named() -> None:
+    spots = tissue_of().spots
+    codes = np.where(spots.section == 1, np.arange(28), 100)
+    weights = SameDomain("key").fit(spots, {"key": codes})
+    with pytest.warns(IsoviWarning, match=r"no pair of training spots in 1 of 2 sections \(1\)"):
+        require_pairs(SameDomain("key"), weights, spots, np.arange(28))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        require_pairs(SameDomain("key"), weights, spots, np.flatnonzero(spots.section == 0))
+        require_pairs(Radius(1e-9), weights, spots.without_positions(np.arange(28)), np.arange(28))

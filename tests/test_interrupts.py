@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from isovi.simulate import simulate
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 RESUME = "Pass --resume to resume the run from {}.partial.ckpt\n"
+COMPLETE = "The run is complete but for its report: isovi report {}\n"
 NOTHING = "No result was written: run the command again.\n"
 SLURM = {"SLURM_NTASKS": "1", "SLURM_JOB_ID": "77", "SLURM_JOB_NAME": "fit"}
 SLURM |= dict.fromkeys(("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"), "0")
@@ -42,6 +43,14 @@ def send_at(stage: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
         return function(*args, **kwargs)
 
     monkeypatch.setattr(owner, name, sending)
+
+
+@pytest.fixture(autouse=True)
+def _not_in_the_background() -> Iterator[None]:
+    """Shells have what they start in the background ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(params=list(STATUS), ids=lambda number: number.name)

@@ -62,3 +62,17 @@ def noted() -> Iterator[list[str]]:
             notes.extend(dict.fromkeys(texts))
     for one in said:
         warnings.warn_explicit(one.message, one.category, one.filename, one.lineno, source=one.source)
+
+
+def require_seed(seed: int) -> None:
+    """Refuse a random seed that numpy's older generators, which other libraries use, cannot take.
+
+    Raises
+    ------
+    InputError
+        If it is negative, or 2^32 or larger.
+    """
+    if not 0 <= seed < 2**32:
+        raise InputError(
+            f"seed={seed} was given.", "It must be between 0 and 4294967295.", "Give another number."
+        )

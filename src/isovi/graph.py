@@ -6,6 +6,7 @@ joined with ``|``, which takes the larger weight of each pair. Pairs never cross
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ import torch
 from scipy.spatial import Delaunay as _Triangulation
 from scipy.spatial import QhullError, cKDTree
 
-from isovi._shapes import CellIndices, CoordinateArray, PairFloats, PairIndices
-from isovi.errors import InputError
+from isovi._shapes import CellIndexArray, CellIndices, CoordinateArray, PairFloats, PairIndices
+from isovi.errors import InputError, IsoviWarning
 from isovi.geometry.pairs import sample_pairs
 from isovi.spots import Spots
 
@@ -57,6 +58,22 @@ class PairWeights(ABC):
             Spots of each pair, and G divided by the probability that the pair is drawn.
         """
 
+    @abstractmethod
+    def n_pairs(self, spots: Spots, rows: CellIndexArray) -> np.ndarray:
+        """Number of pairs of positive weight among some spots, by section.
+
+        Parameters
+        ----------
+        spots
+            Those that the weights are of.
+        rows
+            Which of them, shape ``(some_cell,)``.
+
+        Returns
+        -------
+        int64, shape ``(section,)``.
+        """
+
 
 @dataclass(frozen=True)
 class SameCode(PairWeights):
@@ -74,6 +91,13 @@ class SameCode(PairWeights):
         sizes = np.unique(codes, return_counts=True)[1].astype(float)
         total = (sizes * (sizes - 1) / 2).sum()
         return source, target, torch.full((len(source),), total / max(len(source), 1))
+
+    def n_pairs(self, spots: Spots, rows: CellIndexArray) -> np.ndarray:
+        rows = rows[spots.placed[rows]]
+        _, first, sizes = np.unique(self.codes.numpy()[rows], return_index=True, return_counts=True)
+        found = np.zeros(len(spots.sections), dtype=np.int64)
+        np.add.at(found, spots.section[rows[first]], sizes * (sizes - 1) // 2)  # no code is of two sections
+        return found
 
 
 @dataclass(frozen=True)
@@ -107,6 +131,13 @@ class Stored(PairWeights):
         source, target = (torch.as_tensor(end[chosen], dtype=torch.int64) for end in (upper.row, upper.col))
         return source, target, torch.as_tensor(weight, dtype=torch.float32)
 
+    def n_pairs(self, spots: Spots, rows: CellIndexArray) -> np.ndarray:
+        here = np.zeros(len(spots), dtype=bool)
+        here[rows] = spots.placed[rows]
+        of = np.repeat(np.arange(len(spots)), np.diff(self.matrix.indptr))
+        both = here[of] & here[self.matrix.indices] & (self.matrix.data > 0)
+        return np.bincount(spots.section[of[both]], minlength=len(spots.sections)) // 2
+
 
 @dataclass(frozen=True)
 class Largest(PairWeights):
@@ -126,6 +157,10 @@ class Largest(PairWeights):
         source, target, weight = (torch.cat(both) for both in zip(some, more, strict=True))
         return source, target, weight
 
+    def n_pairs(self, spots: Spots, rows: CellIndexArray) -> np.ndarray:
+        """Of the kind that has more in a section: those of both are not told from each other."""
+        return np.maximum(self.first.n_pairs(spots, rows), self.second.n_pairs(spots, rows))
+
 
 class PairKind(ABC):
     """A kind of pair weights.
@@ -137,9 +172,12 @@ class PairKind(ABC):
         contain them.
     obs_keys, obsp_keys
         Names of the AnnData entries that :meth:`fit` needs.
+    remedy
+        What helps where it leaves no pair.
     """
 
     local: ClassVar[bool] = True
+    remedy: ClassVar[str] = "Check positions and sections"
 
     @property
     def obs_keys(self) -> tuple[str, ...]:
@@ -193,6 +231,7 @@ class SameDomain(PairKind):
 
     key: str
     local: ClassVar[bool] = False
+    remedy: ClassVar[str] = "Name a column whose categories have several spots each"
 
     @property
     def obs_keys(self) -> tuple[str, ...]:
@@ -246,6 +285,7 @@ class Radius(SparseKind):
     """Pairs at most ``radius`` coordinate units apart, with weight one."""
 
     radius: float
+    remedy: ClassVar[str] = "Use a larger radius (in median distances to the nearest neighbour)"
 
     def __post_init__(self) -> None:
         _require(
@@ -290,6 +330,7 @@ class Gaussian(SparseKind):
     """
 
     bandwidth: float = 2.0
+    remedy: ClassVar[str] = "Use a larger bandwidth (in median distances to the nearest neighbour)"
 
     def __post_init__(self) -> None:
         _require(
@@ -316,6 +357,7 @@ class Obsp(PairKind):
     """
 
     key: str
+    remedy: ClassVar[str] = "Use a matrix with positive weights off its diagonal, such as connectivities"
 
     @property
     def obsp_keys(self) -> tuple[str, ...]:
@@ -360,6 +402,53 @@ class Union(PairKind):
     def fit(self, spots: Spots, columns: Named = NONE, matrices: Named = NONE) -> PairWeights:
         both = (kind.fit(spots, columns, matrices) for kind in (self.first, self.second))
         return Largest(*both)
+
+
+def require_pairs(kind: PairKind, weights: PairWeights, spots: Spots, rows: CellIndexArray) -> None:
+    """Refuse pairs of which there are none to train on.
+
+    Parameters
+    ----------
+    kind, weights
+        What was asked for, and what came of it.
+    spots
+        Those that the weights are of.
+    rows
+        Training spots, shape ``(some_cell,)``.
+
+    Raises
+    ------
+    InputError
+        If no two training spots form a pair, of a union for either kind.
+
+    Warns
+    -----
+    IsoviWarning
+        With the sections in which no two training spots form a pair.
+    """
+    if isinstance(kind, Union) and isinstance(weights, Largest):
+        require_pairs(kind.first, weights.first, spots, rows)
+        require_pairs(kind.second, weights.second, spots, rows)
+        return
+    if spots.placed[rows].sum() < 2:  # cells of a query, which need no position
+        return
+    found = weights.n_pairs(spots, rows)
+    if not found.any():
+        raise InputError(
+            f"pairs={kind!r} leaves no pair among {len(rows)} training spots.",
+            "Some are needed: two spots of one section, with a positive weight.",
+            f"{kind.remedy}, or use pairs=AllPairs().",
+        )
+    trained = np.bincount(spots.section[rows], minlength=len(found)) > 0
+    without = [name for name, n, any_ in zip(spots.sections, found, trained, strict=True) if any_ and not n]
+    if without:
+        listed = ", ".join(without[:5]) + (", ..." if len(without) > 5 else "")
+        warnings.warn(
+            f"pairs={kind!r} leaves no pair of training spots in {len(without)} of {int(trained.sum())} "
+            f"sections ({listed}): distances there are not constrained.",
+            IsoviWarning,
+            stacklevel=2,
+        )
 
 
 def nearest(coordinates: CoordinateArray, k: int) -> np.ndarray:

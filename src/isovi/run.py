@@ -22,7 +22,7 @@ from isovi._records import as_data, from_data
 from isovi._repr import ReprMixin, Rows
 from isovi.data import check, io, pack
 from isovi.data.fingerprint import RUN_KEY, SEALS, seals
-from isovi.errors import InputError, IsoviWarning
+from isovi.errors import InputError, IsoviWarning, require_seed
 from isovi.geometry.certificate import CERTIFIED_EPSILON, least_epsilon
 from isovi.graph import KIND_CLASSES, AllPairs, PairKind
 from isovi.model.model import IsoSCVI, IsoVAE
@@ -43,7 +43,7 @@ PACKAGES = (
     *("scanpy", "numpy", "scipy", "scikit-learn"),
 )
 _COMPLETE = {"all", "n_domains", "certificate"}  # metrics of a run that has all of them
-_LEAST = {"n_latent": 1, "max_epochs": 1, "seed": 0, "devices": 1, "nodes": 1}
+_LEAST = {"n_latent": 1, "max_epochs": 1, "devices": 1, "nodes": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +102,7 @@ class Settings:
             if value is not None and value < least:
                 rule = f"It must be at least {least}."
                 raise InputError(f"{name}={value} was given.", rule, "Give another number.")
+        require_seed(self.seed)
         if self.backbone not in BACKBONES:
             rule = f"The backbones are {', '.join(BACKBONES)}."
             raise InputError(f"backbone={self.backbone!r} was given.", rule, "Name one of them.")

@@ -18,9 +18,12 @@ from scipy import sparse
 from isovi._shapes import CellIndexArray, CoordinateArray
 from isovi.data.readers.source import readable
 from isovi.errors import InputError, IsoviWarning
-from isovi.spots import SPLIT_KEY, Spots
+from isovi.spots import SPLIT_KEY, Spots, spacing
 
 MIN_SECTION_SPOTS = 3
+LARGEST_COUNT = 2**31  # sums and likelihoods are computed with 32-bit floats
+_FARTHEST = 1e100  # its square, too, is a number
+_REACH = 2**24  # spacings; farther from its centre 32-bit floats do not tell neighbours apart
 _BLOCK_VALUES = 2**22  # values checked together: about 32 MB of float64
 
 
@@ -187,7 +190,7 @@ def numeric_positions(adata: AnnData, spatial_key: str) -> CoordinateArray:
 
 
 def section_coordinates(coordinates: CoordinateArray, codes: CellIndexArray, names: Sequence[str]) -> None:
-    """Check that no section has all spots at one position, and look for repeated positions.
+    """Check that distances within each section can be computed, and look for repeated positions.
 
     Parameters
     ----------
@@ -201,7 +204,8 @@ def section_coordinates(coordinates: CoordinateArray, codes: CellIndexArray, nam
     Raises
     ------
     InputError
-        If a section of two or more spots has all of them at one position.
+        If a section of two or more spots has all of them at one position, or of three or more at two; if
+        positions are so large or so close, or one so far out, that distances cannot be computed.
 
     Warns
     -----
@@ -218,7 +222,44 @@ def section_coordinates(coordinates: CoordinateArray, codes: CellIndexArray, nam
             "Distances in tissue need spots at different positions.",
             "Check that the right columns were stored as positions, or choose another `spatial_key`.",
         )
+    for code, rows in grouped.indices.items():
+        _require_range(coordinates[rows], _section_list([names[code]]))
     _warn_of_duplicates(coordinates, codes)
+
+
+def _require_range(positions: CoordinateArray, where: str) -> None:
+    """Refuse positions of a section whose distances overflow, vanish or drown in rounding."""
+    if len(positions) < 2:
+        return
+    remedy = "Check that the right columns were stored as positions, and in a sensible unit."
+    largest = float(np.abs(positions).max())
+    if largest > _FARTHEST:
+        raise InputError(
+            f"Positions of {where} are as large as {largest:.3g}.",
+            f"They must be at most {_FARTHEST:g}, so that distances can be computed.",
+            remedy,
+        )
+    places = np.unique(positions, axis=0)
+    if len(places) < min(len(positions), MIN_SECTION_SPOTS):
+        raise InputError(
+            f"The {len(positions)} spots of {where} are at {len(places)} different positions.",
+            f"A section needs {MIN_SECTION_SPOTS} positions: distances are compared within sections.",
+            "Check that the positions were not rounded, or choose another `spatial_key`.",
+        )
+    unit = spacing(places)
+    if not unit > 1 / _FARTHEST:
+        raise InputError(
+            f"Neighbouring spots of {where} are {unit:.3g} apart.",
+            f"Distances must be at least {1 / _FARTHEST:g}, so that they can be computed.",
+            remedy,
+        )
+    reach = float(np.abs(positions - positions.mean(axis=0)).max()) / unit
+    if reach > _REACH:
+        raise InputError(
+            f"A spot of {where} is {reach:.3g} times as far out as neighbours are apart ({unit:.3g}).",
+            f"Up to {_REACH:.3g} times are told apart: a single spot that far out sets the scale of all.",
+            "Remove the spots that lie outside the tissue, or correct their positions.",
+        )
 
 
 def sections(adata: AnnData, section_key: str | None = None) -> tuple[CellIndexArray, list[str]]:
@@ -470,8 +511,8 @@ def counts(adata: AnnData, layer: str | None = None, *, allow_empty_genes: bool 
     spot_totals, gene_totals = np.zeros(adata.n_obs), np.zeros(adata.n_vars)
     for block in blocks(matrix):
         _require_counts(block, adata, where)
-        spot_totals[block.rows] += np.asarray(block.values.sum(axis=1)).ravel()
-        gene_totals[block.columns] += np.asarray(block.values.sum(axis=0)).ravel()
+        spot_totals[block.rows] += np.asarray(block.values.sum(axis=1, dtype=np.float64)).ravel()
+        gene_totals[block.columns] += np.asarray(block.values.sum(axis=0, dtype=np.float64)).ravel()
     _require_filled(spot_totals, adata.obs_names, layer, where, "spot")
     if not allow_empty_genes:
         _require_filled(gene_totals, adata.var_names, layer, where, "gene")
@@ -541,7 +582,7 @@ def blocks(matrix: Any) -> Iterator[Block]:
         part = slice(start, stop)
         rows, columns = (slice(0, n_obs), part) if by_column else (part, slice(0, n_vars))
         values = _read(matrix, (rows, columns) if by_column else rows)
-        yield Block(rows, columns, added_up(values) if sparse.issparse(values) else np.asarray(values))
+        yield Block(rows, columns, added_up(values) if sparse.issparse(values) else _summable(values))
 
 
 def _read(matrix: Any, part: Any) -> Any:
@@ -553,6 +594,12 @@ def _read(matrix: Any, part: Any) -> Any:
         return matrix[part]
     with readable(Path(str(file).removeprefix("file://")), "AnnData"):
         return matrix[part]
+
+
+def _summable(values: Any) -> np.ndarray:
+    """Dense values in a type that holds their sums, and that scipy knows."""
+    values = np.asarray(values)
+    return values.astype(np.float32) if values.dtype == np.float16 else values
 
 
 def added_up(matrix: Any) -> Any:
@@ -591,9 +638,12 @@ def n_stored(matrix: Any) -> int:
 
 def _require_counts(block: Block, adata: AnnData, where: str) -> None:
     values = block.stored
-    if values.dtype.kind in "bu":
+    if values.dtype.kind == "b":
         return
-    rules = [(values < 0, "Counts cannot be negative; these look like scaled or corrected values.")]
+    rules = [
+        (values < 0, "Counts cannot be negative; these look like scaled or corrected values."),
+        (values > LARGEST_COUNT, f"Counts are at most {LARGEST_COUNT}; this looks like a missing value."),
+    ]
     if values.dtype.kind == "f":
         whole = values == np.rint(values)
         rules.insert(0, (~np.isfinite(values), "Counts must be finite."))

@@ -37,7 +37,7 @@ from isovi.data.readers.spatialdata import place_table
 from isovi.errors import InputError, NotAvailableError
 from isovi.geometry.distortion import euclidean
 from isovi.geometry.pairs import PairSet, tissue_distance
-from isovi.graph import AllPairs, PairKind, PairWeights
+from isovi.graph import AllPairs, PairKind, PairWeights, require_pairs
 from isovi.model.checkpoint import restoring
 from isovi.model.datamodule import DatamoduleObjective, check_pairs
 from isovi.model.distributed import (
@@ -420,10 +420,12 @@ class DistancePreservingMixin(SavesAsData, ChoosesLoader, ReprMixin):
         own_or_shared = ShardSplitter if shared and replaceable else own
         return resident(PatchSplitter if local else own_or_shared)
 
-    def _bound_weights(self, heldout: np.ndarray) -> PairWeights:
+    def _bound_weights(self, heldout: np.ndarray, trained: np.ndarray) -> PairWeights:
         """Weights of the pairs of training and validation spots: positions of others are not looked at."""
         spots = registered_spots(self.adata_manager).without_positions(heldout)
-        return pair_weights(self.adata, spots, self.pairs)
+        weights = pair_weights(self.adata, spots, self.pairs)
+        require_pairs(self.pairs, weights, spots, trained)
+        return weights
 
     def _require_loaders(self, on_disk: bool, local: bool, replaceable: bool, shared: bool) -> None:
         if on_disk and shared:

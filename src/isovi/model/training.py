@@ -357,23 +357,27 @@ def _plain(value: Any) -> float | None:
 
 
 class PairBinding(Callback):
-    """Binds the pairs that count to the training data, once it is known which spots are held out.
+    """Binds the pairs that count to the training data, once it is known how the data is split.
 
     Parameters
     ----------
     weights
-        Makes the pair weights, given the rows of the held-out spots.
+        Makes the pair weights, given the rows of the held-out and of the training spots.
     objective
         The module's objective, which takes them.
     """
 
-    def __init__(self, weights: Callable[[np.ndarray], PairWeights], objective: Objective) -> None:
+    def __init__(
+        self, weights: Callable[[np.ndarray, np.ndarray], PairWeights], objective: Objective
+    ) -> None:
         self.weights, self.objective = weights, objective
 
     def on_fit_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """Bind them; the data splitter has split by now."""
-        heldout = getattr(trainer.datamodule, "test_idx", None)  # type: ignore[attr-defined]  # Lightning sets it
-        self.objective.weights = self.weights(np.asarray([] if heldout is None else heldout, dtype=np.int64))
+        splitter: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
+        parts = (getattr(splitter, name, None) for name in ("test_idx", "train_idx"))
+        rows = (np.asarray([] if part is None else part, dtype=np.int64) for part in parts)
+        self.objective.weights = self.weights(*rows)
 
 
 class Interruptible(Callback):
