@@ -51,6 +51,12 @@ def row(text: str, name: str) -> list[str]:
 # ---------------------------------------------------------------------------- metrics
 
 
+def test_a_run_is_compared_once() -> None:
+    run = a_run("a", Constraint(0.3))
+    with pytest.raises(InputError, match=r"The runs a, a were given\. Each is compared once"):
+        compare([run, run])
+
+
 def test_held_out_metrics_are_side_by_side() -> None:
     runs = [a_run("a", Constraint(0.3)), a_run("b", Penalty(0.0), reconstruction=123.456)]
     table = compare(runs)

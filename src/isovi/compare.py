@@ -26,9 +26,18 @@ def compare(runs: Sequence[Run]) -> pd.DataFrame:
     -------
     A row for each metric of ``isovi.tl.METRICS`` that all runs have, under its name and unit, and a
     column for each run. ``attrs["spots"]`` says which spots.
+
+    Raises
+    ------
+    InputError
+        If a run is given twice.
     """
     part = HELDOUT if all(HELDOUT in run.metrics for run in runs) else "all"
-    found = {str(run.folder or run.id): run.metrics[part] for run in runs}
+    found = {_name(run): run.metrics[part] for run in runs}
+    if len(found) < len(runs):
+        raise InputError(
+            f"The runs {', '.join(map(_name, runs))} were given.", "Each is compared once.", "Name it once."
+        )
     known = [m for name, m in tl.METRICS.items() if all(name in metrics for metrics in found.values())]
     values = {run: [metrics[m.name] for m in known] for run, metrics in found.items()}
     table = pd.DataFrame(values, index=pd.Index([m.title for m in known], name="metric"), dtype=float)
@@ -54,7 +63,7 @@ def draw(runs: Sequence[Run], save: str | Path) -> None:
     shown = [_shown(run) for run in runs]
     if any(not names.equals(shown[0]) for names in shown):
         raise InputError(
-            f"The runs {', '.join(str(run.folder or run.id) for run in runs)} held out different spots.",
+            f"The runs {', '.join(map(_name, runs))} held out different spots.",
             "The plot compares latent representations of the same spots.",
             "Give runs of one file with the same holdout= and seed=.",
         )
@@ -66,6 +75,10 @@ def draw(runs: Sequence[Run], save: str | Path) -> None:
     }
     positions = runs[0].adata[shown[0]].obsm[runs[0].settings.spatial_key]
     pl.latent_map(latents, positions, title="tissue, held-out spots", save=save)
+
+
+def _name(run: Run) -> str:
+    return str(run.folder or run.id)
 
 
 def _shown(run: Run) -> pd.Index:

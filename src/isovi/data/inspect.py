@@ -187,7 +187,7 @@ def _unit(adata: AnnData, key: str) -> str:
     if (
         key == POSITIONS_KEY
         and isinstance(libraries, dict)
-        and any("scalefactors" in one for one in libraries.values())
+        and any(isinstance(one, dict) and "scalefactors" in one for one in libraries.values())
     ):
         return f"{PIXELS} (as scanpy reads Visium)"
     return UNKNOWN
