@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Real
@@ -578,22 +579,26 @@ def blocks(matrix: Any) -> Iterator[Block]:
     """
     n_obs, n_vars = matrix.shape
     by_column = getattr(matrix, "format", None) == "csc"
-    for start, stop in pairwise(_edges(matrix, n_vars if by_column else n_obs)):
+    file = _file_of(matrix)
+    with nullcontext() if file is None else readable(file, "AnnData"):
+        edges = _edges(matrix, n_vars if by_column else n_obs)
+    for start, stop in pairwise(edges):
         part = slice(start, stop)
         rows, columns = (slice(0, n_obs), part) if by_column else (part, slice(0, n_vars))
-        values = _read(matrix, (rows, columns) if by_column else rows)
-        yield Block(rows, columns, added_up(values) if sparse.issparse(values) else _summable(values))
+        with nullcontext() if file is None else readable(file, "AnnData"):
+            values = matrix[(rows, columns) if by_column else rows]
+            if file is not None and sparse.issparse(values):
+                values.check_format(full_check=True)  # in a damaged file indices may point anywhere
+            values = added_up(values) if sparse.issparse(values) else _summable(values)
+        yield Block(rows, columns, values)
 
 
-def _read(matrix: Any, part: Any) -> Any:
-    """A part of a matrix, in memory or from its file."""
+def _file_of(matrix: Any) -> Path | None:
+    """The file or store of a matrix on disk."""
     stored = getattr(matrix, "group", matrix)  # of sparse data on disk
     file = getattr(getattr(stored, "file", None), "filename", None)  # HDF5
     file = getattr(stored, "store_path", None) if file is None else file  # zarr
-    if file is None:
-        return matrix[part]
-    with readable(Path(str(file).removeprefix("file://")), "AnnData"):
-        return matrix[part]
+    return None if file is None else Path(str(file).removeprefix("file://"))
 
 
 def _summable(values: Any) -> np.ndarray:

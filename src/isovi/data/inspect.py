@@ -190,8 +190,10 @@ def _unit(adata: AnnData, key: str) -> str:
     if key == POSITIONS_KEY and INPUT_KEY in adata.uns:
         return str(adata.uns[INPUT_KEY]["unit"])
     libraries = adata.uns.get("spatial", {})
-    of_scanpy = isinstance(libraries, dict) and any("scalefactors" in one for one in libraries.values())
-    if key != POSITIONS_KEY or not of_scanpy:
+    scanpy = isinstance(libraries, dict) and any(
+        isinstance(one, dict) and "scalefactors" in one for one in libraries.values()
+    )
+    if key != POSITIONS_KEY or not scanpy:
         return UNKNOWN
     return "pixels of each field of view" if of_fields(adata) else f"{PIXELS} (as scanpy reads Visium)"
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,8 @@ from anndata import AnnData
 from scipy import sparse
 
 from isovi.data.readers.positions import Joined
-from isovi.data.readers.source import readable
+from isovi.data.readers.source import INPUT_KEY, readable
+from isovi.errors import IsoviWarning
 
 _IN_MEMORY = ("obs", "var", "obsm", "varm", "obsp", "varp", "uns")  # however the counts are read
 _SPARSE = (sparse.csr_matrix, sparse.csc_matrix, sparse.csr_array, sparse.csc_array)
@@ -54,9 +57,10 @@ class AnnDataFile(Joined):
             with readable(self.path, "AnnData", _REMEDY):
                 if self.zarr:
                     require_chunks(self.path)
-                adata = on_disk(
-                    zarr_group(self.path) if self.zarr else opened.enter_context(h5py.File(self.path, "r"))
-                )
+                group = zarr_group(self.path) if self.zarr else opened.enter_context(h5py.File(self.path))
+                _require_memory(group[name] for name in _IN_MEMORY if name in group)
+                adata = on_disk(group)
+            _drop_odd_note(adata)
             yield adata
 
 
@@ -65,9 +69,15 @@ def read_anndata(path: Path, *, zarr: bool) -> AnnData:
     with readable(path, "AnnData", _REMEDY):
         if zarr:
             require_chunks(path)
-        adata = anndata.io.read_zarr(path) if zarr else anndata.io.read_h5ad(path)
+            _require_memory([zarr_group(path)])
+            adata = anndata.io.read_zarr(path)
+        else:
+            with h5py.File(path) as file:
+                _require_memory([file])
+            adata = anndata.io.read_h5ad(path)
         _require_whole(adata)
         canonical_counts(adata)
+    _drop_odd_note(adata)
     return adata
 
 
@@ -93,7 +103,51 @@ def on_disk(group: Any) -> AnnData:
 
 def _matrix(element: Any) -> Any:
     kind = str(element.attrs.get("encoding-type", ""))
-    return anndata.io.sparse_dataset(element) if kind in ("csr_matrix", "csc_matrix") else element
+    if kind not in ("csr_matrix", "csc_matrix"):
+        return element
+    pointers, length = (
+        np.asarray(element["indptr"][...]),
+        int(element.attrs["shape"][int(kind == "csc_matrix")]),
+    )
+    ends = {int(pointers[-1]), element["data"].shape[0], element["indices"].shape[0]}
+    if len(pointers) != length + 1 or pointers[0] != 0 or len(ends) > 1:
+        raise ValueError("a sparse matrix has parts of different lengths")
+    if (pointers[1:] < pointers[:-1]).any():
+        raise ValueError("the rows of a sparse matrix overlap")
+    return anndata.io.sparse_dataset(element)
+
+
+def _require_memory(elements: Iterable[Any]) -> None:
+    """Refuse arrays that claim more than the memory of the machine, before a byte is read.
+
+    A damaged or malicious file may claim any size: what was never written takes no room in it.
+    """
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else np.inf
+    claimed = sum(_n_bytes(element) for element in elements)
+    if claimed > memory:
+        raise MemoryError(
+            f"its arrays claim {claimed / 1e9:,.0f} GB, this machine has {memory / 1e9:,.0f} GB"
+        )
+
+
+def _n_bytes(element: Any) -> int:
+    """Bytes of an array, or of all arrays of a group of HDF5 or zarr; links are not followed."""
+    if not hasattr(element, "keys"):
+        return int(np.prod(element.shape or (), dtype=object)) * element.dtype.itemsize
+    if not isinstance(element, h5py.Group):
+        return sum(_n_bytes(one) for _, one in element.members(max_depth=None) if not hasattr(one, "keys"))
+    found: list[int] = []
+    element.visititems(lambda _, one: found.append(_n_bytes(one)) if isinstance(one, h5py.Dataset) else None)
+    return sum(found)
+
+
+def _drop_odd_note(adata: AnnData) -> None:
+    """Leave out a note of isoVI's own that is of another shape than isoVI writes."""
+    found = adata.uns.get(INPUT_KEY)
+    if found is not None and not (isinstance(found, Mapping) and isinstance(found.get("unit"), str)):
+        del adata.uns[INPUT_KEY]
+        text = f'uns["{INPUT_KEY}"] is not what isoVI writes there, and is left out.'
+        warnings.warn(text, IsoviWarning, stacklevel=2)
 
 
 def zarr_group(path: Path) -> Any:

@@ -159,8 +159,15 @@ def readable(path: Path, expected: str, remedy: str = "Copy, download or export 
     """
     try:
         yield
-    except (InputError, MemoryError):
+    except InputError:
         raise
+    except MemoryError as error:
+        reason = str(error).strip().split("\n")[0] or "the system has no more"
+        raise InputError(
+            f'"{path}" does not fit into memory ({reason}).',
+            "All of it is read, but for the counts of packed data.",
+            "Check that the file is whole; of large counts, make a packed store with isovi pack.",
+        ) from error
     except Exception as error:
         what = f'"{path}" could not be read: {_reason(error, expected)}.'
         raise InputError(what, f"It must be {expected}, and complete.", remedy) from error

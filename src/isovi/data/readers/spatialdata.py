@@ -166,8 +166,10 @@ def choose_table(names: list[str], asked: str | None, where: str, parameter: str
     return meant[0]
 
 
-def regions_of(attrs: Mapping[str, Any]) -> list[str]:
-    """Elements that a table annotates, according to its attributes."""
+def regions_of(attrs: Any) -> list[str]:
+    """Elements that a table annotates, according to its attributes; none if those are not SpatialData's."""
+    if not (isinstance(attrs, Mapping) and isinstance(attrs.get("region_key"), str)):
+        return []
     region = attrs.get("region")
     return [] if region is None else [str(name) for name in np.atleast_1d(region)]
 
