@@ -29,8 +29,8 @@ def inspect(
 ) -> None:
     """Show what a file contains, what isovi fit would use, and what is missing.
 
-    Supported are .h5ad, .zarr of AnnData and SpatialData, Visium, Visium HD and Xenium folders, 10x
-    .h5 and counts tables (.csv, .tsv, .parquet).
+    Supported are .h5ad, .zarr of AnnData and SpatialData, folders of Visium, Visium HD, Xenium,
+    MERSCOPE and CosMx, 10x .h5, Matrix Market files, and counts tables (.csv, .tsv, .parquet).
 
     Example: [bold]isovi inspect outs[/bold]
     """

@@ -62,8 +62,8 @@ def read(source: Source | str | os.PathLike[str]) -> AnnData:
     Parameters
     ----------
     source
-        Path of an ``.h5ad`` file, an AnnData or SpatialData ``.zarr`` store, a Visium, Visium HD or Xenium
-        folder, a 10x ``.h5`` matrix or a counts table; or a :class:`Source`.
+        Path of an ``.h5ad`` file, an AnnData or SpatialData ``.zarr`` store, a folder of Visium,
+        Visium HD, Xenium, MERSCOPE or CosMx, a 10x matrix or a counts table; or a :class:`Source`.
 
     Returns
     -------

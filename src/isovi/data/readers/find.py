@@ -8,10 +8,13 @@ from pathlib import Path
 
 from isovi.data.readers.annotated import AnnDataFile
 from isovi.data.readers.matrix import Matrix, find_matrix
+from isovi.data.readers.prefixed import find_prefixed
+from isovi.data.readers.segmented import find_segmented
 from isovi.data.readers.source import KINDS, Reader, Source
 from isovi.data.readers.spatialdata import SpatialDataStore, is_spatialdata
 from isovi.data.readers.table import CountTable
 from isovi.data.readers.tabular import is_table
+from isovi.data.readers.vendors import find_vendor
 from isovi.data.readers.visium import MATRICES, find_visium
 from isovi.data.readers.xenium import find_xenium
 from isovi.errors import InputError
@@ -71,15 +74,17 @@ def _in_folder(path: Path, source: Source) -> Reader:
         if is_spatialdata(path):
             return SpatialDataStore(path, source.table, source.coordinate_system)
         return AnnDataFile(path, source.coordinates, zarr=True)
-    kinds: tuple[Callable[[Path], Reader | None], ...] = (find_xenium, find_visium)
+    kinds: tuple[Callable[[Path], Reader | None], ...]
+    kinds = (find_xenium, find_visium, find_segmented, find_vendor)
     for folder in (path, path / "outs"):
-        for kind in kinds:
+        for kind in kinds if folder.is_dir() else ():
             if source.coordinates is None and (found := kind(folder)) is not None:
                 return found
         matrix = find_matrix(folder, "cell_feature_matrix", *MATRICES)
-        matrix = folder if matrix is None and any(folder.glob("matrix.mtx*")) else matrix
         if matrix is not None:
             return Matrix(matrix, source.coordinates)
+        if folder.is_dir() and (prefixed := find_prefixed(folder, source.coordinates)) is not None:
+            return prefixed
     raise _nothing(path)
 
 

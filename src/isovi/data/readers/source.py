@@ -24,9 +24,12 @@ UNKNOWN = "not given by the format"
 KINDS = (
     "an .h5ad file, an AnnData or SpatialData .zarr store, "
     "a Visium folder (filtered_feature_bc_matrix.h5 and spatial/tissue_positions.csv), "
-    "a Visium HD folder (binned_outputs/square_008um), "
-    "a Xenium folder (cell_feature_matrix.h5 and cells.parquet or cells.csv.gz), "
-    "a 10x .h5 matrix, or a counts table (.csv, .tsv, .parquet)"
+    "a Visium HD folder (binned_outputs/square_008um, or segmented_outputs), "
+    "a Xenium folder (cell_feature_matrix as .h5, folder or .zarr.zip, and cells.parquet, cells.csv.gz or "
+    "cells.zarr.zip), a MERSCOPE folder (cell_by_gene.csv and cell_metadata.csv), "
+    "a CosMx folder (tables of exprMat and metadata), a 10x .h5 matrix, "
+    "a folder with matrix.mtx, barcodes.tsv and features.tsv, perhaps with a prefix, "
+    "or a counts table (.csv, .tsv, .parquet)"
 )
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from anndata import AnnData
 
 from isovi.data.readers.filtering import drop_cells
+from isovi.data.readers.images import add_images, pixels_of
 from isovi.data.readers.matrix import find_matrix, read_matrix
 from isovi.data.readers.positions import join, read_positions
-from isovi.data.readers.source import PIXELS, Reader
+from isovi.data.readers.source import Reader
 
 MATRICES = ("filtered_feature_bc_matrix", "raw_feature_bc_matrix")
 POSITIONS = ("tissue_positions.csv", "tissue_positions_list.csv", "tissue_positions.parquet")
@@ -37,22 +37,23 @@ class Visium(Reader):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Matrix and positions; nothing else of the folder is needed."""
+        """Matrix and positions; images do not count."""
         return self.matrix, self.positions
+
+    @property
+    def prefix(self) -> str:
+        """What the names of the files begin with, as in GEO."""
+        return self.positions.name.partition("tissue_positions")[0]
 
     @property
     def unit(self) -> str:
         """Pixels, and how large they are where the folder says so."""
-        scale = self.positions.with_name("scalefactors_json.json")
-        if not scale.is_file():
-            return PIXELS
-        microns = json.loads(scale.read_text(encoding="utf-8")).get("microns_per_pixel")
-        return f"{PIXELS}, {microns:.4g} micrometres each" if microns else PIXELS
+        return pixels_of(self.positions.parent, self.prefix)
 
     def read(self) -> AnnData:
         """Counts and positions (x, y) of the spots in tissue."""
-        adata = join(read_matrix(self.matrix), read_positions(self.positions), self.matrix)
-        return self.sign(drop_cells(adata))
+        adata = drop_cells(join(read_matrix(self.matrix), read_positions(self.positions), self.matrix))
+        return self.sign(add_images(adata, self.matrix, self.positions.parent, self.prefix))
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,10 @@ class VisiumHD(Visium):
 
     @property
     def about(self) -> dict[str, str]:
-        """Which size of bins is read."""
-        return {"bin": self.matrix.parent.name}
+        """Which size of bins is read, and whether there are segmented cells as well."""
+        cells = self.matrix.parent.parent.parent / "segmented_outputs"
+        also = {"also there": f"segmented cells, in {cells.name}"} if cells.is_dir() else {}
+        return {"bin": self.matrix.parent.name, **also}
 
 
 def find_visium(folder: Path) -> Visium | None:
@@ -82,13 +85,32 @@ def find_visium(folder: Path) -> Visium | None:
     return _find_spots(next((path for path in bins if path.name == BIN), bins[-1]))
 
 
+def find_positions(folder: Path, prefix: str | None = None) -> Path | None:
+    """Table of positions of Space Ranger in a folder or its ``spatial/``, under its name or with a prefix.
+
+    Parameters
+    ----------
+    folder
+        Where the counts are.
+    prefix
+        That names begin with; any by default, if there is one table only.
+    """
+    places = (folder / "spatial", folder)
+    exact = (path for place in places for name in POSITIONS if (path := place / name).is_file())
+    found = next(exact, None)
+    start = "*" if prefix is None else prefix.rstrip("_.-") + "*"
+    prefixed = [path for place in places for name in POSITIONS for path in place.glob(f"{start}{name}*")]
+    prefixed = [path for path in prefixed if path.name.endswith((*POSITIONS, ".gz"))]
+    return found or (prefixed[0] if len(prefixed) == 1 else None)
+
+
 def _bins(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("square_*") if path.is_dir())
 
 
 def _find_spots(folder: Path) -> Visium | None:
     matrix = find_matrix(folder, *MATRICES)
-    positions = next((p for name in POSITIONS if (p := folder / "spatial" / name).is_file()), None)
+    positions = None if matrix is None else find_positions(folder)
     if matrix is None or positions is None:
         return None
     if not folder.name.startswith("square_"):

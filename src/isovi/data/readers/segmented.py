@@ -1,0 +1,141 @@
+"""Cells that Space Ranger 4 segments on Visium HD: counts of cells, and their outlines as GeoJSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from isovi.data.readers.filtering import drop_cells
+from isovi.data.readers.images import add_images, pixels_of
+from isovi.data.readers.matrix import find_matrix, read_matrix
+from isovi.data.readers.positions import PositionTable, join, position_table
+from isovi.data.readers.source import Reader, readable
+
+FOLDER = "segmented_outputs"
+MATRICES = ("filtered_feature_cell_matrix", "raw_feature_cell_matrix")
+OUTLINES = ("cell_segmentations.geojson", "graphclust_annotated_cell_segmentations.geojson")
+_BLOCK = 2**20  # characters read together
+_BEFORE = re.compile(r'"features"\s*:\s*\[')
+_BETWEEN = re.compile(r"[\s,]*")
+
+
+@dataclass(frozen=True)
+class SegmentedCells(Reader):
+    """Segmented cells of a Visium HD slide.
+
+    Attributes
+    ----------
+    matrix
+        Counts of the cells.
+    outlines
+        Their polygons, in pixels of the full-resolution image.
+    """
+
+    kind = "10x Visium HD, segmented cells"
+    matrix: Path
+    outlines: Path
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Matrix and outlines; images do not count."""
+        return self.matrix, self.outlines
+
+    @property
+    def unit(self) -> str:
+        """Pixels, and how large they are where the folder says so."""
+        return pixels_of(self.matrix.parent / "spatial")
+
+    def read(self) -> AnnData:
+        """Counts of the cells, and the centroids of their outlines."""
+        adata = drop_cells(join(read_matrix(self.matrix), read_outlines(self.outlines), self.matrix))
+        return self.sign(add_images(adata, self.matrix, self.matrix.parent / "spatial"))
+
+
+def find_segmented(folder: Path) -> SegmentedCells | None:
+    """Segmented cells in a folder, if they are there and no bins are."""
+    for place in (folder, folder / FOLDER):
+        matrix = find_matrix(place, *MATRICES)
+        outlines = next((path for name in OUTLINES if (path := place / name).is_file()), None)
+        if matrix is not None and outlines is not None:
+            return SegmentedCells(matrix, outlines)
+    return None
+
+
+def read_outlines(path: Path) -> PositionTable:
+    """Centroids of the polygons of a GeoJSON file, which is read feature by feature.
+
+    Parameters
+    ----------
+    path
+        A collection of features with the property ``cell_id``: a barcode, or the number in it.
+
+    Raises
+    ------
+    InputError
+        If it is no such file.
+    """
+    with readable(path, "GeoJSON with the outlines of cells"):
+        rows = [
+            (_barcode(one["properties"]["cell_id"]), *_centroid(one["geometry"])) for one in features_of(path)
+        ]
+    return position_table(pd.DataFrame(rows, columns=["barcode", "x", "y"]), path)
+
+
+def features_of(path: Path) -> Iterator[dict[str, Any]]:
+    """The features of a GeoJSON file, one after the other; only a block of the file is in memory."""
+    decoder = json.JSONDecoder()
+    with path.open(encoding="utf-8") as file:
+        text, place = "", -1
+        while True:
+            if place < 0 and (found := _BEFORE.search(text)):
+                place = found.end()
+            if place >= 0:
+                place = _BETWEEN.match(text, place).end()  # type: ignore[union-attr]  # matches nothing, too
+                if text[place : place + 1] == "]":
+                    return
+                try:
+                    feature, place = decoder.raw_decode(text, place)
+                except ValueError:  # the block ends within it
+                    pass
+                else:
+                    yield feature
+                    continue
+            block = file.read(_BLOCK)
+            if not block:
+                raise ValueError("its list of features does not end")
+            text, place = text[max(place, 0) :] + block, min(place, 0)
+
+
+def _barcode(cell: Any) -> str:
+    return f"cellid_{cell:09d}-1" if isinstance(cell, int) else str(cell)
+
+
+def _centroid(geometry: dict[str, Any]) -> tuple[float, float]:
+    """Centroid of a polygon, or of all parts of a cell that has several."""
+    parts = geometry["coordinates"]
+    rings = [parts[0]] if geometry["type"] == "Polygon" else [part[0] for part in parts]
+    found = [_moments(np.asarray(ring, dtype=np.float64)[:, :2]) for ring in rings]
+    areas, places = np.array([area for area, _ in found]), np.array([place for _, place in found])
+    x, y = areas @ places / areas.sum()
+    return float(x), float(y)
+
+
+def _moments(ring: np.ndarray) -> tuple[float, np.ndarray]:
+    """Area and centroid of a ring; of one without area, next to none and the middle of its corners."""
+    origin = ring.mean(axis=0)
+    x, y = (ring - origin).T
+    next_x, next_y = np.roll(x, -1), np.roll(y, -1)
+    cross = x * next_y - next_x * y
+    area = cross.sum() / 2
+    if abs(area) <= 1e-12 * max(float(np.ptp(ring, axis=0).max()) ** 2, 1e-300):
+        return 1e-300, origin
+    centre = np.array([((x + next_x) * cross).sum(), ((y + next_y) * cross).sum()]) / (6 * area)
+    return abs(float(area)), origin + centre
