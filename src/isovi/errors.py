@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class IsoviError(Exception):
     """Base class of the errors that isoVI raises deliberately.
@@ -38,3 +42,23 @@ class OutputError(IsoviError, OSError):
 
 class IsoviWarning(UserWarning):
     """A problem that does not stop the computation."""
+
+
+@contextmanager
+def noted() -> Iterator[list[str]]:
+    """Collect what isoVI warns of in the block, for the record; it is shown when the block ends.
+
+    Yields
+    ------
+    A list that holds the texts, each once, after the block.
+    """
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", IsoviWarning)
+        try:
+            yield notes
+        finally:
+            texts = [str(one.message) for one in said if issubclass(one.category, IsoviWarning)]
+            notes.extend(dict.fromkeys(texts))
+    for one in said:
+        warnings.warn_explicit(one.message, one.category, one.filename, one.lineno, source=one.source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +18,8 @@ from isovi import pl, tl
 from isovi.data import check, io, pack
 from isovi.data.readers.filtering import drop_cells
 from isovi.data.readers.spatialdata import require_known_sections
-from isovi.errors import InputError, IsoviError, OutputError
+from isovi.data.usable import prepared, usable
+from isovi.errors import InputError, IsoviError, OutputError, noted
 from isovi.model.checkpoint import EpochCheckpoint, read_about, temporary_of
 from isovi.model.distributed import is_first_process
 from isovi.pipeline import run_pipeline
@@ -94,7 +95,9 @@ def fit(
     checkpoint = EpochCheckpoint(attempt.checkpoint, attempt.about)
     provenance = attempt.provenance(source, call)
     with attempt.kept(progress), _output(out, force, first) as folder:
-        adata = read(source, settings, min_counts, progress)
+        with noted() as notes:
+            adata = read(source, settings, min_counts, progress)
+        provenance = replace(provenance, notes=tuple(notes))
         scratch = io.scratch_directory(out) if pack.is_on_disk(adata.X) else None
         run = run_pipeline(adata, settings, progress, provenance, checkpoint=checkpoint, scratch=scratch)
         if run is None or folder is None:
@@ -126,7 +129,8 @@ def read(source: io.Source, settings: Settings, min_counts: int, progress: Progr
         If it cannot be read, has no positions, or options are given that packing has decided.
     """
     if pack.is_packed(source.path):
-        given = {**source.options, **({"min_counts": min_counts} if min_counts else {})}
+        chosen = {"min_counts": min_counts, "round_counts": settings.round_counts}
+        given = {**source.options, **{name: value for name, value in chosen.items() if value}}
         if given:
             name, value = next(iter(given.items()))
             raise InputError(
@@ -135,15 +139,23 @@ def read(source: io.Source, settings: Settings, min_counts: int, progress: Progr
                 "Leave it out, or give it to isovi pack.",
             )
         adata, how = pack.open_packed(source.path), "Opened"
+        taken = usable(adata, layer=settings.layer, keep_controls=settings.keep_controls)
+        taken.say()
+        if not taken.spots.all():  # a store of an earlier version
+            raise InputError(
+                f'"{source.path}" has {int((~taken.spots).sum())} spots that are left out elsewhere.',
+                "What is read was chosen when it was packed.",
+                "Pack the input again.",
+            )
     else:
-        adata, how = io.read(source), "Read"
+        adata, how = io.read(source, keep_controls=True), "Read"
         if not adata.obsm:
             raise InputError(
                 f'"{source.path}" has no positions.',
                 "The position of every spot is needed.",
                 "Pass coordinates=FILE, a table with the names of the spots and columns x and y.",
             )
-        adata = drop_cells(adata, min_counts, settings.layer)
+        adata = drop_cells(prepared(adata, **settings.reading), min_counts, settings.layer)
     require_known_sections(adata, settings.section_key)
     progress.say(f"{how} {adata.n_obs} spots x {adata.n_vars} genes from {source.path}")
     return adata

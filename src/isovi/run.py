@@ -53,6 +53,10 @@ class Settings:
         Share of spots to hold out, between 0 and 0.9, or ``"section:NAME"`` for a whole section.
     spatial_key, section_key, batch_key, label_key, layer
         Where positions (``obsm``), sections, batches and labels (``obs``) and counts (``layers``) are.
+    keep_controls
+        Whether control probes and other features that are no genes are used like genes.
+    round_counts
+        Whether counts that were corrected for ambient RNA, or estimated, are rounded.
     backbone
         ``"scvi"`` (counts) or ``"vae"`` (Gaussian on log-normalised counts).
     distortion
@@ -83,6 +87,8 @@ class Settings:
     batch_key: str | None = None
     label_key: str | None = None
     layer: str | None = None
+    keep_controls: bool = False
+    round_counts: bool = False
     backbone: str = "scvi"
     distortion: Distortion | None = field(default_factory=Constraint)
     pairs: PairKind = field(default_factory=AllPairs)
@@ -109,6 +115,11 @@ class Settings:
     def keys(self) -> dict[str, Any]:
         """``spatial_key`` and ``section_key``, as the functions of :mod:`isovi.tl` take them."""
         return {"spatial_key": self.spatial_key, "section_key": self.section_key}
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What :func:`isovi.data.usable.prepared` takes: layer, controls and rounding."""
+        return {name: getattr(self, name) for name in ("layer", "keep_controls", "round_counts")}
 
     @property
     def target(self) -> float | None:
@@ -163,6 +174,8 @@ class Provenance:
         Time that it took, and largest memory of the process where it is known.
     versions, platform
         Of Python and packages, and of the machine.
+    notes
+        What was left out, guessed or converted on reading and checking, as it was reported.
     """
 
     sha256: str
@@ -177,6 +190,7 @@ class Provenance:
         }
     )
     platform: str = field(default_factory=platform.platform)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(eq=False, repr=False)
@@ -361,6 +375,7 @@ class Run(ReprMixin):
                 "Read it with the version of isoVI that wrote it, or fit again.",
             )
         provenance = {key: value for key, value in record["provenance"].items() if key != "kind"}
+        provenance["notes"] = tuple(provenance.get("notes", ()))
         file = folder / "history.csv"
         return cls(
             settings=Settings.from_data(record["settings"]),

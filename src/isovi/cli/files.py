@@ -10,7 +10,17 @@ import typer
 from rich.console import Console
 
 from isovi.cli.console import Debug, quiet, reported
-from isovi.cli.options import INPUT, Coordinates, CoordinateSystem, MinCounts, SpatialKey, Table, fit_command
+from isovi.cli.options import (
+    INPUT,
+    Coordinates,
+    CoordinateSystem,
+    KeepControls,
+    MinCounts,
+    RoundCounts,
+    SpatialKey,
+    Table,
+    fit_command,
+)
 
 
 class Kind(StrEnum):
@@ -61,6 +71,8 @@ def pack(
     coordinate_system: CoordinateSystem = None,
     coordinates: Coordinates = None,
     min_counts: MinCounts = 0,
+    keep_controls: KeepControls = False,
+    round_counts: RoundCounts = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier store.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -80,6 +92,8 @@ def pack(
             spatial_key=spatial_key,
             section_key=section_key,
             min_counts=min_counts,
+            keep_controls=keep_controls,
+            round_counts=round_counts,
             force=force,
         )
         wrote = (

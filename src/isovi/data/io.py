@@ -21,8 +21,11 @@ from typing import Any
 import anndata
 from anndata import AnnData
 
+from isovi.data.readers.annotated import AnnDataFile
 from isovi.data.readers.find import find, is_store
 from isovi.data.readers.source import Source, sha256
+from isovi.data.readers.spatialdata import SpatialDataStore
+from isovi.data.usable import usable
 from isovi.errors import IsoviError, OutputError
 
 __all__ = ["Source", "find", "sha256"]  # re-exported
@@ -35,7 +38,7 @@ RUN_FILE = "run.json"  # marks a directory as the result of a run
 # ---------------------------------------------------------------------------- reading
 
 
-def read(source: Source | str | os.PathLike[str]) -> AnnData:
+def read(source: Source | str | os.PathLike[str], *, keep_controls: bool = False) -> AnnData:
     """Read counts, annotation and positions; the input is not changed.
 
     Parameters
@@ -43,6 +46,9 @@ def read(source: Source | str | os.PathLike[str]) -> AnnData:
     source
         Path of an ``.h5ad`` file, an AnnData or SpatialData ``.zarr`` store, a Visium, Visium HD or Xenium
         folder, a 10x ``.h5`` matrix or a counts table; or a :class:`Source`.
+    keep_controls
+        Keep control probes and other features that are no genes. Of AnnData and SpatialData all is read
+        anyway.
 
     Returns
     -------
@@ -59,7 +65,13 @@ def read(source: Source | str | os.PathLike[str]) -> AnnData:
     IsoviWarning
         If cells are left out or genes renamed.
     """
-    return find(source).read()
+    reader = find(source)
+    adata = reader.read()
+    if keep_controls or isinstance(reader, AnnDataFile | SpatialDataStore):
+        return adata
+    found = usable(adata)
+    found.say()
+    return adata if found.is_all else adata[found.spots, found.genes].copy()
 
 
 @contextmanager
@@ -73,7 +85,7 @@ def stored(source: Source | str | os.PathLike[str]) -> Iterator[AnnData]:
 
     Yields
     ------
-    The data: ``X`` and ``layers`` on disk, the rest in memory, without ``raw``. Other kinds of input are read
+    The data: ``X``, ``layers`` and ``raw`` on disk, the rest in memory. Other kinds of input are read
     into memory.
 
     Raises
