@@ -446,7 +446,13 @@ def genes_in_common(adata_var_names: Iterable[str], model_var_names: Iterable[st
     return common.to_numpy()
 
 
-def counts(adata: AnnData, layer: str | None = None, *, allow_empty_genes: bool = False) -> Any:
+def counts(
+    adata: AnnData,
+    layer: str | None = None,
+    *,
+    allow_empty_genes: bool = False,
+    allow_empty_spots: bool = False,
+) -> Any:
     """The matrix of raw counts, checked block by block: never made dense, nor read whole if backed.
 
     Parameters
@@ -455,8 +461,8 @@ def counts(adata: AnnData, layer: str | None = None, *, allow_empty_genes: bool 
         The data, in memory or backed.
     layer
         Layer with the raw counts; ``None`` is ``adata.X``.
-    allow_empty_genes
-        Whether genes without any count are accepted.
+    allow_empty_genes, allow_empty_spots
+        Whether genes and spots without any count are accepted.
 
     Returns
     -------
@@ -466,7 +472,7 @@ def counts(adata: AnnData, layer: str | None = None, *, allow_empty_genes: bool 
     ------
     InputError
         If the layer is missing; if a value is NaN, infinite, negative or not a whole number; if a
-        spot, or a gene unless allowed, has no count at all.
+        spot or a gene, unless allowed, has no count at all.
     """
     matrix, where = _matrix(adata, layer)
     spot_totals, gene_totals = np.zeros(adata.n_obs), np.zeros(adata.n_vars)
@@ -474,7 +480,8 @@ def counts(adata: AnnData, layer: str | None = None, *, allow_empty_genes: bool 
         _require_counts(block, adata, layer)
         spot_totals[block.rows] += np.asarray(block.values.sum(axis=1)).ravel()
         gene_totals[block.columns] += np.asarray(block.values.sum(axis=0)).ravel()
-    _require_filled(spot_totals, adata.obs_names, layer, where, "spot")
+    if not allow_empty_spots:
+        _require_filled(spot_totals, adata.obs_names, layer, where, "spot")
     if not allow_empty_genes:
         _require_filled(gene_totals, adata.var_names, layer, where, "gene")
     return matrix

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 import torch
 from anndata import AnnData
 from lightning.pytorch.callbacks import Callback
@@ -33,6 +34,7 @@ from isovi.data.loading.disk import DiskLoader, DiskSplitter, counts_on_disk
 from isovi.data.loading.inclusion import InclusionProbability
 from isovi.data.loading.resident import resident
 from isovi.data.loading.splitter import PatchSplitter, ShardSplitter
+from isovi.data.query import GenesDiffer, aligned, forget, with_genes
 from isovi.data.readers.spatialdata import place_table
 from isovi.errors import InputError, NotAvailableError
 from isovi.geometry.distortion import euclidean
@@ -48,6 +50,7 @@ from isovi.model.distributed import (
 from isovi.model.gaussian import GaussianSCVI
 from isovi.model.hooks import (
     ChoosesLoader,
+    TakesOtherData,
     Training,
     builds,
     manager_of,
@@ -67,7 +70,7 @@ THINNING = (0.3, 1.0)
 SCALE_PAIRS = 200_000  # pairs over which λ is fitted after training
 
 
-class DistancePreservingMixin(ChoosesLoader, ReprMixin):
+class DistancePreservingMixin(ChoosesLoader, TakesOtherData, ReprMixin):
     """What :func:`~isovi.preserve_distances` adds to a scvi-tools model class.
 
     Parameters
@@ -171,9 +174,10 @@ class DistancePreservingMixin(ChoosesLoader, ReprMixin):
             If positions or sections are missing or cannot be used.
         """
         source = kwargs.get("source_registry")
-        if cls.reads_counts() and source is not None:
-            known = source["field_registries"]["X"]["state_registry"]["column_names"]
-            check.genes_in_common(adata.var_names, known)
+        genes = _genes_of(source)
+        if genes is not None and isinstance(adata, AnnData) and not adata.var_names.equals(genes):
+            check.genes_in_common(adata.var_names, genes)
+            raise GenesDiffer(adata, genes)
         fields = spatial_fields(spatial_key, section_key, source)
         super().setup_anndata(adata, *args, **kwargs)
         manager = manager_of(cls, adata)
@@ -234,6 +238,73 @@ class DistancePreservingMixin(ChoosesLoader, ReprMixin):
         adata = place_table(sdata, table_name, coordinate_system, spatial_key, section_key)
         cls.setup_anndata(adata, spatial_key=spatial_key, section_key=section_key, **kwargs)
         return adata
+
+    @classmethod
+    def load(cls, dir_path: str, adata: AnnData | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Load a saved model, as the backbone does; genes of ``adata`` are matched by name.
+
+        Parameters
+        ----------
+        dir_path, adata, *args, **kwargs
+            As for the backbone. If the genes of ``adata`` are not the model's, in its order, the model gets a
+            copy with those.
+
+        Raises
+        ------
+        InputError
+            If ``adata`` has none of the model's genes.
+        """
+        loading: Callable[..., Any] = super().load
+        return with_genes(lambda data: loading(dir_path, data, *args, **kwargs), adata)
+
+    @classmethod
+    def load_query_data(
+        cls, adata: AnnData | None = None, reference_model: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Make a model of other data from a reference, as the backbone does; genes are matched by name.
+
+        Parameters
+        ----------
+        adata, reference_model, *args, **kwargs
+            As for the backbone. If the genes of ``adata`` are not the model's, in its order, the new model
+            gets a copy with those; genes that ``adata`` lacks have no counts.
+
+        Raises
+        ------
+        InputError
+            If ``adata`` has none of the model's genes.
+
+        Warns
+        -----
+        IsoviWarning
+            With what was changed, and if positions seem to be in another unit than the reference's.
+        """
+        loading: Callable[..., Any] = super().load_query_data
+        return with_genes(lambda data: loading(data, reference_model, *args, **kwargs), adata)
+
+    def other_data(self, adata: AnnData) -> AnnData:
+        """Data with the model's genes in its order: the data itself, or a copy that the next one replaces.
+
+        Raises
+        ------
+        InputError
+            If no gene is shared, or the model needs counts and finds other values.
+        """
+        registry = getattr(self, "registry_", None)
+        genes = _genes_of(registry)
+        if registry is None or genes is None:
+            return adata
+        matched = aligned(adata, genes)
+        if matched is not adata:
+            if (before := vars(self).pop("_matched", None)) is not None:
+                forget(self, before)
+            self._matched = matched
+        asked: Any = self.init_params_["kwargs"]
+        if self.reads_counts(**asked["kwargs"]):
+            layer = registry["setup_args"].get("layer")
+            if REGISTRY_KEYS.MINIFY_TYPE_KEY not in registry["field_registries"]:
+                check.counts(matched, layer, allow_empty_genes=True, allow_empty_spots=True)
+        return matched
 
     @records_cells
     def train(
@@ -494,6 +565,13 @@ def preserve_distances(backbone: type) -> type:
     if hasattr(backbone, "from_scvi_model"):
         added["from_scvi_model"] = keeps_record(backbone.from_scvi_model.__func__)
     return builds(distance_preserving(module))(type(name, (DistancePreservingMixin, backbone), added))
+
+
+def _genes_of(registry: dict[str, Any] | None) -> pd.Index | None:
+    """Names of the genes in a registry, if they are there."""
+    fields = {} if registry is None else registry["field_registries"]
+    names = fields.get(REGISTRY_KEYS.X_KEY, {}).get("state_registry", {}).get("column_names")
+    return None if names is None else pd.Index(np.asarray(names).astype(str))
 
 
 def _data_of(model: Any) -> Rows:
