@@ -18,11 +18,11 @@ from isovi import pl, tl
 from isovi.data import check, io, pack
 from isovi.data.readers.filtering import drop_cells
 from isovi.data.readers.spatialdata import require_known_sections
-from isovi.data.usable import prepared, usable
+from isovi.data.usable import prepared, usable, with_raw, with_whole_counts
 from isovi.errors import InputError, IsoviError, OutputError, noted
 from isovi.model.checkpoint import EpochCheckpoint, read_about, temporary_of
 from isovi.model.distributed import is_first_process
-from isovi.pipeline import run_pipeline
+from isovi.pipeline import content_hash, run_pipeline
 from isovi.pl._data import shepard_pairs
 from isovi.progress import Progress, Silent
 from isovi.run import GENE_KEY, LATENT_KEY, Provenance, Run, Settings
@@ -30,6 +30,7 @@ from isovi.spots import HELDOUT, VALIDATION
 
 PLACED_KEY = "X_placed"  # in obsm
 RADIUS_KEY, FLAG_KEY, SECTION_KEY = "placed_radius_90", "placed_flag", "placed_section"  # in obs
+CONTENT = "content_sha256"  # hash of what a fit reads, in the checkpoint
 _VERSIONS = ("isovi", "scvi-tools", "torch")  # with another version training may continue otherwise
 
 
@@ -92,12 +93,14 @@ def fit(
         progress.say(f"{out} is finished: there is nothing to resume")
         return Run.read(out) if first else None
     attempt.begin(resume=resume, force=force, progress=progress)
-    checkpoint = EpochCheckpoint(attempt.checkpoint, attempt.about)
     provenance = attempt.provenance(source, call)
     with attempt.kept(progress), _output(out, force, first) as folder:
         with noted() as notes:
             adata = read(source, settings, min_counts, progress)
         provenance = replace(provenance, notes=tuple(notes))
+        checkpoint = EpochCheckpoint(
+            attempt.checkpoint, attempt.about | attempt.require_same(adata, settings)
+        )
         scratch = io.scratch_directory(out) if pack.is_on_disk(adata.X) else None
         run = run_pipeline(adata, settings, progress, provenance, checkpoint=checkpoint, scratch=scratch)
         if run is None or folder is None:
@@ -256,10 +259,13 @@ class Attempt:
             progress.say(f"There is no unfinished {self.what} to resume: starting from the beginning")
             return
         before = self.before()
+        content = before.pop(CONTENT, None)
         changed = [
             name for name in sorted({*before, *self.about}) if before.get(name) != self.about.get(name)
         ]
-        if changed:
+        if changed == ["input_sha256"] and content is not None:
+            progress.say("The input is another file: training is resumed if what is read of it is the same")
+        elif changed:
             listed = "; ".join(f"{n} was {before.get(n)}, is {self.about.get(n)}" for n in changed)
             raise InputError(
                 f'The unfinished {self.what} in "{self.checkpoint}" is another one: {listed}.',
@@ -267,6 +273,26 @@ class Attempt:
                 "Give what was given before, or start anew by force=True without resume=True.",
             )
         progress.say(f"Resuming from {self.checkpoint}")
+
+    def require_same(self, adata: AnnData, settings: Settings) -> dict[str, str]:
+        """The hash of what a fit reads, by its name in a checkpoint.
+
+        Training may resume on another file than it began on, for example one that was mended, if what a fit
+        reads of it is the same.
+
+        Raises
+        ------
+        InputError
+            If the unfinished attempt read something else.
+        """
+        content = {CONTENT: content_hash(adata, settings)}
+        if self.checkpoint.exists() and self.before().get(CONTENT, content[CONTENT]) != content[CONTENT]:
+            raise InputError(
+                f'The unfinished {self.what} in "{self.checkpoint}" is of other data.',
+                "Names, counts, positions, sections, batches and labels have to be the same.",
+                "Give what was given before, or start anew by force=True without resume=True.",
+            )
+        return content
 
     @contextmanager
     def kept(self, progress: Progress) -> Iterator[None]:
@@ -296,6 +322,7 @@ def place(
     query: io.Source | str | Path,
     out: str | Path,
     *,
+    layer: str | None = None,
     seed: int = 0,
     force: bool = False,
     progress: Progress | None = None,
@@ -314,6 +341,9 @@ def place(
     out
         File to write, ``.h5ad`` or ``.zarr``: the query with ``obsm["X_placed"]``, and in ``obs``
         ``"placed_radius_90"``, ``"placed_flag"`` and ``"placed_section"``.
+    layer
+        Layer of the query with its raw counts; that of the run by default, or ``X`` where the query has no
+        such layer.
     seed
         Random seed.
     force
@@ -338,11 +368,12 @@ def place(
         raise OutputError(f'"{out}" exists.', "Files are not overwritten unless asked.", "Pass force=True.")
     run = run if isinstance(run, Run) else Run.read(run)
     cells = io.read(io.Source.of(query))
-    check_query(cells, run)
+    counted = counts_for(cells, run.settings, layer, progress)
+    check_query(counted, run)
     reference = run.model_data()[run.split != HELDOUT].copy()
     calibration = run.split[run.split != HELDOUT] == VALIDATION
     placer = tl.SpatialPlacer(run.model, seed=seed).fit(reference, calibration=calibration)
-    placed = placer.place(cells)
+    placed = placer.place(counted)
     cells.obsm[PLACED_KEY] = placed.positions
     cells.obs[RADIUS_KEY], cells.obs[FLAG_KEY] = placed.radius, placed.flagged
     cells.obs[SECTION_KEY] = pd.Categorical(placed.section.astype(str))
@@ -351,6 +382,31 @@ def place(
     report_placement(metrics, placed, progress)
     progress.say(f"Wrote {out}")
     return metrics
+
+
+def counts_for(cells: AnnData, settings: Settings, layer: str | None, progress: Progress) -> AnnData:
+    """Cells of a query with their counts where the model reads them.
+
+    Raises
+    ------
+    InputError
+        If the query has no such layer.
+    """
+    own = settings.layer if layer is None else layer
+    cells = with_raw(cells, own)
+    if layer is None and own is not None and own not in cells.layers:
+        progress.say(f'The query has no layer "{own}", of which the run is: its counts are read from X')
+        own = None
+    if own is not None and own not in cells.layers:
+        raise InputError(
+            f'The query has no layer "{own}"; it has: {", ".join(filter(None, cells.layers)) or "none"}.',
+            "The raw counts are read from that layer.",
+            "Name one of these as `layer`, or leave it out if X holds the counts.",
+        )
+    cells = with_whole_counts(cells, own, round_counts=settings.round_counts)
+    counts = cells.X if own is None else cells.layers[own]
+    layers = {} if settings.layer is None else {settings.layer: counts}
+    return AnnData(counts, obs=cells.obs, var=cells.var, layers=layers, obsm=dict(cells.obsm))
 
 
 def check_query(cells: AnnData, run: Run) -> None:

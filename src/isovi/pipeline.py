@@ -317,10 +317,14 @@ def require_training(adata: AnnData, spots: Spots, settings: Settings) -> None:
     batches = adata.obs[settings.batch_key].astype(str).to_numpy()
     unseen = sorted(set(batches) - set(batches[train]))
     if unseen:
+        sizes = ", ".join(f"{name} ({int((batches == name).sum())} spots)" for name in unseen)
+        share = "Leave these spots out, merge the batch with another, or choose another seed."
+        whole = "Hold out a share of spots instead, or leave batch_key out."
         raise InputError(
-            f"No training spot is of batch {', '.join(unseen)} in obs[{settings.batch_key!r}].",
+            f"No training spot is of batch {sizes} in obs[{settings.batch_key!r}]: all are held out or for "
+            "validation.",
             "The decoder cannot predict a batch that it never saw.",
-            "Hold out a share of spots instead, or leave batch_key out.",
+            whole if isinstance(settings.holdout, str) else share,
         )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from isovi.cli.console import CommandProgress, Debug, quiet, reported
+from isovi.cli.console import DEFAULT, CommandProgress, Debug, quiet, reported
 from isovi.cli.options import CoordinateSystem, Table
 
 
@@ -18,6 +18,10 @@ def place(
     out: Annotated[Path, typer.Option(help="File to write: .h5ad or .zarr.")],
     table: Table = None,
     coordinate_system: CoordinateSystem = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(help=f"Layer with raw counts. {DEFAULT.format('as in the run')}", show_default=False),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
     debug: Debug = False,
@@ -36,6 +40,7 @@ def place(
     with reported(debug):
         quiet()
         console, source = Console(), Source(query, table, coordinate_system)
-        found = files.place(run, source, out, seed=seed, force=force, progress=CommandProgress(console))
+        asked: dict[str, Any] = {"layer": layer, "seed": seed, "force": force}
+        found = files.place(run, source, out, **asked, progress=CommandProgress(console))
         if found.get("errors"):
             console.print(placement(found["errors"]))

@@ -267,6 +267,13 @@ def in_input_order(adata: AnnData) -> AnnData:
     return annotation
 
 
+def counts_in_input_order(matrix: Any, adata: AnnData, genes: np.ndarray) -> sparse.csr_matrix:
+    """Counts of some genes, a mask, of all packed cells in the order of the input, in memory."""
+    columns = np.flatnonzero(genes)
+    parts = [sparse.csr_matrix(block.values)[:, columns] for block in check.blocks(matrix)]
+    return sparse.vstack(parts, format="csr")[np.argsort(input_order(adata))]
+
+
 class StoredRows:
     """Rows of a CSR matrix on disk, read in as few pieces as possible.
 
