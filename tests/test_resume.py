@@ -141,6 +141,30 @@ def test_another_fit_is_not_resumed(out: Path, fit: Callable[..., Any], tissue_f
 
 
 @pytest.mark.usefixtures("untrained")
+def test_training_resumes_on_a_file_whose_other_part_was_mended(
+    out: Path, tissue_file: Path, tmp_path: Path
+) -> None:
+    mended = anndata.read_h5ad(tissue_file)
+    mended.obs["note"] = "a column that could not be written"
+    mended.write_h5ad(tmp_path / "mended.h5ad")
+    said = Said()
+    files.fit(tmp_path / "mended.h5ad", out, SETTINGS, resume=True, progress=said)
+    assert any("The input is another file" in line for line in said.lines)
+    assert f"Resuming from {checkpoint_of(out)}" in said.lines
+    right = files.fit(tissue_file, tmp_path / "whole", SETTINGS, progress=Said())
+    np.testing.assert_array_equal(Run.read(out).adata.obsm["X_isovi"], right.adata.obsm["X_isovi"])
+    assert "note" in Run.read(out).adata.obs
+
+
+def test_training_does_not_resume_on_other_counts(out: Path, tissue_file: Path, tmp_path: Path) -> None:
+    other = anndata.read_h5ad(tissue_file)
+    other.X[0, 0] += 1
+    other.write_h5ad(tmp_path / "other.h5ad")
+    with pytest.raises(InputError, match="is of other data"):
+        files.fit(tmp_path / "other.h5ad", out, SETTINGS, resume=True, progress=Said())
+    assert checkpoint_of(out).exists()
+
+
 def test_other_packages_do_not_resume(
     out: Path, fit: Callable[..., Any], tissue_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

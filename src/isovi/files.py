@@ -18,19 +18,21 @@ from isovi import tl
 from isovi.data import check, io, pack
 from isovi.data.readers.filtering import drop_cells
 from isovi.data.readers.spatialdata import require_known_sections
+from isovi.data.usable import prepared, usable, with_raw, with_whole_counts
 from isovi.data.writable import require_own_names, writable
 from isovi.diagnose import as_warning, draw
 from isovi.errors import InputError, IsoviError, OutputError, noted
 from isovi.interrupts import Interrupted
 from isovi.model.checkpoint import EpochCheckpoint, read_about, temporary_of
 from isovi.model.distributed import is_first_process
-from isovi.pipeline import complete, run_pipeline
+from isovi.pipeline import complete, content_hash, run_pipeline
 from isovi.progress import Progress, Silent
 from isovi.run import CHECKPOINT, GENE_KEY, Provenance, Run, Settings
 from isovi.spots import HELDOUT, VALIDATION
 
 PLACED_KEY = "X_placed"  # in obsm
 RADIUS_KEY, FLAG_KEY, SECTION_KEY = "placed_radius_90", "placed_flag", "placed_section"  # in obs
+CONTENT = "content_sha256"  # hash of what a fit reads, in the checkpoint
 _VERSIONS = ("isovi", "scvi-tools", "torch")  # with another version training may continue otherwise
 
 
@@ -119,10 +121,8 @@ def fit(
                 adata = read(source, settings, min_counts, progress)
             adata, converted = as_written(adata, settings, progress)
             provenance = replace(attempt.provenance(source, call), notes=(*notes, *converted))
-            kept: dict[str, Any] = {
-                "keep": keep,
-                "checkpoint": EpochCheckpoint(attempt.checkpoint, attempt.about),
-            }
+            about = attempt.about | attempt.require_same(adata, settings)
+            kept: dict[str, Any] = {"keep": keep, "checkpoint": EpochCheckpoint(attempt.checkpoint, about)}
             scratch = io.scratch_directory(out) if pack.is_on_disk(adata.X) else None
             run = run_pipeline(adata, settings, progress, provenance, scratch=scratch, **kept)
             return None if run is None else _finish(attempt, run, out, progress)
@@ -168,7 +168,8 @@ def read(source: io.Source, settings: Settings, min_counts: int, progress: Progr
         If it cannot be read, has no positions, or options are given that packing has decided.
     """
     if pack.is_packed(source.path):
-        given = {**source.options, **({"min_counts": min_counts} if min_counts else {})}
+        chosen = {"min_counts": min_counts, "round_counts": settings.round_counts}
+        given = {**source.options, **{name: value for name, value in chosen.items() if value}}
         if given:
             name, value = next(iter(given.items()))
             raise InputError(
@@ -177,15 +178,23 @@ def read(source: io.Source, settings: Settings, min_counts: int, progress: Progr
                 "Leave it out, or give it to isovi pack.",
             )
         adata, how = pack.open_packed(source.path), "Opened"
+        taken = usable(adata, layer=settings.layer, keep_controls=settings.keep_controls)
+        taken.say()
+        if not taken.spots.all():  # a store of an earlier version
+            raise InputError(
+                f'"{source.path}" has {int((~taken.spots).sum())} spots that are left out elsewhere.',
+                "What is read was chosen when it was packed.",
+                "Pack the input again.",
+            )
     else:
-        adata, how = io.read(source), "Read"
+        adata, how = io.read(source, keep_controls=True), "Read"
         if not adata.obsm:
             raise InputError(
                 f'"{source.path}" has no positions.',
                 "The position of every spot is needed.",
                 "Pass coordinates=FILE, a table with the names of the spots and columns x and y.",
             )
-        adata = drop_cells(adata, min_counts, settings.layer)
+        adata = drop_cells(prepared(adata, **settings.reading), min_counts, settings.layer)
     require_known_sections(adata, settings.section_key)
     progress.say(f"{how} {adata.n_obs} spots x {adata.n_vars} genes from {source.path}")
     return adata
@@ -277,10 +286,13 @@ class Attempt:
             progress.say(f"There is no unfinished {self.what} to resume: starting from the beginning")
             return
         before = self.before()
+        content = before.pop(CONTENT, None)
         changed = [
             name for name in sorted({*before, *self.about}) if before.get(name) != self.about.get(name)
         ]
-        if changed:
+        if changed == ["input_sha256"] and content is not None:
+            progress.say("The input is another file: training is resumed if what is read of it is the same")
+        elif changed:
             listed = "; ".join(f"{n} was {before.get(n)}, is {self.about.get(n)}" for n in changed)
             raise InputError(
                 f'The unfinished {self.what} in "{self.checkpoint}" is another one: {listed}.',
@@ -288,6 +300,26 @@ class Attempt:
                 "Give what was given before, or start anew by force=True without resume=True.",
             )
         progress.say(f"Resuming from {self.checkpoint}")
+
+    def require_same(self, adata: AnnData, settings: Settings) -> dict[str, str]:
+        """The hash of what a fit reads, by its name in a checkpoint.
+
+        Training may resume on another file than it began on, for example one that was mended, if what a fit
+        reads of it is the same.
+
+        Raises
+        ------
+        InputError
+            If the unfinished attempt read something else.
+        """
+        content = {CONTENT: content_hash(adata, settings)}
+        if self.checkpoint.exists() and self.before().get(CONTENT, content[CONTENT]) != content[CONTENT]:
+            raise InputError(
+                f'The unfinished {self.what} in "{self.checkpoint}" is of other data.',
+                "Names, counts, positions, sections, batches and labels have to be the same.",
+                "Give what was given before, or start anew by force=True without resume=True.",
+            )
+        return content
 
     @contextmanager
     def kept(self, progress: Progress) -> Iterator[None]:
@@ -316,6 +348,7 @@ def place(
     query: io.Source | str | Path,
     out: str | Path,
     *,
+    layer: str | None = None,
     seed: int = 0,
     force: bool = False,
     trust: bool = False,
@@ -335,6 +368,9 @@ def place(
     out
         File to write, ``.h5ad`` or ``.zarr``: the query with ``obsm["X_placed"]``, and in ``obs``
         ``"placed_radius_90"``, ``"placed_flag"`` and ``"placed_section"``.
+    layer
+        Layer of the query with its raw counts; that of the run by default, or ``X`` where the query has no
+        such layer.
     seed
         Random seed.
     force
@@ -362,11 +398,12 @@ def place(
     with io.exclusive(out, [query.path, query.coordinates]):
         run = run if isinstance(run, Run) else Run.read(run, trust=trust)
         cells, _ = as_written(io.read(query), run.settings, progress)
-        check_query(cells, run)
+        counted = counts_for(cells, run.settings, layer, progress)
+        check_query(counted, run)
         reference = run.model_data()[run.split != HELDOUT].copy()
         calibration = run.split[run.split != HELDOUT] == VALIDATION
         placer = tl.SpatialPlacer(run.model, seed=seed).fit(reference, calibration=calibration)
-        placed = placer.place(cells)
+        placed = placer.place(counted)
         cells.obsm[PLACED_KEY] = placed.positions
         cells.obs[RADIUS_KEY], cells.obs[FLAG_KEY] = placed.radius, placed.flagged
         cells.obs[SECTION_KEY] = pd.Categorical(placed.section.astype(str))
@@ -375,6 +412,31 @@ def place(
     report_placement(metrics, placed, progress)
     progress.say(f"Wrote {out}")
     return metrics
+
+
+def counts_for(cells: AnnData, settings: Settings, layer: str | None, progress: Progress) -> AnnData:
+    """Cells of a query with their counts where the model reads them.
+
+    Raises
+    ------
+    InputError
+        If the query has no such layer.
+    """
+    own = settings.layer if layer is None else layer
+    cells = with_raw(cells, own)
+    if layer is None and own is not None and own not in cells.layers:
+        progress.say(f'The query has no layer "{own}", of which the run is: its counts are read from X')
+        own = None
+    if own is not None and own not in cells.layers:
+        raise InputError(
+            f'The query has no layer "{own}"; it has: {", ".join(filter(None, cells.layers)) or "none"}.',
+            "The raw counts are read from that layer.",
+            "Name one of these as `layer`, or leave it out if X holds the counts.",
+        )
+    cells = with_whole_counts(cells, own, round_counts=settings.round_counts)
+    counts = cells.X if own is None else cells.layers[own]
+    layers = {} if settings.layer is None else {settings.layer: counts}
+    return AnnData(counts, obs=cells.obs, var=cells.var, layers=layers, obsm=dict(cells.obsm))
 
 
 def check_query(cells: AnnData, run: Run) -> None:

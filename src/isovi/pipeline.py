@@ -24,6 +24,8 @@ from scipy import sparse
 
 from isovi import tl
 from isovi.data import check, findings, pack
+from isovi.data.genes import no_genes
+from isovi.data.usable import prepared, shallow_copy, with_raw
 from isovi.errors import InputError, IsoviWarning, noted
 from isovi.geometry.certificate import CERTIFIED_EPSILON, cells_needed
 from isovi.graph import AllPairs, PairKind
@@ -54,6 +56,8 @@ def fit(
     batch_key: str | None = None,
     label_key: str | None = None,
     layer: str | None = None,
+    keep_controls: bool = False,
+    round_counts: bool = False,
     backbone: str = "scvi",
     distortion: Distortion | None = Constraint(),  # noqa: B008  # frozen, and the documented default
     pairs: PairKind = AllPairs(),  # noqa: B008  # likewise
@@ -83,7 +87,13 @@ def fit(
     section_key, batch_key, label_key
         Columns of ``obs`` with the tissue section, the batch, and labels to compare domains with.
     layer
-        Layer of the raw counts; ``X`` by default.
+        Layer of the raw counts; ``X`` by default. ``"raw"`` stands for ``adata.raw``, where no layer is
+        called so.
+    keep_controls
+        Keep control probes, blanks and other features that are no genes among the genes. By default they are
+        left out, as are spots whose ``obs["in_tissue"]`` is 0; a warning says how many.
+    round_counts
+        Round counts that were corrected for ambient RNA, or estimated, to whole numbers.
     backbone
         ``"scvi"`` for :class:`~isovi.IsoSCVI`, ``"vae"`` for :class:`~isovi.IsoVAE`.
     distortion
@@ -124,12 +134,15 @@ def fit(
     """
     settings = Settings(
         holdout=holdout, spatial_key=spatial_key, section_key=section_key, batch_key=batch_key,
-        label_key=label_key, layer=layer, backbone=backbone, distortion=distortion, pairs=pairs,
-        n_top_genes=n_top_genes, n_latent=n_latent, max_epochs=max_epochs, seed=seed, devices=devices,
-        nodes=nodes,
+        label_key=label_key, layer=layer, keep_controls=keep_controls, round_counts=round_counts,
+        backbone=backbone, distortion=distortion, pairs=pairs, n_top_genes=n_top_genes, n_latent=n_latent,
+        max_epochs=max_epochs, seed=seed, devices=devices, nodes=nodes,
     )  # fmt: skip
     call = ", ".join(["adata", *(f"{name}={value!r}" for name, value in settings.changed().items())])
-    provenance = Provenance(sha256=content_hash(adata, settings), call=f"isovi.fit({call})")
+    sha256 = content_hash(adata, settings)
+    with noted() as notes:
+        adata = prepared(adata, **settings.reading)
+    provenance = Provenance(sha256=sha256, call=f"isovi.fit({call})", notes=tuple(notes))
     run = run_pipeline(adata, settings, progress_of(progress), provenance)
     if run is None:  # a process that only trains along has done its work
         sys.exit(0)
@@ -245,7 +258,8 @@ def content_hash(adata: AnnData, settings: Settings) -> str:
     """SHA-256 of what a fit reads of an AnnData: names, counts, positions and the columns of ``obs``."""
     keys = (settings.section_key, settings.batch_key, settings.label_key)
     columns = [key for key in keys if key is not None and key in adata.obs]
-    counts = adata.X if settings.layer is None else adata.layers.get(settings.layer)
+    counts = with_raw(adata, settings.layer)
+    counts = counts.X if settings.layer is None else counts.layers.get(settings.layer)
     found = hashlib.sha256(f"{adata.shape}".encode())
     for part in (adata.obs_names, adata.var_names, *(adata.obs[key].astype(str) for key in columns)):
         found.update(pd.util.hash_array(np.asarray(part, dtype=object)).tobytes())
@@ -327,10 +341,14 @@ def require_training(adata: AnnData, spots: Spots, settings: Settings) -> None:
     batches = adata.obs[settings.batch_key].astype(str).to_numpy()
     unseen = sorted(set(batches) - set(batches[train]))
     if unseen:
+        sizes = ", ".join(f"{name} ({int((batches == name).sum())} spots)" for name in unseen)
+        share = "Leave these spots out, merge the batch with another, or choose another seed."
+        whole = "Hold out a share of spots instead, or leave batch_key out."
         raise InputError(
-            f"No training spot is of batch {', '.join(unseen)} in obs[{settings.batch_key!r}].",
+            f"No training spot is of batch {sizes} in obs[{settings.batch_key!r}]: all are held out or for "
+            "validation.",
             "The decoder cannot predict a batch that it never saw.",
-            "Hold out a share of spots instead, or leave batch_key out.",
+            whole if isinstance(settings.holdout, str) else share,
         )
 
 
@@ -340,8 +358,8 @@ def require_training(adata: AnnData, spots: Spots, settings: Settings) -> None:
 def choose_genes(adata: AnnData, spots: Spots, settings: Settings) -> np.ndarray:
     """Highly variable genes of the training spots, of 50,000 of them if there are more.
 
-    Genes seen in fewer than five of these spots are dropped; of the rest those with the largest variance of
-    Pearson residuals are kept (Lause, Berens & Kobak 2021, through scanpy).
+    Controls are no genes, and genes seen in fewer than five of these spots are dropped; of the rest those
+    with the largest variance of Pearson residuals are kept (Lause, Berens & Kobak 2021, through scanpy).
 
     Returns
     -------
@@ -355,6 +373,8 @@ def choose_genes(adata: AnnData, spots: Spots, settings: Settings) -> np.ndarray
     matrix = adata.X if settings.layer is None else adata.layers[settings.layer]
     counts = gene_counts(adata, matrix, spots, settings.seed)
     seen = np.asarray((counts > 0).sum(axis=0)).ravel() >= MIN_SPOTS
+    if not settings.keep_controls:  # a packed store of an earlier version may have them
+        seen &= ~no_genes(adata.var)
     if not seen.any():
         raise InputError(
             f"No gene is seen in {MIN_SPOTS} of the {len(spots.rows(TRAIN))} training spots.",
@@ -546,13 +566,6 @@ def find_domains(run: Run) -> None:
         seed=settings.seed,
     )
     run.metrics |= domain_metrics(run.adata, settings)
-
-
-def shallow_copy(adata: AnnData) -> AnnData:
-    """The same data under tables of its own; matrices are shared."""
-    parts = {name: dict(getattr(adata, name)) for name in ("obsm", "varm", "layers", "obsp", "varp", "uns")}
-    parts["layers"].pop(None, None)  # anndata 0.13 lists X among the layers
-    return AnnData(X=adata.X, obs=adata.obs.copy(), var=adata.var.copy(), raw=adata.raw, **parts)
 
 
 def n_labels(adata: AnnData, label_key: str | None) -> int | None:

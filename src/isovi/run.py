@@ -56,6 +56,10 @@ class Settings:
         Share of spots to hold out, between 0 and 0.9, or ``"section:NAME"`` for a whole section.
     spatial_key, section_key, batch_key, label_key, layer
         Where positions (``obsm``), sections, batches and labels (``obs``) and counts (``layers``) are.
+    keep_controls
+        Whether control probes and other features that are no genes are used like genes.
+    round_counts
+        Whether counts that were corrected for ambient RNA, or estimated, are rounded.
     backbone
         ``"scvi"`` (counts) or ``"vae"`` (Gaussian on log-normalised counts).
     distortion
@@ -86,6 +90,8 @@ class Settings:
     batch_key: str | None = None
     label_key: str | None = None
     layer: str | None = None
+    keep_controls: bool = False
+    round_counts: bool = False
     backbone: str = "scvi"
     distortion: Distortion | None = field(default_factory=Constraint)
     pairs: PairKind = field(default_factory=AllPairs)
@@ -113,6 +119,11 @@ class Settings:
     def keys(self) -> dict[str, Any]:
         """``spatial_key`` and ``section_key``, as the functions of :mod:`isovi.tl` take them."""
         return {"spatial_key": self.spatial_key, "section_key": self.section_key}
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What :func:`isovi.data.usable.prepared` takes: layer, controls and rounding."""
+        return {name: getattr(self, name) for name in ("layer", "keep_controls", "round_counts")}
 
     @property
     def target(self) -> float | None:
@@ -266,12 +277,6 @@ class Run(ReprMixin):
     @cached_property
     def model(self) -> Any:
         """The trained model, set up with the genes and all spots of the data."""
-        if self.adata.X is None:
-            raise InputError(
-                f'The run in "{self.folder}" is of packed data, whose counts are not in its adata.h5ad.',
-                "The model needs them.",
-                "Load the model with the packed store: IsoSCVI.load(folder, adata).",
-            )
         data = self.model_data()
         if self.id == LEGACY:  # set up without the held-out spots
             data = data[self.split != HELDOUT].copy()
@@ -280,8 +285,39 @@ class Run(ReprMixin):
             return BACKBONES[self.settings.backbone].load(str(file), adata=data, trust=self.trust)
 
     def model_data(self) -> AnnData:
-        """A copy of the data with the genes of the model."""
-        return self.adata[:, self.adata.var[GENE_KEY].to_numpy(dtype=bool)].copy()
+        """A copy of the data with the genes of the model; of packed data the counts are read from the store.
+
+        Raises
+        ------
+        InputError
+            If the packed store is no longer where the run was made of it.
+        """
+        genes = self.adata.var[GENE_KEY].to_numpy(dtype=bool)
+        if self.adata.X is not None:
+            return self.adata[:, genes].copy()
+        path = str(self.provenance.source.get("path", ""))
+        if not pack.is_packed(path) or not self._is_of(stored := pack.open_packed(path)):
+            raise InputError(
+                f'The run in "{self.folder}" is of packed data, whose counts are not in its adata.h5ad.',
+                f'The model needs them, from the store "{path}".',
+                "Put that store back, or call isoVI from the folder that the path is relative to.",
+            )
+        layer = self.settings.layer
+        counts = pack.counts_in_input_order(
+            stored.X if layer is None else stored.layers[layer], stored, genes
+        )
+        parts = {
+            "obs": self.adata.obs.copy(),
+            "var": self.adata.var[genes].copy(),
+            "obsm": dict(self.adata.obsm),
+        }
+        return AnnData(counts, **parts, layers={} if layer is None else {layer: counts})
+
+    def _is_of(self, stored: AnnData) -> bool:
+        """Whether a packed store has the cells and genes of this run."""
+        order = np.argsort(pack.input_order(stored))
+        cells = stored.obs_names[order]
+        return bool(cells.equals(self.adata.obs_names) and stored.var_names.equals(self.adata.var_names))
 
     @cached_property
     def spots(self) -> Spots:

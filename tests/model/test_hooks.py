@@ -34,6 +34,7 @@ SMALL = {"n_latent": 3, "n_hidden": 8}
         (SCVI, hooks.PLAN),
         (SCVI, hooks.SPLITTER),
         (SCVI, "_make_data_loader"),
+        (SCVI, "_validate_anndata"),
         (SCVI, "_get_most_recent_anndata_manager"),
         (VAE, hooks.INFERENCE_INPUT),
         (VAE, hooks.GENERATIVE_INPUT),
@@ -125,6 +126,27 @@ def test_make_data_loader_makes_every_loader_after_training(plain: AnnData, quic
         look()
         assert len(made) == n_made
     assert np.array_equal(model.get_latent_representation(), own)
+
+
+def test_validate_anndata_takes_all_data_that_a_model_does_not_know(
+    plain: AnnData, quickly: Callable
+) -> None:
+    seen: list[AnnData] = []
+
+    class Model(hooks.TakesOtherData, SCVI):
+        def other_data(self, adata: AnnData) -> AnnData:
+            seen.append(adata)
+            return adata
+
+    Model.setup_anndata(plain)
+    model = quickly(Model(plain, **SMALL), max_epochs=1)
+    model.get_latent_representation(plain)
+    assert not seen, "the model's own data"
+    for n_seen, look in enumerate((model.get_latent_representation, model.get_normalized_expression), 1):
+        other = plain.copy()
+        del other.uns["_scvi_uuid"]
+        look(other)
+        assert len(seen) == n_seen and seen[-1] is other
 
 
 def test_get_most_recent_anndata_manager_is_that_of_the_last_setup(plain: AnnData) -> None:

@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 
 from isovi.cli.console import Console, Debug, quiet, reported
-from isovi.cli.options import INPUT, Coordinates, CoordinateSystem, MinCounts, SpatialKey, Table, fit_command
+from isovi.cli.options import (
+    INPUT,
+    Coordinates,
+    CoordinateSystem,
+    KeepControls,
+    MinCounts,
+    RoundCounts,
+    SpatialKey,
+    Table,
+    fit_command,
+)
 
 
 class Kind(StrEnum):
@@ -60,6 +70,8 @@ def pack(
     coordinate_system: CoordinateSystem = None,
     coordinates: Coordinates = None,
     min_counts: MinCounts = 0,
+    keep_controls: KeepControls = False,
+    round_counts: RoundCounts = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier store.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -79,6 +91,8 @@ def pack(
             spatial_key=spatial_key,
             section_key=section_key,
             min_counts=min_counts,
+            keep_controls=keep_controls,
+            round_counts=round_counts,
             force=force,
         )
         wrote = (

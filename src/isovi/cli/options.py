@@ -21,6 +21,10 @@ Table = Annotated[str | None, typer.Option(help="SpatialData table to read, if s
 CoordinateSystem = Annotated[str | None, typer.Option(help="Coordinate system of SpatialData.")]
 Coordinates = Annotated[Path | None, typer.Option(help="Table of positions: names, x, y.")]
 MinCounts = Annotated[int, typer.Option(help="Leave out spots with fewer counts.")]
+KeepControls = Annotated[
+    bool, typer.Option("--keep-controls", help="Keep control probes and blanks as genes.")
+]
+RoundCounts = Annotated[bool, typer.Option("--round-counts", help="Round corrected (ambient RNA) counts.")]
 SpatialKey = Annotated[str, typer.Option(help="Key in obsm of the positions.")]
 SectionKey = Annotated[str | None, typer.Option(help="Column of obs with the tissue section.")]
 BatchKey = Annotated[str | None, typer.Option(help="Column of obs with the batch, as in scVI.")]
@@ -56,7 +60,7 @@ def fit_command(path: Path, parameters: Mapping[str, Any]) -> str:
     """
     words = ["isovi", "fit", str(path), "--out", "run"]
     for name, value in parameters.items():
-        words += [f"--{name.replace('_', '-')}", str(value)]
+        words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     return shlex.join(words)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from isovi.cli.console import CommandProgress, Console, Debug, quiet, reported
+from isovi.cli.console import DEFAULT, CommandProgress, Console, Debug, quiet, reported
 from isovi.cli.options import CoordinateSystem, Table, TrustPickle
 
 
@@ -17,6 +17,10 @@ def place(
     out: Annotated[Path, typer.Option(help="File to write: .h5ad or .zarr.")],
     table: Table = None,
     coordinate_system: CoordinateSystem = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(help=f"Layer with raw counts. {DEFAULT.format('as in the run')}", show_default=False),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
     trust: TrustPickle = False,
@@ -36,7 +40,7 @@ def place(
     with reported(debug):
         quiet()
         console, source = Console(), Source(query, table, coordinate_system)
-        asked: dict[str, Any] = {"seed": seed, "force": force, "trust": trust}
+        asked: dict[str, Any] = {"layer": layer, "seed": seed, "force": force, "trust": trust}
         found = files.place(run, source, out, **asked, progress=CommandProgress(console))
         if found.get("errors"):
             console.print(placement(found["errors"]))

@@ -17,6 +17,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from isovi._shapes import CellIndexArray, CoordinateArray
+from isovi.data import decimals
 from isovi.data.readers.source import readable
 from isovi.errors import InputError, IsoviWarning
 from isovi.spots import SPLIT_KEY, Spots, spacing
@@ -25,6 +26,7 @@ MIN_SECTION_SPOTS = 3
 LARGEST_COUNT = 2**31  # sums and likelihoods are computed with 32-bit floats
 _FARTHEST = 1e100  # its square, too, is a number
 _REACH = 2**24  # spacings; farther from its centre 32-bit floats do not tell neighbours apart
+_WORDS = {decimals.NORMALISED: "normalised values", decimals.LOGARITHMS: "logarithms"}
 _BLOCK_VALUES = 2**22  # values checked together: about 32 MB of float64
 
 
@@ -486,7 +488,13 @@ def genes_in_common(adata_var_names: Iterable[str], model_var_names: Iterable[st
     return common.to_numpy()
 
 
-def counts(adata: AnnData, layer: str | None = None, *, allow_empty_genes: bool = False) -> Any:
+def counts(
+    adata: AnnData,
+    layer: str | None = None,
+    *,
+    allow_empty_genes: bool = False,
+    allow_empty_spots: bool = False,
+) -> Any:
     """The matrix of raw counts, checked block by block: never made dense, nor read whole if backed.
 
     Parameters
@@ -495,8 +503,8 @@ def counts(adata: AnnData, layer: str | None = None, *, allow_empty_genes: bool 
         The data, in memory or backed.
     layer
         Layer with the raw counts; ``None`` is ``adata.X``.
-    allow_empty_genes
-        Whether genes without any count are accepted.
+    allow_empty_genes, allow_empty_spots
+        Whether genes and spots without any count are accepted.
 
     Returns
     -------
@@ -506,15 +514,16 @@ def counts(adata: AnnData, layer: str | None = None, *, allow_empty_genes: bool 
     ------
     InputError
         If the layer is missing; if a value is NaN, infinite, negative or not a whole number; if a
-        spot, or a gene unless allowed, has no count at all.
+        spot or a gene, unless allowed, has no count at all.
     """
     matrix, where = _matrix(adata, layer)
     spot_totals, gene_totals = np.zeros(adata.n_obs), np.zeros(adata.n_vars)
     for block in blocks(matrix):
-        _require_counts(block, adata, where)
+        _require_counts(block, adata, layer)
         spot_totals[block.rows] += np.asarray(block.values.sum(axis=1, dtype=np.float64)).ravel()
         gene_totals[block.columns] += np.asarray(block.values.sum(axis=0, dtype=np.float64)).ravel()
-    _require_filled(spot_totals, adata.obs_names, layer, where, "spot")
+    if not allow_empty_spots:
+        _require_filled(spot_totals, adata.obs_names, layer, where, "spot")
     if not allow_empty_genes:
         _require_filled(gene_totals, adata.var_names, layer, where, "gene")
     return matrix
@@ -563,7 +572,9 @@ def _matrix(adata: AnnData, layer: str | None) -> tuple[Any, str]:
     matrix = adata.X if layer is None else adata.layers[layer]
     if matrix is None or matrix.dtype.kind not in "biuf":
         found = "no values" if matrix is None else f"values of type {matrix.dtype}"
-        raise InputError(f"{where} has {found}.", "Raw counts are needed, as numbers.", _find_counts(adata))
+        raise InputError(
+            f"{where} has {found}.", "Raw counts are needed, as numbers.", _find_counts(adata, layer)
+        )
     return matrix, where
 
 
@@ -641,8 +652,8 @@ def n_stored(matrix: Any) -> int:
     return int(np.prod(matrix.shape)) if group is None else int(group["data"].shape[0])
 
 
-def _require_counts(block: Block, adata: AnnData, where: str) -> None:
-    values = block.stored
+def _require_counts(block: Block, adata: AnnData, layer: str | None) -> None:
+    values, (matrix, where) = block.stored, _matrix(adata, layer)
     if values.dtype.kind == "b":
         return
     rules = [
@@ -650,15 +661,38 @@ def _require_counts(block: Block, adata: AnnData, where: str) -> None:
         (values > LARGEST_COUNT, f"Counts are at most {LARGEST_COUNT}; this looks like a missing value."),
     ]
     if values.dtype.kind == "f":
-        whole = values == np.rint(values)
         rules.insert(0, (~np.isfinite(values), "Counts must be finite."))
-        rules.append((~whole, "Raw counts are whole numbers; these look like normalised values."))
     for wrong, rule in rules:
         if wrong.any():
             position = int(np.argmax(wrong))
             row, column = block.index(position)
             place = f'spot "{adata.obs_names[row]}", gene "{adata.var_names[column]}"'
-            raise InputError(f"{where} holds {values[position]:g} ({place}).", rule, _find_counts(adata))
+            raise InputError(
+                f"{where} holds {values[position]:g} ({place}).", rule, _find_counts(adata, layer)
+            )
+    if values.dtype.kind == "f" and not decimals.is_whole(values).all():
+        off = np.abs(values - np.rint(values))
+        position = int(np.argmax(off))
+        row, column = block.index(position)
+        place = f'spot "{adata.obs_names[row]}", gene "{adata.var_names[column]}"'
+        received = f"{where} holds {values[position]:.9g} ({place})."
+        raise InputError(received, *_about_decimals(values, matrix, adata, layer))
+
+
+def _about_decimals(values: np.ndarray, matrix: Any, adata: AnnData, layer: str | None) -> tuple[str, str]:
+    """Rule and remedy for values that are no whole numbers."""
+    find, isovi_fit = _find_counts(adata, layer), "isovi.fit and isovi pack round them"
+    if decimals.is_noise(values):
+        rule = "Raw counts are whole numbers; these are but for rounding."
+        return rule, f"{isovi_fit}; elsewhere round them: numpy.rint."
+    kind = decimals.kind_of(matrix[: decimals.SAMPLE])
+    if kind == decimals.CORRECTED:
+        rule = (
+            "Raw counts are whole numbers; these look like counts that were corrected for ambient RNA "
+            "(SoupX, CellBender, decontX) or estimated."
+        )
+        return rule, f"{find} Or round them: round_counts=True."
+    return f"Raw counts are whole numbers; these look like {_WORDS[kind]}.", find
 
 
 def _layers(adata: AnnData) -> str:
@@ -666,10 +700,30 @@ def _layers(adata: AnnData) -> str:
     return _some((name for name in adata.layers.keys() if name is not None), limit=20)  # noqa: SIM118
 
 
-def _find_counts(adata: AnnData) -> str:
-    raw = "; adata.raw may hold them too" if adata.raw is not None else ""
-    layers = _layers(adata)
-    return f"Name the layer with the raw counts as `layer`; adata.layers has: {layers}{raw}."
+def _find_counts(adata: AnnData, layer: str | None) -> str:
+    """Where whole numbers are: a layer, ``X`` or ``raw``."""
+    others = {name: adata.layers[name] for name in adata.layers if name not in (None, layer)}
+    whole = [str(name) for name, matrix in others.items() if _looks_whole(matrix)]
+    if whole:
+        return f'Pass layer="{whole[0]}", which holds whole numbers.'
+    if layer is not None and adata.X is not None and _looks_whole(adata.X):
+        return "Leave `layer` out: adata.X holds whole numbers."
+    if adata.raw is not None and _looks_whole(adata.raw.X):
+        remedy = 'adata.layers["counts"] = adata.raw[:, adata.var_names].X'
+        return f'adata.raw holds whole numbers: pass layer="raw" to isovi.fit, or store them first: {remedy}.'
+    return (
+        f"Name the layer with the raw counts as `layer`; adata.layers has: {_layers(adata)}. No layer, nor "
+        "adata.raw, holds whole numbers."
+    )
+
+
+def _looks_whole(matrix: Any) -> bool:
+    """Whether some rows hold whole numbers that are not negative."""
+    if matrix.dtype.kind not in "biuf":
+        return False
+    rows = matrix[: decimals.SAMPLE]
+    values = rows.data if sparse.issparse(rows) else np.asarray(rows)
+    return bool((values >= 0).all() and (values.dtype.kind != "f" or decimals.is_whole(values).all()))
 
 
 def _require_filled(totals: np.ndarray, names: pd.Index, layer: str | None, where: str, what: str) -> None:

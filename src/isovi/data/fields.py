@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from scvi.data.fields import CategoricalObsField, NumericalObsField, ObsmField
 
 from isovi._shapes import CellIndexArray, CoordinateArray
 from isovi.data import check
-from isovi.errors import InputError
+from isovi.errors import InputError, IsoviWarning
 from isovi.graph import PairKind, PairWeights
 from isovi.spots import Spots
 
@@ -21,6 +22,8 @@ COORDINATES = "isovi_coordinates"
 SECTION = "isovi_section"
 CELL = REGISTRY_KEYS.INDICES_KEY  # of all numbers in obs, scvi-tools loads these alone as int64, so exactly
 CELL_COLUMN = "_isovi_cell"
+_FACTOR = 2.0  # between spacings, beyond which units may differ
+_FEWEST = 10  # spots whose spacing says something
 
 
 class CoordinatesField(ObsmField):
@@ -46,7 +49,10 @@ class CoordinatesField(ObsmField):
 
     def register_field(self, adata: AnnData) -> dict[str, Any]:
         """Write the normalised coordinates; see :class:`CoordinatesField`."""
-        return self._write(adata, self.source)
+        state = self._write(adata, self.source)
+        if self.source is not None and self.spatial_key in adata.obsm:
+            self._warn_of_unit(adata)
+        return state
 
     def transfer_field(
         self, state_registry: dict[str, Any], adata_target: AnnData, **_: Any
@@ -67,6 +73,28 @@ class CoordinatesField(ObsmField):
         units = known | spots.units
         state = {"sections": list(units), "unit": list(units.values()), "n_axes": raw.shape[1]}
         return {self.COLUMN_NAMES_KEY: np.arange(raw.shape[1]), **state}
+
+    def _warn_of_unit(self, adata: AnnData) -> None:
+        """Say if positions of a section that the reference has seem to be in another unit."""
+        spots = Spots.at(*self._raw(adata))
+        known = units_of(self.source)
+        for name, unit in spots.units.items():
+            ratio = unit / known.get(name, np.nan)
+            if int((spots.section == spots.sections.index(name)).sum()) >= _FEWEST and not (
+                1 / _FACTOR <= ratio <= _FACTOR or np.isnan(ratio)
+            ):
+                which = "the query" if self.section_key is None else f"section {name!r}"
+                warnings.warn(
+                    f"Neighbouring spots are {unit:.4g} apart, in the reference {known[name]:.4g}: positions "
+                    f"of {which} may be in another unit. They keep the unit of the reference. If they are of "
+                    "another section, set the reference up with section_key: then each has its own unit.",
+                    IsoviWarning,
+                    stacklevel=2,
+                )
+
+    def _raw(self, adata: AnnData) -> tuple[CoordinateArray, CellIndexArray, list[str]]:
+        raw = check.coordinates(adata, self.spatial_key, allow_missing=True)
+        return raw, *self._sections(adata, raw, self.source)
 
     def _sections(
         self, adata: AnnData, raw: CoordinateArray, source: dict[str, Any] | None

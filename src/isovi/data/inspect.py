@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 
-from isovi.data import check
+from isovi.data import check, decimals
 from isovi.data.findings import Finding, find_in, of_fields, section_columns
 from isovi.data.readers.filtering import cell_totals
 from isovi.data.readers.find import find
 from isovi.data.readers.source import INPUT_KEY, PIXELS, POSITIONS_KEY, UNKNOWN, Source
+from isovi.data.usable import RAW_LAYER, Usable, is_to_round, sample, usable
 from isovi.data.writable import writable
 from isovi.errors import InputError, IsoviWarning
 from isovi.spots import spacing
@@ -32,7 +34,7 @@ class Counts:
     Attributes
     ----------
     layer
-        Its name; ``None`` is ``X``.
+        Its name; ``None`` is ``X``, and ``"raw"`` may be ``adata.raw``.
     problem
         Why these are no raw counts, or empty.
     median
@@ -45,6 +47,7 @@ class Counts:
     problem: str
     median: float = float("nan")
     n_empty: int = 0
+    decimals: bool = False  # counts that were corrected or estimated: round_counts=True rounds them
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,7 @@ class Inspection:
             "section_key": next(iter(self.sections), None),
             "layer": self.counts[0].layer if self.counts else None,
             "min_counts": 1 if self.counts and self.counts[0].n_empty else None,
+            "round_counts": True if self.counts and self.counts[0].decimals else None,
         }
         for one in self.findings:
             proposed |= one.parameters
@@ -145,18 +149,21 @@ def inspect(source: Source | str | Path) -> Inspection:
         warnings.simplefilter("always", IsoviWarning)
         with reader.stored() as adata:
             check.size(adata)
+            taken = usable(adata)
+            taken.say()
             about = {**reader.about, **_coordinate_system(adata)}
-            key = next((key for key, _ in usable_positions(adata)), None)
-            found = () if key is None else find_in(adata, key)
-            sections = sections_in(adata, found)
-            positions = tuple(positions_in(adata, next(iter(sections), None)))
-            counts = tuple(sorted(counts_in(adata), key=_preference))
+            annotation = _annotation(adata, taken)
+            key = next((key for key, _ in usable_positions(annotation)), None)
+            found = () if key is None else find_in(annotation, key)
+            sections = sections_in(annotation, found)
+            positions = tuple(positions_in(annotation, next(iter(sections), None)))
+            counts = tuple(sorted(counts_in(adata, taken), key=_preference))
             missing = (
-                *_missing_names(adata),
-                *_missing_positions(adata, positions),
+                *_missing_names(annotation),
+                *_missing_positions(annotation, positions),
                 *_missing_counts(counts),
             )
-            n_obs, n_vars = adata.shape
+            n_obs, n_vars = annotation.shape
             converted = writable(adata).notes
     notes = (*(str(note.message) for note in said), *converted)
     return Inspection(
@@ -198,39 +205,57 @@ def _unit(adata: AnnData, key: str) -> str:
     return "pixels of each field of view" if of_fields(adata) else f"{PIXELS} (as scanpy reads Visium)"
 
 
-def counts_in(adata: AnnData) -> Iterator[Counts]:
-    """``X`` and every layer."""
+def counts_in(adata: AnnData, taken: Usable) -> Iterator[Counts]:
+    """``X``, every layer, and ``raw`` where it has all genes; over the genes and spots that take part."""
     if adata.X is not None:
-        yield look_at(adata.X, None)
+        yield look_at(adata.X, None, taken.spots, taken.genes)
     for name in adata.layers:
         if name is not None:  # anndata 0.13 lists X among the layers
-            yield look_at(adata.layers[name], str(name))
+            yield look_at(adata.layers[name], str(name), taken.spots, taken.genes)
+    if adata.raw is not None and RAW_LAYER not in adata.layers:
+        where = adata.raw.var_names.get_indexer(adata.var_names[taken.genes])
+        genes = np.zeros(adata.raw.n_vars, dtype=bool)
+        genes[where] = True
+        if (where >= 0).all():
+            yield look_at(adata.raw.X, RAW_LAYER, taken.spots, genes)
 
 
-def look_at(matrix: Any, layer: str | None) -> Counts:
-    """Whether a matrix holds raw counts, and how many."""
+def look_at(
+    matrix: Any, layer: str | None, spots: np.ndarray | None = None, genes: np.ndarray | None = None
+) -> Counts:
+    """Whether a matrix holds raw counts, and how many, over some spots and genes; all by default."""
     if matrix.dtype.kind not in "biuf":
         return Counts(layer, f"of type {matrix.dtype}")
-    for block in check.blocks(matrix):
-        problem = _problem(block.stored)
-        if problem:
+    kinds = {_problem(block.stored) for block in check.blocks(matrix)} - {""}
+    for problem in ("not finite", "negative values: scaled or corrected"):
+        if problem in kinds:
             return Counts(layer, problem)
-    totals = cell_totals(matrix)
-    return Counts(layer, "", float(np.median(totals)), int((totals == 0).sum()))
+    is_decimal = "decimals" in kinds
+    if is_decimal and decimals.kind_of(sample(matrix)) != decimals.CORRECTED:
+        return Counts(layer, f"no whole numbers: {decimals.kind_of(sample(matrix))}")
+    if kinds and not is_decimal and layer is None:
+        is_to_round(matrix)  # says it
+    totals = cell_totals(matrix, genes)
+    totals = totals if spots is None else totals[spots]
+    return Counts(layer, "", float(np.median(totals)), int((totals == 0).sum()), is_decimal)
 
 
 def _problem(values: np.ndarray) -> str:
+    if values.dtype.kind != "f":
+        return "negative values: scaled or corrected" if (values < 0).any() else ""
     if not np.isfinite(values).all():
         return "not finite"
     if (values < 0).any():
         return "negative values: scaled or corrected"
-    return "" if (values == np.rint(values)).all() else "no whole numbers: normalised"
+    if decimals.is_whole(values).all():
+        return ""
+    return "noise" if decimals.is_noise(values) else "decimals"
 
 
-def _preference(counts: Counts) -> tuple[bool, bool, bool, str]:
+def _preference(counts: Counts) -> tuple[bool, bool, bool, bool, str]:
     """Raw counts before others, ``X`` before layers, those called counts before other layers."""
     layer = counts.layer
-    return bool(counts.problem), layer is not None, layer not in COUNT_LAYERS, layer or ""
+    return bool(counts.problem), counts.decimals, layer is not None, layer not in COUNT_LAYERS, layer or ""
 
 
 def sections_in(adata: AnnData, findings: tuple[Finding, ...] = ()) -> dict[str, int]:
@@ -242,6 +267,13 @@ def sections_in(adata: AnnData, findings: tuple[Finding, ...] = ()) -> dict[str,
 def _coordinate_system(adata: AnnData) -> dict[str, str]:
     system = adata.uns.get(INPUT_KEY, {}).get("coordinate_system")
     return {} if system is None else {"coordinate system": str(system)}
+
+
+def _annotation(adata: AnnData, taken: Usable) -> AnnData:
+    """What there is besides matrices of the spots and genes that take part."""
+    obsm = {key: value[taken.spots] for key, value in adata.obsm.items()}
+    var = pd.DataFrame(index=adata.var_names[taken.genes])
+    return AnnData(obs=adata.obs[taken.spots], var=var, obsm=obsm, uns=adata.uns)
 
 
 def _missing_names(adata: AnnData) -> Iterator[str]:
@@ -274,11 +306,13 @@ def _missing_positions(adata: AnnData, positions: tuple[Positions, ...]) -> Iter
     )
 
 
+def _name(counts: Counts) -> str:
+    if counts.layer is None or counts.layer == RAW_LAYER:
+        return counts.layer or "X"
+    return f"layer {counts.layer}"
+
+
 def _missing_counts(counts: tuple[Counts, ...]) -> Iterator[str]:
     if not counts or counts[0].problem:
-        where = ", ".join("X" if one.layer is None else f"layer {one.layer}" for one in counts) or "no matrix"
-        yield (
-            f"Raw counts: none in {where}. If adata.raw has them: "
-            'adata.layers["counts"] = adata.raw[:, adata.var_names].X; otherwise go back to the file before '
-            "normalisation."
-        )
+        where = ", ".join(f"{_name(one)} ({one.problem})" for one in counts) or "no matrix"
+        yield f"Raw counts: none in {where}. Go back to the file before normalisation."

@@ -30,8 +30,11 @@ from isovi.data.outputs import (
     revised_directory,
     scratch_directory,
 )
+from isovi.data.readers.annotated import AnnDataFile
 from isovi.data.readers.find import find
 from isovi.data.readers.source import Source, sha256
+from isovi.data.readers.spatialdata import SpatialDataStore
+from isovi.data.usable import usable
 from isovi.data.writable import writable
 from isovi.errors import IsoviWarning, OutputError
 
@@ -56,7 +59,7 @@ __all__ = [  # re-exported
 # ---------------------------------------------------------------------------- reading
 
 
-def read(source: Source | str | os.PathLike[str]) -> AnnData:
+def read(source: Source | str | os.PathLike[str], *, keep_controls: bool = False) -> AnnData:
     """Read counts, annotation and positions; the input is not changed.
 
     Parameters
@@ -64,6 +67,9 @@ def read(source: Source | str | os.PathLike[str]) -> AnnData:
     source
         Path of an ``.h5ad`` file, an AnnData or SpatialData ``.zarr`` store, a folder of Visium,
         Visium HD, Xenium, MERSCOPE or CosMx, a 10x matrix or a counts table; or a :class:`Source`.
+    keep_controls
+        Keep control probes and other features that are no genes. Of AnnData and SpatialData all is read
+        anyway.
 
     Returns
     -------
@@ -80,7 +86,13 @@ def read(source: Source | str | os.PathLike[str]) -> AnnData:
     IsoviWarning
         If cells are left out or genes renamed.
     """
-    return find(source).read()
+    reader = find(source)
+    adata = reader.read()
+    if keep_controls or isinstance(reader, AnnDataFile | SpatialDataStore):
+        return adata
+    found = usable(adata)
+    found.say()
+    return adata if found.is_all else adata[found.spots, found.genes].copy()
 
 
 @contextmanager
@@ -94,7 +106,7 @@ def stored(source: Source | str | os.PathLike[str]) -> Iterator[AnnData]:
 
     Yields
     ------
-    The data: ``X`` and ``layers`` on disk, the rest in memory, without ``raw``. Other kinds of input are read
+    The data: ``X``, ``layers`` and ``raw`` on disk, the rest in memory. Other kinds of input are read
     into memory.
 
     Raises

@@ -23,10 +23,11 @@ from anndata.abc import CSRDataset
 from scipy import sparse
 
 from isovi._shapes import CellIndexArray
-from isovi.data import check, io
+from isovi.data import check, decimals, io
 from isovi.data.readers.filtering import enough
 from isovi.data.readers.source import Source
 from isovi.data.readers.spatialdata import require_known_sections
+from isovi.data.usable import is_to_round, usable
 from isovi.data.writable import require_own_names, writable
 from isovi.errors import InputError, IsoviWarning, OutputError
 from isovi.geometry.hilbert import curve_order
@@ -68,6 +69,8 @@ def pack(
     spatial_key: str = "spatial",
     section_key: str | None = None,
     min_counts: int = 0,
+    keep_controls: bool = False,
+    round_counts: bool = False,
     force: bool = False,
 ) -> Packed:
     """Write a store from which a model can be trained without the counts in memory.
@@ -89,12 +92,17 @@ def pack(
         Column of ``obs`` with the tissue section; cells are stored section by section.
     min_counts
         Leave out cells with fewer counts in ``X``.
+    keep_controls
+        Keep control probes and other features that are no genes.
+    round_counts
+        Round counts in ``X`` that were corrected for ambient RNA, or estimated. Rounding noise always is.
     force
         Replace an earlier packed store at ``target``.
 
     Returns
     -------
-    The size of the store. All of the input but ``raw`` is kept, in the new order.
+    The size of the store. All of the input but ``raw``, controls and spots outside of the tissue
+    (``obs["in_tissue"]``) is kept, in the new order.
 
     Raises
     ------
@@ -119,13 +127,17 @@ def pack(
             )
         adata = _writable(given, spatial_key, section_key)
         require_known_sections(adata, section_key)
-        order, n_sections = _order(adata, spatial_key, section_key)
+        taken = usable(adata, keep_controls=keep_controls)
+        taken.say()
+        order, n_sections = _order(adata, taken.spots, spatial_key, section_key)
         if min_counts > 0:
             order = order[enough(adata.X, min_counts)[order]]
+        to_round = is_to_round(adata.X, round_counts=round_counts)
         with io.replacing(final, store=True) as temporary:
             settings = {"spatial_key": spatial_key, "section_key": section_key or "", "curve": "hilbert"}
-            n_counts = write_ordered(adata, temporary, order, settings)
-    return Packed(len(order), adata.n_vars, n_sections, n_counts)
+            genes = np.flatnonzero(taken.genes)
+            n_counts = write_ordered(adata, temporary, order, settings, genes, to_round=to_round)
+    return Packed(len(order), len(genes), n_sections, n_counts)
 
 
 def _target(target: str | os.PathLike[str], force: bool) -> Path:
@@ -148,13 +160,17 @@ def _writable(adata: AnnData, spatial_key: str, section_key: str | None) -> AnnD
     return found.adata
 
 
-def _order(adata: AnnData, spatial_key: str, section_key: str | None) -> tuple[CellIndexArray, int]:
+def _order(
+    adata: AnnData, spots: np.ndarray, spatial_key: str, section_key: str | None
+) -> tuple[CellIndexArray, int]:
     """Order of the cells on disk, and the number of sections."""
     check.size(adata)
-    codes, names = check.sections(adata, section_key)
-    positions = check.coordinates(adata, spatial_key)
+    rows = np.flatnonzero(spots)
+    kept = AnnData(obs=adata.obs.iloc[rows], obsm={key: _rows(adata.obsm[key], rows) for key in adata.obsm})
+    codes, names = check.sections(kept, section_key)
+    positions = check.coordinates(kept, spatial_key)
     check.section_coordinates(positions, codes, names)
-    return curve_order(positions, codes), len(names)
+    return rows[curve_order(positions, codes)], len(names)
 
 
 # ---------------------------------------------------------------------------- packed stores
@@ -261,6 +277,13 @@ def in_input_order(adata: AnnData) -> AnnData:
     return annotation
 
 
+def counts_in_input_order(matrix: Any, adata: AnnData, genes: np.ndarray) -> sparse.csr_matrix:
+    """Counts of some genes, a mask, of all packed cells in the order of the input, in memory."""
+    columns = np.flatnonzero(genes)
+    parts = [sparse.csr_matrix(block.values)[:, columns] for block in check.blocks(matrix)]
+    return sparse.vstack(parts, format="csr")[np.argsort(input_order(adata))]
+
+
 class StoredRows:
     """Rows of a CSR matrix on disk, read in as few pieces as possible.
 
@@ -326,6 +349,7 @@ def write_ordered(
     order: CellIndexArray,
     settings: dict[str, Any],
     genes: np.ndarray | None = None,
+    to_round: bool = False,
 ) -> int:
     """Write a store with the cells in a given order.
 
@@ -341,6 +365,8 @@ def write_ordered(
         Arguments of the packing, kept in ``uns``.
     genes
         Columns to keep; all by default.
+    to_round
+        Whether values of ``X`` are rounded.
 
     Returns
     -------
@@ -354,7 +380,7 @@ def write_ordered(
         layers = group.require_group("layers")
         for name in (name for name in adata.layers if name is not None):  # anndata 0.13 lists X there
             _write_matrix(adata.layers[name], layers, name, order, genes, path)
-        return _write_matrix(adata.X, group, "X", order, genes, path)
+        return _write_matrix(adata.X, group, "X", order, genes, path, to_round)
 
 
 def _annotation(
@@ -384,12 +410,18 @@ def _square(value: Any, order: np.ndarray) -> Any:
 
 
 def _write_matrix(
-    matrix: Any, group: zarr.Group, name: str, order: CellIndexArray, genes: np.ndarray, folder: Path
+    matrix: Any,
+    group: zarr.Group,
+    name: str,
+    order: CellIndexArray,
+    genes: np.ndarray,
+    folder: Path,
+    to_round: bool = False,
 ) -> int:
     """Write one matrix as sharded CSR, sorted through buckets of rows on disk; returns the values stored."""
     shape = (len(order), len(genes))
     with tempfile.TemporaryDirectory(dir=folder, prefix="isovi-pack-") as scratch:
-        buckets = _Buckets(Path(scratch), matrix, shape, order, genes)
+        buckets = _Buckets(Path(scratch), matrix, shape, order, genes, to_round)
         stored = group.create_group(name)
         stored.attrs.update(
             {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": list(shape)}
@@ -414,7 +446,13 @@ class _Buckets:
     """Entries of a matrix, sorted on disk by their new row; iterating yields CSR rows in the new order."""
 
     def __init__(
-        self, scratch: Path, matrix: Any, shape: tuple[int, int], order: CellIndexArray, genes: np.ndarray
+        self,
+        scratch: Path,
+        matrix: Any,
+        shape: tuple[int, int],
+        order: CellIndexArray,
+        genes: np.ndarray,
+        to_round: bool = False,
     ) -> None:
         self.scratch, self.shape, self.dtype = scratch, shape, np.dtype(matrix.dtype)
         self.record = np.dtype([("row", "<u4"), ("column", "<u4"), ("value", self.dtype)])
@@ -426,7 +464,8 @@ class _Buckets:
         column = np.full(matrix.shape[1], -1, dtype=np.int64)
         column[genes] = np.arange(len(genes))
         for block in check.blocks(matrix):
-            self._sort(*_entries(block, place, column))
+            values = decimals.rounded(block.values) if to_round else block.values
+            self._sort(*_entries(check.Block(block.rows, block.columns, values), place, column))
 
     def _sort(self, row: np.ndarray, column: np.ndarray, value: np.ndarray) -> None:
         np.add.at(self.row_counts, row, 1)

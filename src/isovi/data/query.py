@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +13,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from isovi.data import check
+from isovi.errors import InputError, IsoviWarning
 
 _COLUMNS = ("batch_key", "labels_key", "section_key")
 _COLUMN_LISTS = ("categorical_covariate_keys",)
@@ -59,7 +62,7 @@ def match(adata: AnnData, reference: AnnData, setup: dict[str, Any]) -> Query:
     Raises
     ------
     InputError
-        If no gene is shared, names repeat, or counts are not counts.
+        If no gene is shared, names repeat, counts are not counts, or a continuous covariate is missing.
     """
     layer = setup.get("layer")
     check.size(adata)
@@ -72,6 +75,84 @@ def match(adata: AnnData, reference: AnnData, setup: dict[str, Any]) -> Query:
     if layer is not None:
         matched.layers[layer] = counts
     return Query(matched, reference.var_names.difference(adata.var_names, sort=False))
+
+
+class GenesDiffer(InputError):
+    """The genes of some data are not those of a model, in its order.
+
+    Attributes
+    ----------
+    genes
+        Of the model.
+    """
+
+    def __init__(self, adata: AnnData, genes: pd.Index) -> None:
+        have = adata.var_names
+        same = len(have) == len(genes) and have.isin(genes).all()
+        first = ", ".join(map(str, genes[:3]))
+        super().__init__(
+            f"The data has {'another order of genes' if same else 'other genes'} than the model.",
+            f"They must be its {len(genes)} genes in its order: {first}, ...",
+            "Pass the data to get_latent_representation, load or load_query_data, which match genes by name.",
+        )
+        self.genes = genes
+
+
+def aligned(adata: AnnData, genes: pd.Index) -> AnnData:
+    """Data with the genes of a model, in its order.
+
+    Parameters
+    ----------
+    adata
+        Data with the same or other genes; not changed.
+    genes
+        Names of the model's genes.
+
+    Returns
+    -------
+    The data itself if its genes are those, else a copy: genes are matched by name, those that the model does
+    not know are left out, and missing ones have no counts (then without ``varm``, ``varp`` and ``raw``).
+
+    Raises
+    ------
+    InputError
+        If no gene is shared, or names repeat.
+
+    Warns
+    -----
+    IsoviWarning
+        With what was changed.
+    """
+    if adata.var_names.equals(genes):
+        return adata
+    check.names(adata)
+    common = check.genes_in_common(adata.var_names, genes)
+    missing, unknown = len(genes) - len(common), adata.n_vars - len(common)
+    notes = ["are brought to the order of the model"]
+    notes += [f"{missing} of the model's {len(genes)} are missing and have no counts"] if missing else []
+    notes += [f"{unknown} that it does not know are left out"] if unknown else []
+    warnings.warn(
+        f"Genes are matched by name in a copy of the data: they {', '.join(notes)}.", IsoviWarning, 3
+    )
+    layers = {name: adata.layers[name] for name in adata.layers if name is not None}
+    if not missing:
+        return adata[:, genes].copy()
+    return AnnData(
+        X=None if adata.X is None else _columns(adata.X, adata.var_names, genes),
+        obs=adata.obs.copy(),
+        var=pd.DataFrame(index=genes),
+        obsm=dict(adata.obsm),
+        uns=dict(adata.uns),
+        layers={name: _columns(layer, adata.var_names, genes) for name, layer in layers.items()},
+    )
+
+
+def with_genes(loading: Callable[[AnnData], Any], adata: AnnData) -> Any:
+    """What a function makes of data, which is brought to the genes that it asks for if these are others."""
+    try:
+        return loading(adata)
+    except GenesDiffer as error:
+        return loading(aligned(adata, error.genes))
 
 
 def forget(model: Any, adata: AnnData) -> None:
@@ -105,5 +186,11 @@ def _obs(adata: AnnData, reference: AnnData, setup: dict[str, Any]) -> pd.DataFr
         obs[key] = own.where(own.isin(set(known)), known.mode()[0])
     for name in _NUMBERS:
         for key in np.atleast_1d(setup.get(name) or []):
+            if key not in adata.obs:
+                raise InputError(
+                    f'obs of the query has no "{key}".',
+                    f"The model reads it of every cell ({name}).",
+                    f'Add the column, for example with the mean of the reference: adata.obs["{key}"].',
+                )
             obs[key] = adata.obs[key]
     return obs

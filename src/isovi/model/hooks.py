@@ -147,6 +147,20 @@ class ChoosesLoader:
         return super()._make_data_loader(adata, *args, **{**kwargs, **chosen})  # type: ignore[misc]
 
 
+class TakesOtherData:
+    """Mixin over a model class: data that it was not made of passes :meth:`other_data` first."""
+
+    def other_data(self, adata: AnnData) -> AnnData:
+        """Data to use in place of some that the model does not know."""
+        raise NotImplementedError
+
+    def _validate_anndata(self, adata: AnnData | None = None, *args: Any, **kwargs: Any) -> AnnData:
+        """Register data if need be; it is called by all that takes data after training."""
+        if isinstance(adata, AnnData) and self.get_anndata_manager(adata) is None:  # type: ignore[attr-defined]
+            adata = self.other_data(adata)
+        return super()._validate_anndata(adata, *args, **kwargs)  # type: ignore[misc]
+
+
 # ---------------------------------------------------------------------------- instances
 
 

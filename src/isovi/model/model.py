@@ -7,9 +7,11 @@ import inspect
 import logging
 from collections.abc import Callable
 from contextlib import nullcontext
+from os import PathLike
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 import torch
 from anndata import AnnData
 from lightning.pytorch.callbacks import Callback
@@ -33,6 +35,7 @@ from isovi.data.loading.disk import DiskLoader, DiskSplitter, counts_on_disk
 from isovi.data.loading.inclusion import InclusionProbability
 from isovi.data.loading.resident import resident
 from isovi.data.loading.splitter import PatchSplitter, ShardSplitter
+from isovi.data.query import GenesDiffer, aligned, forget, with_genes
 from isovi.data.readers.spatialdata import place_table
 from isovi.errors import InputError, NotAvailableError
 from isovi.geometry.distortion import euclidean
@@ -49,6 +52,7 @@ from isovi.model.distributed import (
 from isovi.model.gaussian import GaussianSCVI
 from isovi.model.hooks import (
     ChoosesLoader,
+    TakesOtherData,
     Training,
     builds,
     files_read_by,
@@ -70,7 +74,7 @@ THINNING = (0.3, 1.0)
 SCALE_PAIRS = 200_000  # pairs over which λ is fitted after training
 
 
-class DistancePreservingMixin(SavesAsData, ChoosesLoader, ReprMixin):
+class DistancePreservingMixin(SavesAsData, ChoosesLoader, TakesOtherData, ReprMixin):
     """What :func:`~isovi.preserve_distances` adds to a scvi-tools model class.
 
     Parameters
@@ -174,9 +178,10 @@ class DistancePreservingMixin(SavesAsData, ChoosesLoader, ReprMixin):
             If positions or sections are missing or cannot be used.
         """
         source = kwargs.get("source_registry")
-        if cls.reads_counts() and source is not None:
-            known = source["field_registries"]["X"]["state_registry"]["column_names"]
-            check.genes_in_common(adata.var_names, known)
+        genes = _genes_of(source)
+        if genes is not None and isinstance(adata, AnnData) and not adata.var_names.equals(genes):
+            check.genes_in_common(adata.var_names, genes)
+            raise GenesDiffer(adata, genes)
         fields = spatial_fields(spatial_key, section_key, source)
         super().setup_anndata(adata, *args, **kwargs)
         manager = manager_of(cls, adata)
@@ -237,6 +242,57 @@ class DistancePreservingMixin(SavesAsData, ChoosesLoader, ReprMixin):
         adata = place_table(sdata, table_name, coordinate_system, spatial_key, section_key)
         cls.setup_anndata(adata, spatial_key=spatial_key, section_key=section_key, **kwargs)
         return adata
+
+    @classmethod
+    def load(
+        cls,
+        dir_path: str | PathLike[str],
+        adata: AnnData | None = None,
+        *args: Any,
+        trust: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Load a saved model, as the backbone does; genes of ``adata`` are matched by name.
+
+        Parameters
+        ----------
+        dir_path, adata, *args, **kwargs
+            As for the backbone. If the genes of ``adata`` are not the model's, in its order, the model gets a
+            copy with those.
+        trust
+            Load a pickle that may execute code; only for a folder of your own, or of someone whom you trust.
+
+        Raises
+        ------
+        InputError
+            If ``adata`` has none of the model's genes.
+        """
+        loading: Callable[..., Any] = super().load
+        return with_genes(lambda data: loading(dir_path, data, *args, trust=trust, **kwargs), adata)
+
+    def other_data(self, adata: AnnData) -> AnnData:
+        """Data with the model's genes in its order: the data itself, or a copy that the next one replaces.
+
+        Raises
+        ------
+        InputError
+            If no gene is shared, or the model needs counts and finds other values.
+        """
+        registry = getattr(self, "registry_", None)
+        genes = _genes_of(registry)
+        if registry is None or genes is None:
+            return adata
+        matched = aligned(adata, genes)
+        if matched is not adata:
+            if (before := vars(self).pop("_matched", None)) is not None:
+                forget(self, before)
+            self._matched = matched
+        asked: Any = self.init_params_["kwargs"]
+        if self.reads_counts(**asked["kwargs"]):
+            layer = registry["setup_args"].get("layer")
+            if REGISTRY_KEYS.MINIFY_TYPE_KEY not in registry["field_registries"]:
+                check.counts(matched, layer, allow_empty_genes=True, allow_empty_spots=True)
+        return matched
 
     @records_cells
     @files_read_by(read_files)  # by scvi-tools' SaveCheckpoint
@@ -508,6 +564,13 @@ def preserve_distances(backbone: type) -> type:
     if hasattr(backbone, "load_query_data"):
         added["load_query_data"] = loads_query_data(backbone.load_query_data.__func__)
     return builds(distance_preserving(module))(type(name, (DistancePreservingMixin, backbone), added))
+
+
+def _genes_of(registry: dict[str, Any] | None) -> pd.Index | None:
+    """Names of the genes in a registry, if they are there."""
+    fields = {} if registry is None else registry["field_registries"]
+    names = fields.get(REGISTRY_KEYS.X_KEY, {}).get("state_registry", {}).get("column_names")
+    return None if names is None else pd.Index(np.asarray(names).astype(str))
 
 
 def _data_of(model: Any) -> Rows:

@@ -9,6 +9,7 @@ from typing import Any
 
 from mudata import MuData
 
+from isovi.data.query import with_genes
 from isovi.errors import InputError
 from isovi.model.folder import (
     ADATA,
@@ -161,7 +162,11 @@ class SavesAsData:
 
 
 def loads_query_data(load_query_data: Callable[..., Any]) -> Any:
-    """Let a backbone's ``load_query_data`` read a saved reference as :meth:`SavesAsData.load` does."""
+    """A backbone's ``load_query_data`` that reads a saved reference as :meth:`SavesAsData.load` does.
+
+    Genes are matched by name: if those of the data are not the reference's, in its order, the new model gets a
+    copy with those, and a warning says what was changed.
+    """
 
     @functools.wraps(load_query_data)
     def loading(
@@ -175,7 +180,9 @@ def loads_query_data(load_query_data: Callable[..., Any]) -> Any:
         if isinstance(reference_model, str | os.PathLike):
             reference_model = Folder(reference_model, trust=trust)
         with files_read_by(read_files):
-            return load_query_data(cls, adata, reference_model, *args, **kwargs)
+            return with_genes(
+                lambda data: load_query_data(cls, data, reference_model, *args, **kwargs), adata
+            )
 
     return classmethod(loading)
 

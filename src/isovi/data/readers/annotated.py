@@ -49,7 +49,7 @@ class AnnDataFile(Joined):
 
     @contextmanager
     def stored(self) -> Iterator[AnnData]:
-        """The data with counts and layers on disk, without ``raw``; in memory if positions are joined."""
+        """The data with counts, layers and ``raw`` on disk; in memory if positions are joined."""
         if self.coordinates is not None:
             yield self.read()
             return
@@ -88,7 +88,7 @@ def read_stored(path: Path, read: Callable[[Path], Any] | None = None) -> Any:
 
 
 def on_disk(group: Any) -> AnnData:
-    """AnnData backed by an open file: ``X`` and ``layers`` on disk, the rest in memory.
+    """AnnData backed by an open file: ``X``, ``layers`` and ``raw`` on disk, the rest in memory.
 
     Parameters
     ----------
@@ -98,6 +98,9 @@ def on_disk(group: Any) -> AnnData:
     parts = {name: anndata.io.read_elem(group[name]) for name in _IN_MEMORY if name in group}
     layers = {name: _matrix(group["layers"][name]) for name in group.get("layers", {})}
     counts = _matrix(group["X"]) if "X" in group else None
+    raw = group["raw"] if "raw" in group and "X" in group["raw"] else None
+    if raw is not None:
+        parts["raw"] = {"X": _matrix(raw["X"]), "var": anndata.io.read_elem(raw["var"])}
     return AnnData(X=counts, layers=layers, **parts)
 
 

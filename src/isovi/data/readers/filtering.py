@@ -12,11 +12,12 @@ from isovi.data import check
 from isovi.errors import InputError, IsoviWarning
 
 
-def cell_totals(counts: Any) -> np.ndarray:
-    """Total counts of each cell, shape ``(cell,)``, from a matrix in memory or on disk."""
+def cell_totals(counts: Any, genes: np.ndarray | None = None) -> np.ndarray:
+    """Total counts of each cell, shape ``(cell,)``, of all genes or those of a mask; in memory or on disk."""
     totals = np.zeros(counts.shape[0])
     for block in check.blocks(counts):
-        totals[block.rows] += np.asarray(block.values.sum(axis=1)).ravel()
+        values = block.values if genes is None else block.values[:, np.flatnonzero(genes[block.columns])]
+        totals[block.rows] += np.asarray(values.sum(axis=1)).ravel()
     return totals
 
 

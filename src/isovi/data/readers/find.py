@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from isovi.data.readers.annotated import AnnDataFile
+from isovi.data.readers.gem import Gem, gem_columns
 from isovi.data.readers.matrix import Matrix, find_matrix
 from isovi.data.readers.prefixed import find_prefixed
 from isovi.data.readers.segmented import find_segmented
 from isovi.data.readers.source import KINDS, Reader, Source
 from isovi.data.readers.spatialdata import SpatialDataStore, is_spatialdata
 from isovi.data.readers.table import CountTable
-from isovi.data.readers.tabular import is_table
+from isovi.data.readers.tabular import columns_of, is_table
 from isovi.data.readers.vendors import find_vendor
 from isovi.data.readers.visium import MATRICES, find_visium
 from isovi.data.readers.xenium import find_xenium
@@ -61,6 +62,8 @@ def _in_file(path: Path, source: Source) -> Reader:
     if path.suffix.lower() == ".h5":
         return Matrix(path, source.coordinates)
     if is_table(path):
+        if gem_columns(columns_of(path)):
+            return Gem(path)
         return CountTable(path, source.coordinates)
     raise InputError(
         f'"{path}" has the suffix "{path.suffix}".',
@@ -105,7 +108,11 @@ def _require_apt(source: Source, found: Reader) -> None:
     is_elements = isinstance(found, SpatialDataStore)
     given = {"table": source.table, "coordinate_system": source.coordinate_system}
     wrong = [] if is_elements else [name for name, value in given.items() if value is not None]
-    wrong += ["coordinates"] if is_elements and source.coordinates is not None else []
+    wrong += (
+        ["coordinates"]
+        if isinstance(found, SpatialDataStore | Gem) and source.coordinates is not None
+        else []
+    )
     if wrong:
         raise InputError(
             f'`{wrong[0]}` was given with "{source.path}", which is {found.kind}.',

@@ -47,7 +47,7 @@ def find_matrix(folder: Path, *stems: str) -> Path | None:
 
 
 def read_matrix(path: Path) -> AnnData:
-    """Cells and genes of a matrix; control probes and other features are left out.
+    """Cells and features of a matrix, control probes among them; see :mod:`isovi.data.genes`.
 
     Parameters
     ----------
@@ -72,7 +72,11 @@ def read_matrix(path: Path) -> AnnData:
 
     with readable(path, "a 10x matrix"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*names are not unique.*")
-        adata = sc.read_10x_mtx(path, make_unique=False) if path.is_dir() else sc.read_10x_h5(path)
+        adata = (
+            sc.read_10x_mtx(path, make_unique=False, gex_only=False)
+            if path.is_dir()
+            else sc.read_10x_h5(path, gex_only=False)
+        )
         adata.X = sparse.csr_matrix(adata.X)
         canonical_counts(adata)
     make_unique(adata)

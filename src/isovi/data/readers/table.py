@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +16,64 @@ from scipy import sparse
 from isovi.data.readers.annotated import canonical_counts
 from isovi.data.readers.filtering import drop_cells
 from isovi.data.readers.matrix import make_unique
-from isovi.data.readers.positions import Joined, PositionTable
-from isovi.data.readers.tabular import CELL_NAMES, INDEX_NAMES, blocks_of, cell_column, columns_of, texts
-from isovi.errors import InputError
+from isovi.data.readers.positions import _KNOWN, Joined, PositionTable
+from isovi.data.readers.source import POSITIONS_KEY
+from isovi.data.readers.tabular import (
+    CELL_NAMES,
+    INDEX_NAMES,
+    ROW_NUMBER,
+    blocks_of,
+    cell_column,
+    columns_of,
+    texts,
+)
+from isovi.errors import InputError, IsoviWarning
 
 GENE_NAMES = frozenset(
     ("gene", "genes", "gene_id", "geneid", "gene_name", "gene_names", "feature", "feature_name", "symbol")
 )
+CELL, FIELD = "cell_id", "fov"  # CosMx numbers the cells of each field of view
+ANNOTATION = frozenset(  # columns, in lower case, that describe a cell
+    {
+        *("fov", "cell_id", "area", "volume", "perimeter", "eccentricity", "circularity", "aspectratio"),
+        *("width", "height", "min_x", "max_x", "min_y", "max_y", "in_tissue", "array_row", "array_col"),
+        *(
+            "n_counts",
+            "n_count",
+            "total_counts",
+            "ncount",
+            "numi",
+            "umis",
+            "n_umi",
+            "n_genes",
+            "ngene",
+            "ngenes",
+        ),
+        *("n_genes_by_counts", "total", "size_factor", "size_factors", "library_size", "depth"),
+        *(
+            "cluster",
+            "clusters",
+            "leiden",
+            "louvain",
+            "seurat_clusters",
+            "cell_type",
+            "celltype",
+            "cell_types",
+        ),
+        *("class", "subclass", "annotation", "label", "labels", "domain", "region", "layer", "tissue"),
+        *("sample", "sample_id", "batch", "section", "section_id", "slice", "slide", "library_id", "donor"),
+        *("patient", "mouse", "animal", "replicate", "condition", "group", "orig.ident", "bregma"),
+        *("doublet_score", "predicted_doublet", "umap_1", "umap_2", "tsne_1", "tsne_2", "pc_1", "pc_2"),
+        *("percent_mito", "percent.mt", "transcript_counts", "nucleus_area", "cell_area", "barcodecount"),
+    }
+)
+_ANNOTATION = re.compile(
+    r"(ncount|nfeature)_.+|(pct|log1p|total)_counts.*|.*(center|centroid|global|local)_?[xyz](_px|_um|_mm)?"
+    r"|center[xyz]_(local|global)_(px|mm)|(mean|max)\.?(dapi|membrane|cd\d+|panck).*|pxl_.+|spatial_?\d"
+    r"|[xyz][-_]?(coords?|pos|position|centroid)|[xyz][-_](um|px|mm)|(coord|pos)_?[xyz]|[xy]",
+    re.IGNORECASE,
+)
+_FEW = 4  # genes for each column of text, and for each with decimals, at least
 _LONG = "one line for each count: cell, gene, count"
 
 
@@ -74,7 +127,7 @@ def is_long(columns: list[str]) -> bool:
 
 
 def _named_columns(columns: list[str]) -> list[str]:
-    return [column for column in columns if column.lower() not in INDEX_NAMES]
+    return [column for column in columns if column.lower() not in INDEX_NAMES | {ROW_NUMBER}]
 
 
 def _named(columns: list[str], names: frozenset[str]) -> str | None:
@@ -113,29 +166,102 @@ def _read_long(path: Path, columns: list[str]) -> AnnData:
 
 
 def _read_dense(path: Path, columns: list[str], positions: PositionTable | None) -> AnnData:
-    name = cell_column(columns)
-    rest = [column for column in columns if column != name]
-    names: list[np.ndarray] = []
-    counts = list(_dense_blocks(path, name, names))
-    _require_rows(counts, path)
-    matrix, rows, others = (
-        sparse.vstack(counts, format="csr"),
-        pd.Index(np.concatenate(names)),
-        pd.Index(rest),
+    name = _names(columns)
+    rest = [column for column in columns if column != name and column != ROW_NUMBER]
+    is_transposed = name.lower() in GENE_NAMES or (
+        positions is not None and bool(pd.Index(rest).isin(positions.table.index).any())
     )
+    names: list[np.ndarray] = []
+    annotation: list[pd.DataFrame] = []
+    counts = []
+    for block in _named_blocks(path, name, names):
+        if not annotation:
+            left = [] if is_transposed else _no_counts(block, path, positions)
+        annotation.append(block[left])
+        counts.append(sparse.csr_matrix(_numbers(block.drop(columns=left), path)))
+    _require_rows(counts, path)
+    rows, others = pd.Index(np.concatenate(names)), pd.Index([one for one in rest if one not in left])
+    matrix = sparse.vstack(counts, format="csr")
     if _rows_are_genes(name, rows, others, positions):
         matrix, rows, others = matrix.T.tocsr(), others, rows
-    return AnnData(matrix, obs=pd.DataFrame(index=rows), var=pd.DataFrame(index=others))
+    adata = AnnData(matrix, obs=pd.DataFrame(index=rows), var=pd.DataFrame(index=others))
+    if left:
+        adata = _annotated(adata, pd.concat(annotation), path, positions)
+    return _without_background(adata) if name.lower() == CELL and FIELD in map(str.lower, rest) else adata
 
 
-def _dense_blocks(path: Path, name: str, names: list[np.ndarray]) -> Iterator[sparse.csr_matrix]:
-    """Blocks of rows as CSR; the names of the rows are added to ``names``."""
+def _names(columns: list[str]) -> str:
+    """The column of the row names: that of cells, or that of genes."""
+    of_cells = cell_column(columns)
+    of_genes = next((name for name in columns if name.lower() in GENE_NAMES), of_cells)
+    return of_genes if of_cells.lower() not in CELL_NAMES else of_cells
+
+
+def _named_blocks(path: Path, name: str, names: list[np.ndarray]) -> Iterator[pd.DataFrame]:
+    """Blocks of rows without their names, which are added to ``names``."""
     for block in blocks_of(path):
         block.columns = list(map(str, block.columns))
         if name.lower() not in CELL_NAMES | GENE_NAMES and _all_numbers(block[name]):
             raise _unknown_columns(path, list(block.columns))
-        names.append(texts(block[name]).to_numpy())
-        yield sparse.csr_matrix(_numbers(block.drop(columns=name), path))
+        field = next((column for column in block if column.lower() == FIELD), None)
+        found = texts(block[name])
+        if field is not None and name.lower() == CELL:
+            found = found + "_" + texts(block[field])  # as positions are named
+        names.append(found.to_numpy())
+        yield block.drop(columns=[name, ROW_NUMBER], errors="ignore")
+
+
+def _no_counts(block: pd.DataFrame, path: Path, positions: PositionTable | None) -> list[str]:
+    """Columns beside the genes that describe the cells: by their names, or since they hold no counts."""
+    text = [name for name in block if block[name].dtype.kind not in "biuf"]
+    numbers = [name for name in block if block[name].dtype.kind in "biuf"]
+    lower = {name.lower() for name in block}
+    known = {name for name in block if name.lower() in ANNOTATION or _ANNOTATION.fullmatch(name)}
+    shared = set() if positions is None else set(block) & set(positions.table)
+    known |= shared if 2 * len(shared) < block.shape[1] else set()  # else it is the same table
+    axes = {name for name in block if name.lower() in ("x", "y", "z")}
+    known = known | axes if {"x", "y"} <= lower else known - axes  # else genes of the fruit fly
+    decimal = [name for name in numbers if name not in known and not _may_be_counts(block[name])]
+    if _FEW * len(decimal) <= len(numbers):  # else all are: a table of normalised values
+        known |= set(decimal)
+    genes = [name for name in numbers if name not in known]
+    unknown = [name for name in text if name not in known]
+    if (unknown and _FEW * len(unknown) > len(genes)) or not genes:
+        raise _unknown_columns(path, unknown or list(block))
+    return [name for name in block if name in known or name in unknown]
+
+
+def _may_be_counts(values: pd.Series) -> bool:
+    numbers = values.to_numpy(dtype=np.float64)
+    return bool(((numbers >= 0) & (np.abs(numbers - np.rint(numbers)) < 1e-5)).all())
+
+
+def _annotated(
+    adata: AnnData, annotation: pd.DataFrame, path: Path, positions: PositionTable | None
+) -> AnnData:
+    """The counts with the other columns in ``obs``, and with positions if these are among them."""
+    annotation.index = adata.obs_names
+    adata.obs = annotation.apply(lambda values: texts(values) if values.dtype.kind in "OSU" else values)
+    some = ", ".join(annotation.columns[:8]) + (", ..." if annotation.shape[1] > 8 else "")
+    note = f'{annotation.shape[1]} columns of "{path.name}" describe cells and are no genes: {some}.'
+    lower = {name.lower(): name for name in annotation if annotation[name].dtype.kind in "iuf"}
+    found = next((names for names, _ in _KNOWN if all(name in lower for name in names)), None)
+    if positions is None and found is not None:
+        columns = [lower[name] for name in found]
+        adata.obsm[POSITIONS_KEY] = annotation[columns].to_numpy(dtype=np.float64)
+        note += f" Positions are {', '.join(columns)}."
+    warnings.warn(note, IsoviWarning, stacklevel=2)
+    return adata
+
+
+def _without_background(adata: AnnData) -> AnnData:
+    """CosMx counts of cells; what lies between the cells of a field of view is counted as its cell 0."""
+    between = adata.obs_names.str.startswith("0_")
+    if not between.any() or between.all():
+        return adata
+    note = f"{int(between.sum())} rows are cell 0, the counts between the cells of a field, and are left out."
+    warnings.warn(note, IsoviWarning, stacklevel=2)
+    return adata[~between].copy()
 
 
 def _all_numbers(values: pd.Series) -> bool:

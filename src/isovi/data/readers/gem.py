@@ -1,0 +1,119 @@
+"""Gene expression matrices of Stereo-seq (GEM): a line for each gene at each position of the chip."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy import sparse
+
+from isovi.data.readers.annotated import canonical_counts
+from isovi.data.readers.source import POSITIONS_KEY, Reader
+from isovi.data.readers.tabular import blocks_of, columns_of, texts
+from isovi.errors import InputError, IsoviWarning
+
+BIN = 50  # positions of the chip, of 0.5 micrometres each, along the side of a square bin
+_SHIFT = 2**32  # of x in a key that holds x and y
+_NAMES = {
+    "gene": ("geneid", "gene", "genename", "gene_id"),
+    "x": ("x",),
+    "y": ("y",),
+    "count": ("midcount", "midcounts", "umicount", "umi_count"),
+}
+_CELLS = ("cellid", "cell_id", "cell", "label")
+
+
+@dataclass(frozen=True)
+class Gem(Reader):
+    """A GEM table.
+
+    Attributes
+    ----------
+    path
+        Text, perhaps compressed.
+    """
+
+    kind = "Stereo-seq GEM"
+    path: Path
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The table."""
+        return (self.path,)
+
+    @property
+    def unit(self) -> str:
+        """Positions of the chip."""
+        return "positions of the chip, 0.5 micrometres apart"
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The columns that are read, by what they hold."""
+        return gem_columns(columns_of(self.path))
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What its observations are."""
+        return {"observations": "cells" if "cell" in self.columns else f"bins of {BIN} x {BIN} positions"}
+
+    def read(self) -> AnnData:
+        """Counts of the cells that the table names, or of square bins, at their centres."""
+        used, genes, parts = self.columns, dict[str, int](), []
+        for block in blocks_of(self.path):
+            block = block.rename(columns={name: what for what, name in used.items()})
+            parts.append(_summed(block, genes))
+        if not parts:
+            raise InputError(f'"{self.path}" has no rows.', "It should hold counts.", "Check its origin.")
+        entries = pd.concat(parts, ignore_index=True)
+        if "cell" in used:
+            entries = entries[entries["key"] != 0]  # the chip between the cells
+        else:
+            note = (
+                f'"{self.path.name}" is read in bins of {BIN} x {BIN} positions ({BIN / 2:g} micrometres). '
+                "For other bins, or for cells, write an .h5ad with Stereopy."
+            )
+            warnings.warn(note, IsoviWarning, stacklevel=2)
+        codes, keys = pd.factorize(entries["key"], sort=True)
+        counts = sparse.coo_matrix(
+            (entries["count"], (codes, entries["gene"])), shape=(len(keys), len(genes))
+        )
+        adata = AnnData(sparse.csr_matrix(counts, dtype=np.float32), var=pd.DataFrame(index=list(genes)))
+        adata.obs_names = (
+            keys.astype(str) if "cell" in used else [f"{k // _SHIFT}_{k % _SHIFT}" for k in keys]
+        )
+        canonical_counts(adata)
+        adata.obsm[POSITIONS_KEY] = _centres(entries, codes, keys, of_cells="cell" in used)
+        return self.sign(adata)
+
+
+def gem_columns(columns: list[str]) -> dict[str, str]:
+    """The columns of a GEM table by what they hold; empty if it is none."""
+    lower = {name.lower(): name for name in columns}
+    found = {what: lower[n] for what, names in _NAMES.items() for n in names[::-1] if n in lower}
+    if len(found) < len(_NAMES):
+        return {}
+    cell = next((lower[name] for name in _CELLS if name in lower), None)
+    return found if cell is None else found | {"cell": cell}
+
+
+def _summed(block: pd.DataFrame, genes: dict[str, int]) -> pd.DataFrame:
+    """Counts by cell or bin, and gene; with the sums of positions that counts were seen at."""
+    x, y = (block[axis].to_numpy(dtype=np.int64) for axis in ("x", "y"))
+    codes, names = pd.factorize(texts(block["gene"]))
+    known = np.array([genes.setdefault(name, len(genes)) for name in names], dtype=np.int64)
+    key = block["cell"].astype(np.int64) if "cell" in block else x // BIN * _SHIFT + y // BIN
+    table = pd.DataFrame({"key": key, "gene": known[codes], "count": block["count"], "x": x, "y": y, "n": 1})
+    return table.groupby(["key", "gene"], as_index=False).sum()
+
+
+def _centres(entries: pd.DataFrame, codes: np.ndarray, keys: pd.Index, *, of_cells: bool) -> np.ndarray:
+    """Centres of the bins, or mean positions of the cells' counts, shape ``(cell, 2)``."""
+    if not of_cells:
+        corners = np.stack([np.asarray(keys) // _SHIFT, np.asarray(keys) % _SHIFT], axis=1)
+        return (corners + 0.5) * BIN
+    sums = entries.groupby(codes)[["x", "y", "n"]].sum()
+    return sums[["x", "y"]].to_numpy(dtype=np.float64) / sums[["n"]].to_numpy()

@@ -1,0 +1,270 @@
+"""What of an input takes part in a fit: genes, spots in tissue, and counts that are whole numbers."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy import sparse
+
+from isovi.data import check, decimals
+from isovi.data.genes import listed, no_genes
+from isovi.data.readers.filtering import cell_totals
+from isovi.errors import InputError, IsoviWarning
+
+TISSUE_COLUMN = "in_tissue"  # of obs: spots outside are left out
+RAW_LAYER = "raw"  # stands for adata.raw where there is no such layer
+_INSIDE, _OUTSIDE = frozenset({"1", "1.0", "true"}), frozenset({"0", "0.0", "false"})
+
+
+@dataclass(frozen=True, eq=False)
+class Usable:
+    """Genes and spots of an input that take part.
+
+    Attributes
+    ----------
+    spots, genes
+        Masks of shape ``(cell,)`` and ``(gene,)``.
+    notes
+        What is left out, with its number.
+    """
+
+    spots: np.ndarray
+    genes: np.ndarray
+    notes: tuple[str, ...]
+
+    @property
+    def is_all(self) -> bool:
+        """Whether nothing is left out."""
+        return bool(self.spots.all() and self.genes.all())
+
+    def say(self) -> None:
+        """Warn of what is left out."""
+        for note in self.notes:
+            warnings.warn(note, IsoviWarning, stacklevel=3)
+
+
+def usable(adata: AnnData, *, layer: str | None = None, keep_controls: bool = False) -> Usable:
+    """Genes and spots of an input that take part; nothing is changed.
+
+    Control probes, blanks, codewords and features that are no genes are left out, and the spots whose
+    ``obs["in_tissue"]`` is 0, and cells that have counts in controls only.
+
+    Parameters
+    ----------
+    adata
+        The input, in memory or on disk.
+    layer
+        Layer of the counts; ``X`` by default.
+    keep_controls
+        Keep controls among the genes.
+
+    Raises
+    ------
+    InputError
+        If nothing would be left.
+    """
+    genes, notes = np.ones(adata.n_vars, dtype=bool), []
+    if not keep_controls:
+        genes = ~no_genes(adata.var)
+    spots, note = _in_tissue(adata)
+    notes += [note] if note else []
+    if not genes.any():
+        raise InputError(
+            f"All {adata.n_vars} features are controls or of other kinds: {listed(adata.var_names)}.",
+            "The model needs genes.",
+            "Check adata.var, or keep them: keep_controls=True.",
+        )
+    if not genes.all():
+        left = adata.var_names[~genes]
+        notes.append(
+            f"{len(left)} of {adata.n_vars} features are controls or no genes and are left out "
+            f"({listed(left)}); keep_controls=True keeps them."
+        )
+        emptied = _emptied(adata, layer, genes) & spots
+        if emptied.any():
+            spots &= ~emptied
+            notes.append(f"{int(emptied.sum())} cells have counts in these only and are left out.")
+    return Usable(spots, genes, tuple(notes))
+
+
+def prepared(
+    adata: AnnData, *, layer: str | None = None, keep_controls: bool = False, round_counts: bool = False
+) -> AnnData:
+    """Data in memory as a fit uses it; the same object if nothing is left out or changed.
+
+    Parameters
+    ----------
+    adata
+        The input; not changed.
+    layer, keep_controls
+        As for :func:`usable`. ``"raw"`` stands for ``adata.raw`` where no layer is called so.
+    round_counts
+        Round counts that were corrected for ambient RNA, or estimated.
+
+    Raises
+    ------
+    InputError
+        If nothing would be left.
+
+    Warns
+    -----
+    IsoviWarning
+        With the number of what is left out or rounded.
+    """
+    check.size(adata)
+    found = usable(adata, layer=layer, keep_controls=keep_controls)
+    found.say()
+    if not found.is_all:
+        adata = adata[found.spots, found.genes].copy()
+    adata = with_raw(adata, layer)
+    return with_whole_counts(adata, layer, round_counts=round_counts)
+
+
+def with_raw(adata: AnnData, layer: str | None) -> AnnData:
+    """The data with ``raw`` as a layer, if that is the layer meant."""
+    if layer != RAW_LAYER or RAW_LAYER in adata.layers or adata.raw is None:
+        return adata
+    if not adata.var_names.isin(adata.raw.var_names).all():
+        return adata
+    adata = shallow_copy(adata)
+    adata.layers[RAW_LAYER] = adata.raw[:, adata.var_names].X
+    return adata
+
+
+def with_whole_counts(adata: AnnData, layer: str | None, *, round_counts: bool = False) -> AnnData:
+    """The data with whole numbers as counts: rounding noise is rounded, other decimals where it is asked for.
+
+    Parameters
+    ----------
+    adata
+        Data in memory; not changed.
+    layer
+        Layer of the counts; ``X`` by default.
+    round_counts
+        Whether corrected or estimated counts are rounded; normalised values never are.
+
+    Returns
+    -------
+    The same object, or one that shares all but the counts.
+    """
+    counts = adata.X if layer is None else adata.layers.get(layer)
+    if counts is None:  # reported by isovi.data.check
+        return adata
+    matrix = usual_form(counts)
+    if is_to_round(matrix, round_counts=round_counts):
+        matrix = decimals.rounded(matrix)
+    if matrix is counts:
+        return adata
+    adata = shallow_copy(adata)
+    if layer is None:
+        adata.X = matrix
+    else:
+        adata.layers[layer] = matrix
+    return adata
+
+
+def usual_form(matrix: Any) -> Any:
+    """The same values in a form that scvi-tools' loaders read; the matrix itself if it is one, or on disk.
+
+    Sparse arrays become sparse matrices, which share their values; numbers that are kept as objects become
+    numbers, and those of the other byte order, or longer than 64 bits, those of this machine.
+    """
+    if isinstance(matrix, sparse.sparray):
+        matrix = (sparse.csc_matrix if matrix.format == "csc" else sparse.csr_matrix)(matrix)
+    dtype = getattr(matrix, "dtype", None)
+    if not (isinstance(matrix, np.ndarray) or sparse.issparse(matrix)) or dtype is None:
+        return matrix
+    if dtype.kind == "O":
+        with suppress(TypeError, ValueError):
+            return matrix.astype(np.float64)
+    if dtype.kind == "f" and dtype.itemsize > 8:
+        return matrix.astype(np.float64)
+    return matrix if dtype.isnative else matrix.astype(dtype.newbyteorder("="))
+
+
+def is_to_round(matrix: Any, *, round_counts: bool = False) -> bool:
+    """Whether a matrix of counts is to be rounded, in memory or on disk.
+
+    Warns
+    -----
+    IsoviWarning
+        With the number of values that are rounded.
+    """
+    if matrix.dtype.kind != "f":
+        return False
+    changed, before, after, noise = 0, 0.0, 0.0, True
+    for block in check.blocks(matrix):
+        values = np.asarray(block.stored, dtype=np.float64)
+        if not np.isfinite(values).all() or (values < 0).any():
+            return False
+        noise = noise and decimals.is_noise(values)
+        if not (noise or round_counts):
+            return False
+        changed += int((~decimals.is_whole(values)).sum())
+        before, after = before + float(values.sum()), after + float(np.rint(values).sum())
+    if not changed or not (noise or decimals.kind_of(sample(matrix)) == decimals.CORRECTED):
+        return False
+    why = "are whole numbers but for rounding" if noise else "are no whole numbers"
+    total = "" if noise else f"; the sum of counts was {before:.6g} and is {after:.6g}"
+    warnings.warn(
+        f"{changed} values of the counts {why}: they are rounded{total}.", IsoviWarning, stacklevel=2
+    )
+    return True
+
+
+def sample(matrix: Any) -> Any:
+    """Some rows of a matrix, in memory or on disk."""
+    return matrix[: decimals.SAMPLE]
+
+
+def in_tissue(values: pd.Series) -> np.ndarray | None:
+    """Which spots are in tissue, from a column of 0 and 1, as numbers, text or categories.
+
+    Returns
+    -------
+    Mask of shape ``(cell,)``; ``None`` if the column holds anything else.
+    """
+    words = values.astype(str).str.strip().str.lower()
+    known = words.isin(_INSIDE | _OUTSIDE)
+    return words.isin(_INSIDE).to_numpy(dtype=bool) if known.all() else None
+
+
+def _in_tissue(adata: AnnData) -> tuple[np.ndarray, str]:
+    every = np.ones(adata.n_obs, dtype=bool)
+    if TISSUE_COLUMN not in adata.obs:
+        return every, ""
+    column = adata.obs[TISSUE_COLUMN]
+    inside = in_tissue(column)
+    if inside is None:
+        some = ", ".join(map(repr, pd.unique(column.astype(str))[:3]))
+        return every, f'obs["{TISSUE_COLUMN}"] is not used: it holds {some}, where 0 and 1 are known.'
+    if not inside.any():
+        raise InputError(
+            f'obs["{TISSUE_COLUMN}"] is 0 for all {adata.n_obs} spots.',
+            "Spots outside of the tissue are left out.",
+            f'Remove the column if it means something else: del adata.obs["{TISSUE_COLUMN}"].',
+        )
+    n = int((~inside).sum())
+    out = f"{n} of {adata.n_obs} spots are outside of the tissue (in_tissue) and are left out."
+    return inside, out if n else ""
+
+
+def _emptied(adata: AnnData, layer: str | None, genes: np.ndarray) -> np.ndarray:
+    """Cells that have counts, but none in these genes."""
+    counts = adata.X if layer is None else adata.layers.get(layer)
+    if counts is None or counts.dtype.kind not in "biuf":
+        return np.zeros(adata.n_obs, dtype=bool)
+    return (cell_totals(counts) > 0) & (cell_totals(counts, genes) == 0)
+
+
+def shallow_copy(adata: AnnData) -> AnnData:
+    """The same data under tables of its own; matrices are shared."""
+    parts = {name: dict(getattr(adata, name)) for name in ("obsm", "varm", "layers", "obsp", "varp", "uns")}
+    parts["layers"].pop(None, None)  # anndata 0.13 lists X among the layers
+    return AnnData(X=adata.X, obs=adata.obs.copy(), var=adata.var.copy(), raw=adata.raw, **parts)

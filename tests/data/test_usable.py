@@ -1,0 +1,373 @@
+"""What is a gene, a spot in tissue and a count: each vendor's way to say it, and what only looks like it."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from scipy import sparse
+
+import isovi
+from isovi import files
+from isovi.data import check
+from isovi.data.genes import no_genes
+from isovi.data.inspect import inspect
+from isovi.data.io import Source
+from isovi.data.pack import open_packed, pack
+from isovi.data.usable import in_tissue, prepared
+from isovi.errors import InputError, IsoviWarning
+from isovi.progress import Silent
+from isovi.run import Run, Settings
+from isovi.simulate import simulate
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*autosharding.*")
+QUICK: dict[str, Any] = {"holdout": 0.2, "n_latent": 3, "max_epochs": 1}
+
+
+def make_tissue(n_obs: int = 60, n_genes: int = 20) -> AnnData:
+    adata = simulate("layers", n_obs=n_obs, n_genes=n_genes, seed=0)
+    adata.X = sparse.csr_matrix(adata.X, dtype=np.float32)
+    adata.uns = {}
+    return adata
+
+
+def with_features(adata: AnnData, names: list[str], **columns: list[Any]) -> AnnData:
+    """The tissue with further features behind its genes, which every cell has counts of."""
+    more = sparse.csr_matrix(np.full((adata.n_obs, len(names)), 3, dtype=np.float32))
+    var = pd.DataFrame(columns, index=[*adata.var_names, *names])
+    return AnnData(
+        sparse.hstack([adata.X, more], format="csr"), obs=adata.obs, var=var, obsm=dict(adata.obsm)
+    )
+
+
+# ---------------------------------------------------------------------------- genes
+
+CONTROLS = {
+    "Xenium": [
+        *("NegControlProbe_00042", "NegControlCodeword_0500", "BLANK_0069", "UnassignedCodeword_0001"),
+        *("DeprecatedCodeword_0318", "antisense_ADCY4", "Intergenic_Region_1043"),
+    ],
+    "Xenium through Seurat": ["NegControlProbe-00042", "NegControlCodeword-0500", "BLANK-0069"],
+    "MERSCOPE": ["Blank-0", "Blank-29", "blank_3", "Blank.1", "blank12", "notarget-1"],
+    "CosMx": [
+        *("NegPrb1", "NegPrb10", "Negative03", "SystemControl1", "FalseCode12", "NegAdd1"),
+        *("fov", "cell_ID"),
+    ],
+    "GeoMx": ["NegProbe-WTX", "Negative Probe"],
+    "Visium": ["DEPRECATED_ENSG00000130723"],
+    "spike-ins": ["ERCC-00002"],
+}
+GENES = [
+    *("NEGR1", "BLNK", "Blnk", "CTRL1", "CTRL", "CTRC", "Neg1", "BLANK", "ERCC1", "ERCC6L2", "FOV1", "SYS1"),
+    *("NEGATIVE", "Blan", "POSTN", "Negr1", "CELL1", "DEPDC1", "ANTXR1", "UNC5B", "CONTRACTIN", "B4GALNT1"),
+]
+
+
+@pytest.mark.parametrize("vendor", list(CONTROLS))
+def test_controls_are_known_by_the_names_of_their_vendor(vendor: str) -> None:
+    assert no_genes(pd.DataFrame(index=CONTROLS[vendor])).all()
+
+
+def test_genes_that_are_called_almost_like_controls_are_genes() -> None:
+    names = [name for name in GENES if name != "NEGATIVE"]
+    assert not no_genes(pd.DataFrame(index=names)).any()
+
+
+COLUMNS: dict[str, dict[str, list[Any]]] = {
+    "10x": {"feature_types": ["Gene Expression"] * 2 + ["Negative Control Probe"] * 2},
+    "CITE-seq": {"feature_types": ["Gene Expression"] * 2 + ["Antibody Capture"] * 2},
+    "CosMx": {"CodeClass": ["Endogenous"] * 2 + ["SystemControl", "Negative"]},
+    "flag": {"control": [False, False, True, True]},
+    "flag as text": {"is_control": ["0", "0", "1", "1"]},
+    "genome": {"genome": ["GRCh38", "GRCh38", "control", "Negative Control"]},
+    "ids": {"gene_ids": ["ENSG1", "ENSG2", "DEPRECATED_ENSG3", "NegControlProbe_00003"]},
+    "probes of Visium": {"filtered_probes": [True, True, False, False]},
+}
+
+
+@pytest.mark.parametrize("kind", list(COLUMNS))
+def test_controls_are_known_by_columns_of_var(kind: str) -> None:
+    var = pd.DataFrame(COLUMNS[kind], index=["A", "B", "C", "D"])
+    assert no_genes(var).tolist() == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"feature_types": ["Antibody Capture", "Antibody Capture"]},
+        {"feature_types": ["protein_coding", "lncRNA"]},
+        {"genome": ["GRCh38", "mm10"]},
+        {"control": [0.3, 1.7]},
+        {"gene_ids": ["ENSG1", None]},
+    ],
+)
+def test_other_columns_say_nothing_of_controls(columns: dict[str, list[Any]]) -> None:
+    assert not no_genes(pd.DataFrame(columns, index=["A", "B"])).any()
+
+
+def as_h5ad(adata: AnnData, folder: Path) -> Source:
+    adata.write_h5ad(folder / "in.h5ad")
+    return Source(folder / "in.h5ad")
+
+
+def as_zarr(adata: AnnData, folder: Path) -> Source:
+    adata.write_zarr(folder / "in.zarr")
+    return Source(folder / "in.zarr")
+
+
+def as_merscope(adata: AnnData, folder: Path) -> Source:
+    table = adata.to_df().astype(int)
+    table.to_csv(folder / "cell_by_gene.csv", index_label="cell")
+    x, y = adata.obsm["spatial"].T
+    places = pd.DataFrame({"EntityID": adata.obs_names, "volume": 1.5, "center_x": x, "center_y": y})
+    places.to_csv(folder / "cell_metadata.csv", index=False)
+    return Source(folder / "cell_by_gene.csv", coordinates=folder / "cell_metadata.csv")
+
+
+WAYS: dict[str, tuple[Callable[[AnnData, Path], Source], list[str]]] = {
+    "h5ad": (as_h5ad, ["BLANK_0001", "NegControlProbe_00002"]),
+    "zarr": (as_zarr, ["NegPrb1", "SystemControl3"]),
+    "MERSCOPE": (as_merscope, ["Blank-1", "Blank-2"]),
+}
+
+
+@pytest.mark.parametrize("way", list(WAYS))
+def test_inspect_says_what_is_left_out(way: str, tmp_path: Path) -> None:
+    write, names = WAYS[way]
+    found = inspect(write(with_features(make_tissue(), names), tmp_path))
+    assert (found.n_vars, found.missing) == (20, ())
+    assert any("2 of 22 features are controls" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("keep_controls", [False, True])
+def test_a_fit_leaves_controls_out_and_says_so(keep_controls: bool, tmp_path: Path) -> None:
+    source = as_merscope(with_features(make_tissue(), ["Blank-1", "Blank-2"]), tmp_path)
+    settings = Settings(keep_controls=keep_controls, **QUICK)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        files.fit(source, tmp_path / "run", settings, progress=Silent())
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    notes = [note for note in record["provenance"]["notes"] if "2 of 22 features are controls" in note]
+    run = Run.read(tmp_path / "run")
+    assert len(notes) == (0 if keep_controls else 1)
+    assert sum("2 of 22 features" in str(one.message) for one in said) == len(notes)
+    assert ("Blank-1" in run.adata.var_names[run.adata.var["isovi_gene"]]) == keep_controls
+    assert run.settings.keep_controls == keep_controls
+
+
+def test_isovi_fit_leaves_out_of_an_anndata_what_is_no_gene_or_off_tissue() -> None:
+    adata = with_features(make_tissue(), ["NegPrb1", "FalseCode2"])
+    adata.obs["in_tissue"] = np.where(np.arange(60) % 4 > 0, "1", "0")
+    with pytest.warns(IsoviWarning, match="15 of 60 spots are outside of the tissue"):
+        run = isovi.fit(adata, progress=False, **QUICK)
+    assert run.adata.shape == (45, 20), "what is left out is not in the run"
+    assert adata.shape == (60, 22), "the caller's data stays"
+    assert len(run.provenance.notes) == 2
+
+
+def test_a_packed_store_has_no_controls_and_no_spots_off_tissue(tmp_path: Path) -> None:
+    adata = with_features(make_tissue(), ["Blank-1"])
+    adata.obs["in_tissue"] = (np.arange(60) % 4 > 0).astype(int)
+    adata.X.data += np.float32(1e-7) * adata.X.data
+    adata.write_h5ad(tmp_path / "in.h5ad")
+    with pytest.warns(IsoviWarning):
+        packed = pack(tmp_path / "in.h5ad", tmp_path / "p.zarr")
+    stored = open_packed(tmp_path / "p.zarr")
+    assert (packed.n_obs, packed.n_vars, stored.shape) == (45, 20, (45, 20))
+    whole = stored.X[:].toarray()
+    np.testing.assert_array_equal(whole, np.rint(whole))
+
+
+def test_cells_with_counts_in_controls_only_are_left_out() -> None:
+    adata = with_features(make_tissue(), ["Blank-1"])
+    counts = adata.X.toarray()
+    counts[3, :20] = 0
+    adata.X = sparse.csr_matrix(counts)
+    with pytest.warns(IsoviWarning, match="1 cells have counts in these only"):
+        assert prepared(adata).n_obs == 59
+
+
+def test_data_of_controls_alone_is_refused() -> None:
+    adata = make_tissue()
+    adata.var_names = [f"Blank-{i}" for i in range(20)]
+    with pytest.raises(InputError, match="All 20 features are controls"):
+        prepared(adata)
+
+
+# ---------------------------------------------------------------------------- tissue
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0, 1, 1],
+        [0.0, 1.0, 1.0],
+        [False, True, True],
+        ["0", "1", "1"],
+        ["False", "True", "true"],
+        pd.Categorical([0, 1, 1]),
+        pd.Categorical(["0", "1", "1"]),
+        pd.array([0, 1, 1], dtype="Int64"),
+    ],
+)
+def test_in_tissue_is_read_in_every_type(values: Any) -> None:
+    found = in_tissue(pd.Series(values))
+    assert found is not None
+    assert found.tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("values", [[0, 1, 2], ["tissue", "background"], [0.0, np.nan, 1.0], [None, 1, 1]])
+def test_in_tissue_of_another_meaning_is_not_used_and_said(values: list[Any]) -> None:
+    adata = make_tissue()[: len(values)].copy()
+    adata.obs["in_tissue"] = values
+    with pytest.warns(IsoviWarning, match="is not used"):
+        assert prepared(adata).n_obs == len(values)
+
+
+def test_inspect_counts_spots_in_tissue_only(tmp_path: Path) -> None:
+    adata = make_tissue()
+    adata.obs["in_tissue"] = np.arange(60) % 4 > 0
+    adata.X = sparse.csr_matrix(adata.X.multiply((np.arange(60) % 4 > 0)[:, None]))
+    found = inspect(as_h5ad(adata, tmp_path))
+    assert (found.n_obs, found.counts[0].n_empty, found.parameters) == (45, 0, {})
+    assert any("15 of 60 spots are outside of the tissue" in note for note in found.notes)
+
+
+def test_data_outside_of_the_tissue_is_refused() -> None:
+    adata = make_tissue()
+    adata.obs["in_tissue"] = 0
+    with pytest.raises(InputError, match="is 0 for all 60 spots"):
+        prepared(adata)
+
+
+# ---------------------------------------------------------------------------- counts
+
+
+def scaled(counts: np.ndarray, total: float | None = 1e4) -> np.ndarray:
+    totals = counts.sum(axis=1, keepdims=True)
+    return counts / totals * (np.median(totals) if total is None else total)
+
+
+NORMALISED = {
+    "one total": lambda counts: scaled(counts),
+    "median total": lambda counts: scaled(counts, None),
+    "logarithms": lambda counts: np.log1p(scaled(counts)),
+    "of base 2": lambda counts: np.log2(1 + scaled(counts)),
+    "of some genes": lambda counts: np.log1p(scaled(counts))[:, :12],
+    "of raw counts": lambda counts: np.log1p(counts),
+    "square roots": lambda counts: np.sqrt(scaled(counts)),
+}
+CORRECTED = {
+    "one factor (SoupX)": lambda counts: counts * 0.93,
+    "subtracted (SoupX)": lambda counts: np.maximum(counts - 0.07 * counts.mean(axis=0), 0) * (counts > 0),
+    "a share of each (decontX)": lambda counts: (
+        counts * np.random.default_rng(0).uniform(0.7, 1, counts.shape)
+    ),
+    "estimated (kallisto)": lambda counts: (
+        counts + (counts > 1) * np.random.default_rng(0).normal(0, 0.1, counts.shape)
+    ),
+}
+
+
+def changed(how: Callable[[np.ndarray], np.ndarray]) -> AnnData:
+    adata = make_tissue()
+    values = sparse.csr_matrix(how(adata.X.toarray().astype(np.float64)).astype(np.float32))
+    return AnnData(values, obs=adata.obs, var=adata.var[: values.shape[1]], obsm=dict(adata.obsm))
+
+
+@pytest.mark.parametrize("how", list(CORRECTED))
+def test_corrected_counts_are_named_and_rounded_where_it_is_asked_for(how: str, tmp_path: Path) -> None:
+    adata = changed(CORRECTED[how])
+    with pytest.raises(InputError, match=r"SoupX, CellBender, decontX.*round_counts=True"):
+        check.counts(prepared(adata), allow_empty_genes=True)
+    with pytest.warns(IsoviWarning, match="they are rounded; the sum of counts was"):
+        rounded = prepared(adata, round_counts=True)
+    np.testing.assert_array_equal(rounded.X.toarray(), np.rint(adata.X.toarray()))
+    assert not (adata.X.data == np.rint(adata.X.data)).all(), "the caller's data stays"
+    found = inspect(as_h5ad(adata, tmp_path))
+    assert found.parameters["round_counts"] is True
+    assert found.missing == ()
+
+
+@pytest.mark.parametrize("how", list(NORMALISED))
+def test_normalised_values_are_refused_and_never_rounded(how: str, tmp_path: Path) -> None:
+    adata = changed(NORMALISED[how])
+    with pytest.raises(InputError, match=r"these look like (normalised values|logarithms)"):
+        check.counts(prepared(adata, round_counts=True), allow_empty_genes=True)
+    assert inspect(as_h5ad(adata, tmp_path)).counts[0].problem.startswith("no whole numbers: ")
+
+
+@pytest.mark.parametrize("noise", [1e-6, -1e-6, 1e-9])
+@pytest.mark.parametrize("layer", [None, "counts"])
+def test_rounding_noise_is_rounded_with_a_note(noise: float, layer: str | None) -> None:
+    adata = make_tissue()
+    noisy = adata.X.astype(np.float64)
+    noisy.data += noise * np.maximum(1, noisy.data)
+    if layer is None:
+        adata.X = noisy
+    else:
+        adata.layers[layer] = noisy
+    with pytest.warns(
+        IsoviWarning, match=f"{noisy.nnz} values of the counts are whole numbers but for rounding"
+    ):
+        found = prepared(adata, layer=layer)
+    whole = found.X if layer is None else found.layers[layer]
+    np.testing.assert_array_equal(whole.toarray(), np.rint(noisy.toarray()))
+
+
+def test_raw_and_layers_are_proposed_by_name(tmp_path: Path) -> None:
+    adata = make_tissue()
+    adata.raw = adata.copy()
+    adata.X = sparse.csr_matrix(np.log1p(scaled(adata.X.toarray())), dtype=np.float32)
+    with pytest.raises(InputError, match=r'adata\.raw holds whole numbers: pass layer="raw"'):
+        check.counts(adata)
+    assert inspect(as_h5ad(adata, tmp_path)).parameters == {"layer": "raw"}
+    adata.layers["umi"] = adata.raw.X
+    with pytest.raises(InputError, match='Pass layer="umi", which holds whole numbers'):
+        check.counts(adata)
+
+
+def test_raw_is_read_as_a_layer() -> None:
+    adata = make_tissue()
+    adata.raw = adata.copy()
+    adata.X = adata.X.log1p()
+    found = prepared(adata[:, 5:].copy(), layer="raw")
+    np.testing.assert_array_equal(check.counts(found, "raw").toarray(), adata.raw.X[:, 5:].toarray())
+    assert "raw" not in adata.layers
+
+
+FORMS: dict[str, Callable[[np.ndarray], Any]] = {
+    **{
+        kind: lambda counts, kind=kind: counts.astype(kind)
+        for kind in ("i1", "u2", "u8", "f8", ">f4", ">i8", "O", "?")
+    },
+    "longdouble": lambda counts: counts.astype(np.longdouble),
+    "csr, u1": lambda counts: sparse.csr_matrix(counts.astype("u1")),
+    "csc, i8": lambda counts: sparse.csc_matrix(counts.astype("i8")),
+    "csr_array": sparse.csr_array,
+    "csc_array, u4": lambda counts: sparse.csc_array(counts.astype("u4")),
+}
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+def test_whole_numbers_of_every_type_are_counts(form: str) -> None:
+    adata = make_tissue(40, 10)
+    counts = adata.X.toarray()
+    if form == "?":
+        counts = (counts > 0).astype(np.float32)
+    adata.X = FORMS[form](counts)
+    found = prepared(adata)
+    values = check.counts(found, allow_empty_genes=True)
+    values = values.toarray() if sparse.issparse(values) else values
+    np.testing.assert_array_equal(values.astype(np.float64), counts)
+    isovi.IsoSCVI.setup_anndata(found)
+    model = isovi.IsoSCVI(found, n_latent=2, n_layers=1, n_hidden=4)
+    model.train(1, enable_progress_bar=False)
+    assert np.isfinite(model.get_latent_representation()).all()

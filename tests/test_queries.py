@@ -1,0 +1,270 @@
+"""Data that a model was not made of: other genes or another order of them, other layers and units."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from scipy import sparse
+
+from isovi import IsoSCVI, IsoVAE, files, tl
+from isovi.data.fields import COORDINATES
+from isovi.data.pack import pack
+from isovi.errors import InputError, IsoviWarning
+from isovi.pipeline import split
+from isovi.progress import Silent
+from isovi.run import Run, Settings
+from isovi.simulate import simulate
+from isovi.spots import spacing
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*autosharding.*"),
+]
+N_OBS, N_NEW, N_GENES = 80, 30, 20
+SMALL: dict[str, Any] = {"n_latent": 3, "n_layers": 1, "n_hidden": 8}
+
+
+@pytest.fixture(scope="module")
+def tissue() -> AnnData:
+    adata = simulate("layers", n_obs=N_OBS + N_NEW, n_genes=N_GENES, seed=0)
+    adata.X = sparse.csr_matrix(adata.X, dtype=np.float32)
+    adata.uns, adata.obs["depth"] = {}, np.linspace(0, 1, adata.n_obs)
+    return adata
+
+
+@pytest.fixture(scope="module")
+def new(tissue: AnnData) -> AnnData:
+    return tissue[N_OBS:].copy()
+
+
+def made(kind: Any, tissue: AnnData, **setup: Any) -> Any:
+    reference = tissue[:N_OBS].copy()
+    kind.setup_anndata(reference, **setup)
+    model = kind(reference, **SMALL)
+    model.train(2, enable_progress_bar=False)
+    return model
+
+
+@pytest.fixture(scope="module", params=[IsoSCVI, IsoVAE])
+def model(request: pytest.FixtureRequest, tissue: AnnData) -> Any:
+    return made(request.param, tissue)
+
+
+def shuffled(adata: AnnData) -> AnnData:
+    return adata[:, np.random.default_rng(0).permutation(adata.n_vars)].copy()
+
+
+def filled(adata: AnnData) -> AnnData:
+    """The data with its last five genes empty: what data without them stands for."""
+    counts = adata.X.toarray()
+    counts[:, 15:] = 0
+    return AnnData(sparse.csr_matrix(counts), obs=adata.obs, var=adata.var, obsm=dict(adata.obsm))
+
+
+# ---------------------------------------------------------------------------- latents of other data
+
+
+def test_genes_in_another_order_give_the_same_latent(model: Any, new: AnnData) -> None:
+    right, other = model.get_latent_representation(new.copy()), shuffled(new)
+    with pytest.warns(IsoviWarning, match="brought to the order of the model"):
+        found = model.get_latent_representation(other)
+    np.testing.assert_array_equal(found, right)
+    assert other.var_names.equals(shuffled(new).var_names), "the caller's data stays"
+
+
+def test_other_methods_match_genes_as_well(model: Any, new: AnnData) -> None:
+    right = model.get_normalized_expression(new.copy(), library_size=1.0)
+    found = model.get_normalized_expression(shuffled(new), library_size=1.0)
+    pd.testing.assert_frame_equal(found, right)
+
+
+def test_missing_genes_have_no_counts_and_others_are_left_out(model: Any, new: AnnData) -> None:
+    more = shuffled(new)[:, ~shuffled(new).var_names.isin(new.var_names[15:])].copy()
+    strange = AnnData(
+        sparse.hstack([more.X, np.ones((N_NEW, 2), dtype=np.float32)], format="csr"),
+        obs=more.obs,
+        var=pd.DataFrame(index=[*more.var_names, "strange1", "strange2"]),
+        obsm=dict(more.obsm),
+    )
+    with pytest.warns(IsoviWarning, match=r"5 of the model's 20 are missing .* 2 that it does not know"):
+        found = model.get_latent_representation(strange)
+    np.testing.assert_allclose(found, model.get_latent_representation(filled(new)), atol=1e-6)
+
+
+def test_genes_of_other_names_are_refused(model: Any, new: AnnData) -> None:
+    other = new.copy()
+    other.var_names = [f"ENSG{i:011d}" for i in range(other.n_vars)]
+    for refused in (model.get_latent_representation, lambda data: type(model).load_query_data(data, model)):
+        with pytest.raises(InputError, match="None of the data's 20 genes"):
+            refused(other)
+
+
+def test_values_that_are_no_counts_are_refused(model: Any, new: AnnData) -> None:
+    other = new.copy()
+    other.X = other.X.log1p()
+    with pytest.raises(InputError, match="these look like logarithms"):
+        model.get_latent_representation(other)
+
+
+def test_a_model_of_other_values_takes_other_values(tissue: AnnData) -> None:
+    reference = tissue[:N_OBS].copy()
+    reference.X = reference.X.log1p()
+    IsoSCVI.setup_anndata(reference)
+    gaussian = IsoSCVI(reference, gene_likelihood="normal", **SMALL)
+    gaussian.train(1, enable_progress_bar=False)
+    other = tissue[N_OBS:].copy()
+    other.X = other.X.log1p()
+    assert np.isfinite(gaussian.get_latent_representation(other)).all()
+
+
+# ---------------------------------------------------------------------------- loading
+
+
+def test_a_saved_model_is_loaded_with_genes_in_any_order(model: Any, tissue: AnnData, tmp_path: Path) -> None:
+    model.save(str(tmp_path / "model"), overwrite=True)
+    data = shuffled(tissue[:N_OBS].copy())
+    with pytest.warns(IsoviWarning, match="brought to the order of the model"):
+        loaded = type(model).load(str(tmp_path / "model"), adata=data)
+    assert loaded.adata.var_names.equals(model.adata.var_names)
+    np.testing.assert_allclose(
+        loaded.get_latent_representation(), model.get_latent_representation(), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("by_path", [False, True])
+def test_query_data_may_have_its_genes_in_any_order_or_lack_some(
+    by_path: bool, model: Any, new: AnnData, tmp_path: Path
+) -> None:
+    reference: Any = model
+    if by_path:
+        reference = str(tmp_path / "model")
+        model.save(reference)
+    query = shuffled(new)[:, ~shuffled(new).var_names.isin(new.var_names[15:])].copy()
+    with pytest.warns(IsoviWarning, match="5 of the model's 20 are missing"):
+        found = type(model).load_query_data(query, reference)
+    right = type(model).load_query_data(filled(new), reference)
+    for one in (found, right):
+        one.is_trained_ = True
+    np.testing.assert_allclose(
+        found.get_latent_representation(), right.get_latent_representation(), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("factor", [0.1, 12.0])
+def test_a_query_in_another_unit_is_warned_of(factor: float, model: Any, new: AnnData) -> None:
+    query = new.copy()
+    query.obsm["spatial"] = query.obsm["spatial"] * factor
+    with pytest.warns(IsoviWarning, match="may be in another unit"):
+        type(model).load_query_data(query, model)
+
+
+def test_a_query_in_the_same_unit_is_not_warned_of(model: Any, tissue: AnnData) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", IsoviWarning)
+        type(model).load_query_data(tissue[:N_OBS].copy(), model)
+
+
+def test_a_section_of_its_own_has_its_own_unit(tissue: AnnData) -> None:
+    data = tissue.copy()
+    data.obs["section"] = "first"
+    sections = made(IsoSCVI, data, section_key="section")
+    query = data[N_OBS:].copy()
+    query.obs["section"] = "second"
+    query.obsm["spatial"] = query.obsm["spatial"] * 0.1
+    found = IsoSCVI.load_query_data(query, sections)
+    at = found.adata_manager.get_from_registry(COORDINATES)
+    assert spacing(np.asarray(at)) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_missing_covariate_is_refused_by_name(tissue: AnnData, new: AnnData) -> None:
+    model = made(IsoSCVI, tissue, continuous_covariate_keys=["depth"])
+    placer = tl.SpatialPlacer(model).fit(tissue[:N_OBS].copy())
+    query = new.copy()
+    del query.obs["depth"]
+    with pytest.raises(InputError, match='obs of the query has no "depth"'):
+        placer.place(query)
+
+
+# ---------------------------------------------------------------------------- isovi place
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, tissue: AnnData) -> Path:
+    """Runs of the same counts in X, in a layer and in a packed store, and a query."""
+    folder = tmp_path_factory.mktemp("place")
+    reference = tissue[:N_OBS].copy()
+    reference.write_h5ad(folder / "x.h5ad")
+    reference.layers["counts"] = reference.X
+    reference.write_h5ad(folder / "layer.h5ad")
+    pack(folder / "x.h5ad", folder / "packed.zarr")
+    asked: dict[str, Any] = {"holdout": 0.2, "n_latent": 3, "max_epochs": 2}
+    for name, settings in (
+        ("x.h5ad", Settings(**asked)),
+        ("layer.h5ad", Settings(layer="counts", **asked)),
+        ("packed.zarr", Settings(**asked)),
+    ):
+        files.fit(folder / name, folder / f"run_{name}", settings, progress=Silent())
+    tissue[N_OBS:].copy().write_h5ad(folder / "query.h5ad")
+    return folder
+
+
+def place(folder: Path, run: str, query: str = "query.h5ad", **more: Any) -> np.ndarray:
+    out = folder / f"placed_{run}_{query}"
+    files.place(folder / run, folder / query, out, force=True, progress=Silent(), **more)
+    return np.asarray(AnnData.__module__ and _read(out).obsm["X_placed"])
+
+
+def _read(path: Path) -> AnnData:
+    import anndata
+
+    return anndata.read_h5ad(path)
+
+
+def test_counts_of_a_query_may_be_elsewhere_than_those_of_the_run(folder: Path, new: AnnData) -> None:
+    right = place(folder, "run_layer.h5ad")  # the query has counts in X only
+    query = new.copy()
+    query.layers["umi"] = query.X.copy()
+    query.X = query.X.log1p()
+    query.write_h5ad(folder / "umi.h5ad")
+    np.testing.assert_array_equal(place(folder, "run_layer.h5ad", "umi.h5ad", layer="umi"), right)
+    assert np.isfinite(place(folder, "run_x.h5ad", "umi.h5ad", layer="umi")).all()
+    with pytest.raises(InputError, match='The query has no layer "none"; it has: umi'):
+        place(folder, "run_x.h5ad", "umi.h5ad", layer="none")
+
+
+def test_cells_are_placed_in_the_run_of_a_packed_store(folder: Path) -> None:
+    assert np.isfinite(place(folder, "run_packed.zarr")).all()
+    run = Run.read(folder / "run_packed.zarr")
+    latent = run.model.get_latent_representation()
+    np.testing.assert_allclose(latent, run.adata.obsm["X_isovi"], atol=1e-4)
+
+
+def test_a_run_whose_store_is_gone_says_where_it_was(folder: Path) -> None:
+    run = Run.read(folder / "run_packed.zarr")
+    run.provenance.source["path"] = str(folder / "gone.zarr")  # type: ignore[index]
+    with pytest.raises(InputError, match=r"gone\.zarr"):
+        run.model_data()
+
+
+def test_a_query_needs_no_positions(folder: Path, new: AnnData) -> None:
+    query = new.copy()
+    query.obsm["spatial"] = query.obsm["spatial"].astype(float)
+    query.obsm["spatial"][5] = np.nan
+    query.write_h5ad(folder / "nan.h5ad")
+    np.testing.assert_array_equal(place(folder, "run_x.h5ad", "nan.h5ad"), place(folder, "run_x.h5ad"))
+
+
+def test_a_batch_without_training_spots_is_refused_with_its_size(tissue: AnnData) -> None:
+    data = tissue[:N_OBS].copy()
+    settings = Settings(holdout=0.2, batch_key="batch")
+    data.obs["batch"] = "x"
+    spots = split(data, settings)
+    data.obs["batch"] = np.where(np.arange(N_OBS) == spots.rows("heldout")[0], "y", "x")
+    with pytest.raises(InputError, match=r"y \(1 spots\).*Leave these spots out, merge the batch"):
+        split(data, settings)
