@@ -164,8 +164,8 @@ class SavesAsData:
 def loads_query_data(load_query_data: Callable[..., Any]) -> Any:
     """A backbone's ``load_query_data`` that reads a saved reference as :meth:`SavesAsData.load` does.
 
-    Genes are matched by name: if those of the data are not the reference's, in its order, the new model gets a
-    copy with those, and a warning says what was changed.
+    Genes are matched by name: if those of the data are not the reference's, in its order, the new model gets
+    a copy with those, and a warning says what was changed.
     """
 
     @functools.wraps(load_query_data)
