@@ -15,6 +15,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from isovi.data.readers.positions import Joined
+from isovi.data.readers.safe import require_safe_hdf5, require_safe_zarr
 from isovi.data.readers.source import readable
 
 _IN_MEMORY = ("obs", "var", "obsm", "varm", "obsp", "varp", "uns")  # however the counts are read
@@ -53,7 +54,10 @@ class AnnDataFile(Joined):
         with ExitStack() as opened:
             with readable(self.path, "AnnData", _REMEDY):
                 if self.zarr:
+                    require_safe_zarr(self.path, lazy=("X", "layers"))
                     require_chunks(self.path)
+                else:
+                    require_safe_hdf5(self.path, lazy=("X", "layers"))
                 adata = on_disk(
                     zarr_group(self.path) if self.zarr else opened.enter_context(h5py.File(self.path, "r"))
                 )
@@ -64,7 +68,10 @@ def read_anndata(path: Path, *, zarr: bool) -> AnnData:
     """An AnnData file in memory, its counts in canonical form, checked for damage."""
     with readable(path, "AnnData", _REMEDY):
         if zarr:
+            require_safe_zarr(path)
             require_chunks(path)
+        else:
+            require_safe_hdf5(path)
         adata = anndata.io.read_zarr(path) if zarr else anndata.io.read_h5ad(path)
         _require_whole(adata)
         canonical_counts(adata)
@@ -74,6 +81,7 @@ def read_anndata(path: Path, *, zarr: bool) -> AnnData:
 def read_stored(path: Path, read: Callable[[Path], Any] | None = None) -> Any:
     """The data that was saved with a model, as it was; by another function where it is no AnnData."""
     with readable(path, "the data of a saved model", "Copy it again, or pass the data."):
+        require_safe_hdf5(path)
         return (read or anndata.io.read_h5ad)(path)
 
 

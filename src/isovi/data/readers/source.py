@@ -159,8 +159,14 @@ def readable(path: Path, expected: str, remedy: str = "Copy, download or export 
     """
     try:
         yield
-    except (InputError, MemoryError):
+    except InputError:
         raise
+    except MemoryError as error:
+        raise InputError(
+            f'"{path}" does not fit into memory.',
+            "Counts and annotation are read into memory.",
+            "Use a machine with more memory, or pack it with isovi pack: its counts then stay on disk.",
+        ) from error
     except Exception as error:
         what = f'"{path}" could not be read: {_reason(error, expected)}.'
         raise InputError(what, f"It must be {expected}, and complete.", remedy) from error
