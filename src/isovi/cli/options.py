@@ -34,7 +34,7 @@ Layer = Annotated[
 TopGenes = Annotated[int, typer.Option(help="Number of variable genes; 0 for all.")]
 Holdout = Annotated[str, typer.Option(help="Share to hold out, or section:NAME.")]
 TrustPickle = Annotated[
-    bool, typer.Option("--trust-pickle", help="Load a pickled model, which may run code of whoever made it.")
+    bool, typer.Option("--trust-pickle", help="Load a pickled model, which may run code.")
 ]
 MaxEpochs = Annotated[
     int | None,

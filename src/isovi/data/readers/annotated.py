@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from isovi.data.readers.positions import Joined
+from isovi.data.readers.safe import require_safe_hdf5, require_safe_zarr
 from isovi.data.readers.source import INPUT_KEY, readable
 from isovi.errors import IsoviWarning
 
@@ -56,10 +56,13 @@ class AnnDataFile(Joined):
         with ExitStack() as opened:
             with readable(self.path, "AnnData", _REMEDY):
                 if self.zarr:
+                    require_safe_zarr(self.path, lazy=("X", "layers"))
                     require_chunks(self.path)
-                group = zarr_group(self.path) if self.zarr else opened.enter_context(h5py.File(self.path))
-                _require_memory(group[name] for name in _IN_MEMORY if name in group)
-                adata = on_disk(group)
+                else:
+                    require_safe_hdf5(self.path, lazy=("X", "layers"))
+                adata = on_disk(
+                    zarr_group(self.path) if self.zarr else opened.enter_context(h5py.File(self.path, "r"))
+                )
             _drop_odd_note(adata)
             yield adata
 
@@ -68,13 +71,11 @@ def read_anndata(path: Path, *, zarr: bool) -> AnnData:
     """An AnnData file in memory, its counts in canonical form, checked for damage."""
     with readable(path, "AnnData", _REMEDY):
         if zarr:
+            require_safe_zarr(path)
             require_chunks(path)
-            _require_memory([zarr_group(path)])
-            adata = anndata.io.read_zarr(path)
         else:
-            with h5py.File(path) as file:
-                _require_memory([file])
-            adata = anndata.io.read_h5ad(path)
+            require_safe_hdf5(path)
+        adata = anndata.io.read_zarr(path) if zarr else anndata.io.read_h5ad(path)
         _require_whole(adata)
         canonical_counts(adata)
     _drop_odd_note(adata)
@@ -84,6 +85,7 @@ def read_anndata(path: Path, *, zarr: bool) -> AnnData:
 def read_stored(path: Path, read: Callable[[Path], Any] | None = None) -> Any:
     """The data that was saved with a model, as it was; by another function where it is no AnnData."""
     with readable(path, "the data of a saved model", "Copy it again, or pass the data."):
+        require_safe_hdf5(path)
         return (read or anndata.io.read_h5ad)(path)
 
 
@@ -118,30 +120,6 @@ def _matrix(element: Any) -> Any:
     if (pointers[1:] < pointers[:-1]).any():
         raise ValueError("the rows of a sparse matrix overlap")
     return anndata.io.sparse_dataset(element)
-
-
-def _require_memory(elements: Iterable[Any]) -> None:
-    """Refuse arrays that claim more than the memory of the machine, before a byte is read.
-
-    A damaged or malicious file may claim any size: what was never written takes no room in it.
-    """
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else np.inf
-    claimed = sum(_n_bytes(element) for element in elements)
-    if claimed > memory:
-        raise MemoryError(
-            f"its arrays claim {claimed / 1e9:,.0f} GB, this machine has {memory / 1e9:,.0f} GB"
-        )
-
-
-def _n_bytes(element: Any) -> int:
-    """Bytes of an array, or of all arrays of a group of HDF5 or zarr; links are not followed."""
-    if not hasattr(element, "keys"):
-        return int(np.prod(element.shape or (), dtype=object)) * element.dtype.itemsize
-    if not isinstance(element, h5py.Group):
-        return sum(_n_bytes(one) for _, one in element.members(max_depth=None) if not hasattr(one, "keys"))
-    found: list[int] = []
-    element.visititems(lambda _, one: found.append(_n_bytes(one)) if isinstance(one, h5py.Dataset) else None)
-    return sum(found)
 
 
 def _drop_odd_note(adata: AnnData) -> None:

@@ -12,6 +12,7 @@ from scipy import sparse
 from isovi.data.readers.annotated import canonical_counts
 from isovi.data.readers.filtering import drop_cells
 from isovi.data.readers.positions import Joined
+from isovi.data.readers.safe import require_safe_hdf5
 from isovi.data.readers.source import readable
 from isovi.errors import IsoviWarning
 
@@ -72,6 +73,8 @@ def read_matrix(path: Path) -> AnnData:
 
     with readable(path, "a 10x matrix"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*names are not unique.*")
+        if path.is_file():
+            require_safe_hdf5(path)
         adata = (
             sc.read_10x_mtx(path, make_unique=False, gex_only=False)
             if path.is_dir()

@@ -15,6 +15,7 @@ import pandas as pd
 from anndata import AnnData
 
 from isovi.data.readers.annotated import read_anndata, zarr_group
+from isovi.data.readers.safe import require_safe_zarr
 from isovi.data.readers.source import INPUT_KEY, POSITIONS_KEY, Reader, need_extra, readable
 from isovi.data.readers.visium import BIN
 from isovi.errors import InputError, IsoviWarning
@@ -91,6 +92,8 @@ class SpatialDataStore(Reader):
             return {}
         with readable(self.path, "SpatialData", _REMEDY), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of other versions of the format
+            for place in self.files[1:]:
+                require_safe_zarr(place, lazy=("0", "1", "scale0"))
             sdata: Any = spatialdata.read_zarr(self.path, selection=tuple(sorted(found)))
         return {name: sdata[name] for name in self.regions if name in sdata}
 
