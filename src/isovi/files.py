@@ -18,11 +18,11 @@ from isovi import pl, tl
 from isovi.data import check, io, pack
 from isovi.data.readers.filtering import drop_cells
 from isovi.data.readers.spatialdata import require_known_sections
-from isovi.errors import InputError, IsoviError, OutputError
+from isovi.errors import InputError, IsoviError, OutputError, require_seed
 from isovi.interrupts import Interrupted
 from isovi.model.checkpoint import EpochCheckpoint, read_about, temporary_of
 from isovi.model.distributed import is_first_process
-from isovi.pipeline import run_pipeline
+from isovi.pipeline import run_pipeline, with_single_precision
 from isovi.pl._data import shepard_pairs
 from isovi.progress import Progress, Silent
 from isovi.run import GENE_KEY, LATENT_KEY, Provenance, Run, Settings
@@ -324,11 +324,13 @@ def place(
         If the file cannot be written.
     """
     progress, out = progress or Progress(), Path(out)
+    require_seed(seed)
     if out.exists() and not force:
         raise OutputError(f'"{out}" exists.', "Files are not overwritten unless asked.", "Pass force=True.")
     run = run if isinstance(run, Run) else Run.read(run)
     cells = io.read(io.Source.of(query))
     check_query(cells, run)
+    cells = with_single_precision(cells, run.settings.layer, progress)
     reference = run.model_data()[run.split != HELDOUT].copy()
     calibration = run.split[run.split != HELDOUT] == VALIDATION
     placer = tl.SpatialPlacer(run.model, seed=seed).fit(reference, calibration=calibration)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import platform
 import uuid
 from collections.abc import Mapping
@@ -365,7 +366,7 @@ class Run(ReprMixin):
         file = folder / "history.csv"
         return cls(
             settings=Settings.from_data(record["settings"]),
-            metrics=metrics,
+            metrics=_with_nan(metrics),
             provenance=Provenance(**provenance),
             history=pd.read_csv(file, index_col=0) if file.is_file() else pd.DataFrame(),
             training=record["training"],
@@ -377,6 +378,16 @@ class Run(ReprMixin):
         if self.folder is None or not (self.folder / name).exists():
             raise _no_run(self.folder, name)
         return self.folder / name
+
+
+def _with_nan(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Metrics as they were before JSON, which has no NaN and writes null."""
+    parts = {name: metrics[name] for name in (TRAIN, HELDOUT, "all") if isinstance(metrics.get(name), dict)}
+    measured = {
+        part: {name: math.nan if value is None else value for name, value in found.items()}
+        for part, found in parts.items()
+    }
+    return metrics | measured
 
 
 def _json(file: Path, folder: Path) -> dict[str, Any]:
