@@ -21,7 +21,7 @@ from isovi.data.readers.spatialdata import require_known_sections
 from isovi.data.usable import prepared, usable, with_raw, with_whole_counts
 from isovi.data.writable import require_own_names, writable
 from isovi.diagnose import as_warning, draw
-from isovi.errors import InputError, IsoviError, OutputError, noted
+from isovi.errors import InputError, IsoviError, OutputError, noted, require_seed
 from isovi.interrupts import Interrupted
 from isovi.model.checkpoint import EpochCheckpoint, read_about, temporary_of
 from isovi.model.distributed import is_first_process
@@ -393,6 +393,7 @@ def place(
         If the file cannot be written, is the query or part of a run, or exists and is not replaced.
     """
     progress, query = progress or Progress(), io.Source.of(query)
+    require_seed(seed)
     ours = f"obsm/{PLACED_KEY}"
     io.require_writable(out, force=force, ours=ours)
     with io.exclusive(out, [query.path, query.coordinates]):

@@ -618,7 +618,7 @@ def domain_metrics(adata: AnnData, settings: Settings) -> dict[str, Any]:
 def certified(run: Run) -> dict[str, Any]:
     """What is certified for random pairs of spots: ``epsilon``, ``L``, ``delta``, ``n_pairs``; or nothing."""
     found = run.certificate() if HELDOUT in run.parts() else None
-    if found is None or found.point is None:
+    if found is None or found.point is None or not np.isfinite(found.point.L):
         return {}
     return asdict(found.point)
 
@@ -627,12 +627,15 @@ def report_metrics(run: Run, progress: Progress) -> None:
     """Say the most telling metrics, on held-out spots where there are such."""
     found, where = run.heldout, "Held-out" if HELDOUT in run.metrics else "All"
     line = (
-        f"{where} spots: Spearman correlation of distances {found['spearman_distance']:.3f}, "
-        f"reconstruction {found['reconstruction']:.2f} nats"
+        f"{where} spots: Spearman correlation of distances {number(found['spearman_distance'], '.3f')}, "
+        f"reconstruction {number(found['reconstruction'], '.2f')} nats"
     )
     if "coordinate_error" in found:
-        line += f", coordinate error {found['coordinate_error']:.2f} spacings"
+        line += f", coordinate error {number(found['coordinate_error'], '.2f')} spacings"
     progress.say(f"{line}; {run.metrics['n_domains']} domains")
+    unmeasured = [m.label for n, m in tl.METRICS.items() if not np.isfinite(found.get(n, 0.0))]
+    if unmeasured:
+        progress.say(f"Not measured on {where.lower()} spots: {', '.join(unmeasured)}. {why_unmeasured(run)}")
     certificate = run.metrics["certificate"]
     if not certificate:
         return
@@ -644,6 +647,22 @@ def report_metrics(run: Run, progress: Progress) -> None:
     if certificate["epsilon"] > CERTIFIED_EPSILON:
         line += f" ({CERTIFIED_EPSILON:g} takes {cells_needed(CERTIFIED_EPSILON)} held-out spots)"
     progress.say(line)
+
+
+def number(value: float, form: str) -> str:
+    """A number as text; NaN and infinity are written NaN."""
+    return format(value, form) if np.isfinite(value) else "NaN"
+
+
+def why_unmeasured(run: Run) -> str:
+    """Why metrics of distances may be NaN."""
+    spots = run.spots.take(run.split == HELDOUT) if HELDOUT in run.metrics else run.spots
+    places = len(np.unique(np.column_stack([spots.section, spots.coordinates]), axis=0))
+    spread = float(run.adata.obsm[LATENT_KEY].std())
+    return (
+        f"They are {len(spots)} at {places} positions, and the latent representation varies by {spread:.2g}. "
+        "Metrics of distances need pairs in one section whose distances vary, ellipses a few neighbours."
+    )
 
 
 def peak_memory() -> float | None:

@@ -84,6 +84,9 @@ def _sentence(one: dict[str, Any], name: str) -> str:
     point = one["point"]
     if point is None:
         return f"Nothing is certified for {name}: {one['n_pairs']} disjoint ones are too few"
+    if point["L"] is None or not np.isfinite(point["L"]):
+        why = "too many of them are of spots at one position, or with one latent representation"
+        return f"Nothing is certified for {name}: {why}"
     return (
         f"Certified for {name} ({one['n_pairs']} disjoint ones) with {1 - one['delta']:.0%} confidence: "
         f"L({point['epsilon']:.2g}) <= {_number(point['L'])}"

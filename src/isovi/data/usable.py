@@ -183,6 +183,10 @@ def usual_form(matrix: Any) -> Any:
     if dtype.kind == "O":
         with suppress(TypeError, ValueError):
             return matrix.astype(np.float64)
+    if dtype == np.float16:  # which scipy lacks
+        warnings.warn("Counts of type float16 are converted to float32, sparse.", IsoviWarning, stacklevel=2)
+        parts = [sparse.csr_matrix(block.values) for block in check.blocks(matrix)]
+        return sparse.vstack(parts, format="csr")
     if dtype.kind == "f" and dtype.itemsize > 8:
         return matrix.astype(np.float64)
     return matrix if dtype.isnative else matrix.astype(dtype.newbyteorder("="))

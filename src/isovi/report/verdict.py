@@ -52,7 +52,10 @@ def verdict(run: Run, plain: Metrics | None = None) -> list[Statement]:
 
 
 def _constraint(run: Run) -> Statement:
-    reached, target = run.metrics["train"]["relative_distortion"], run.settings.target
+    reached, target = plain_number(run.metrics["train"]["relative_distortion"]), run.settings.target
+    if reached is None:
+        text = "Training spots form no pairs whose distances vary."
+        return Statement("caution", "Distances could not be measured", text)
     off = f"On training spots, latent distances differ from λ times those in tissue by {reached:.0%}"
     if target is None:
         asked = run.settings.distortion
@@ -87,9 +90,13 @@ def _heldout(metrics: Metrics) -> Statement:
         )
         return Statement("caution", "No spots were held out", text)
     found = metrics["heldout"]
-    if plain_number(found["spearman_distance"]) is None:
-        text = f"{metrics['n_heldout']:,} held-out spots form too few pairs to compare distances."
-        return Statement("caution", "Too few spots were held out", text)
+    needed = ("spearman_distance", "relative_distortion", "distortion_constant")
+    if any(plain_number(found.get(name)) is None for name in needed):
+        text = (
+            f"{metrics['n_heldout']:,} held-out spots form too few pairs to compare distances: pairs within "
+            "sections, of spots at different positions, whose distances vary."
+        )
+        return Statement("caution", "Held-out spots could not be measured", text)
     text = (
         f"On {metrics['n_heldout']:,} spots that the fit never saw, distances differ by "
         f"{found['relative_distortion']:.0%} on average, and all but a tenth of the pairs keep theirs within "
@@ -106,8 +113,12 @@ def _heldout(metrics: Metrics) -> Statement:
 
 def _certified(metrics: Metrics) -> Statement:
     found = metrics.get("certificate")
-    if not found:
-        why = "no spots were held out" if "heldout" not in metrics else "too few spots were held out"
+    if not found or plain_number(found["L"]) is None:
+        why = (
+            "no spots were held out"
+            if "heldout" not in metrics
+            else "too few spots at different positions were held out"
+        )
         return Statement("caution", "Nothing is certified", f"There is no certificate: {why}.")
     text = (
         f"With {1 - found['delta']:.0%} confidence, all but {found['epsilon']:.0%} of the pairs of new spots "
@@ -124,7 +135,11 @@ def _certified(metrics: Metrics) -> Statement:
 
 def _health(metrics: Metrics, latent: NDArray) -> Statement:
     unused = np.flatnonzero(np.var(latent, axis=0) < ACTIVE_VARIANCE) + 1
-    n, kl = latent.shape[1], max(metrics["all"]["elbo"] - metrics["all"]["reconstruction"], 0.0)
+    elbo, reconstruction = (plain_number(metrics["all"][name]) for name in ("elbo", "reconstruction"))
+    if elbo is None or reconstruction is None:
+        text = "The likelihood of the counts is not finite."
+        return Statement("caution", "The latent representation could not be judged", text)
+    n, kl = latent.shape[1], max(elbo - reconstruction, 0.0)
     text = f"{n - len(unused)} of {n} latent dimensions are in use, with {kl:.2g} nats per spot (KL)."
     if len(unused) == n or kl < _COLLAPSED_KL:
         why = "It says next to nothing about the spots: train longer, or raise the target."
