@@ -367,7 +367,7 @@ def place(
     if out.exists() and not force:
         raise OutputError(f'"{out}" exists.', "Files are not overwritten unless asked.", "Pass force=True.")
     run = run if isinstance(run, Run) else Run.read(run)
-    cells = io.read(io.Source.of(query))
+    cells = io.read(io.Source.of(query), keep_controls=run.settings.keep_controls)
     counted = counts_for(cells, run.settings, layer, progress)
     check_query(counted, run)
     reference = run.model_data()[run.split != HELDOUT].copy()

@@ -240,7 +240,7 @@ class DistancePreservingMixin(ChoosesLoader, TakesOtherData, ReprMixin):
         return adata
 
     @classmethod
-    def load(cls, dir_path: str, adata: AnnData | None = None, *args: Any, **kwargs: Any) -> Any:
+    def load(cls, dir_path: str, adata: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Load a saved model, as the backbone does; genes of ``adata`` are matched by name.
 
         Parameters
@@ -259,7 +259,7 @@ class DistancePreservingMixin(ChoosesLoader, TakesOtherData, ReprMixin):
 
     @classmethod
     def load_query_data(
-        cls, adata: AnnData | None = None, reference_model: Any = None, *args: Any, **kwargs: Any
+        cls, adata: Any = None, reference_model: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
         """Make a model of other data from a reference, as the backbone does; genes are matched by name.
 
