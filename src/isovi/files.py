@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -287,18 +287,15 @@ class Attempt:
             return
         before = self.before()
         content = before.pop(CONTENT, None)
-        changed = [
-            name for name in sorted({*before, *self.about}) if before.get(name) != self.about.get(name)
-        ]
-        if changed == ["input_sha256"] and content is not None:
+        changed = {
+            name: (before.get(name), self.about.get(name))
+            for name in sorted({*before, *self.about})
+            if before.get(name) != self.about.get(name)
+        }
+        if list(changed) == ["input_sha256"] and content is not None:
             progress.say("The input is another file: training is resumed if what is read of it is the same")
         elif changed:
-            listed = "; ".join(f"{n} was {before.get(n)}, is {self.about.get(n)}" for n in changed)
-            raise InputError(
-                f'The unfinished {self.what} in "{self.checkpoint}" is another one: {listed}.',
-                "Only the same parameters, input and packages lead to the same result.",
-                "Give what was given before, or start anew by force=True without resume=True.",
-            )
+            raise self._another(changed)
         progress.say(f"Resuming from {self.checkpoint}")
 
     def require_same(self, adata: AnnData, settings: Settings) -> dict[str, str]:
@@ -313,13 +310,19 @@ class Attempt:
             If the unfinished attempt read something else.
         """
         content = {CONTENT: content_hash(adata, settings)}
-        if self.checkpoint.exists() and self.before().get(CONTENT, content[CONTENT]) != content[CONTENT]:
-            raise InputError(
-                f'The unfinished {self.what} in "{self.checkpoint}" is of other data.',
-                "Names, counts, positions, sections, batches and labels have to be the same.",
-                "Give what was given before, or start anew by force=True without resume=True.",
-            )
+        before = self.before() if self.checkpoint.exists() else content
+        if before.get(CONTENT, content[CONTENT]) != content[CONTENT]:
+            raise self._another({"input_sha256": (before.get("input_sha256"), self.about["input_sha256"])})
         return content
+
+    def _another(self, changed: Mapping[str, tuple[Any, Any]]) -> InputError:
+        """The error for an unfinished attempt that something was different of: what it was, and is."""
+        listed = "; ".join(f"{name} was {before}, is {now}" for name, (before, now) in changed.items())
+        return InputError(
+            f'The unfinished {self.what} in "{self.checkpoint}" is another one: {listed}.',
+            "Only the same parameters, input and packages lead to the same result.",
+            "Give what was given before, or start anew by force=True without resume=True.",
+        )
 
     @contextmanager
     def kept(self, progress: Progress) -> Iterator[None]:
@@ -398,7 +401,9 @@ def place(
     io.require_writable(out, force=force, ours=ours)
     with io.exclusive(out, [query.path, query.coordinates]):
         run = run if isinstance(run, Run) else Run.read(run, trust=trust)
-        cells, _ = as_written(io.read(query), run.settings, progress)
+        cells, _ = as_written(
+            io.read(query, keep_controls=run.settings.keep_controls), run.settings, progress
+        )
         counted = counts_for(cells, run.settings, layer, progress)
         check_query(counted, run)
         reference = run.model_data()[run.split != HELDOUT].copy()

@@ -701,20 +701,17 @@ def _layers(adata: AnnData) -> str:
 
 
 def _find_counts(adata: AnnData, layer: str | None) -> str:
-    """Where whole numbers are: a layer, ``X`` or ``raw``."""
+    """Where whole numbers are: in layers, ``X`` or ``raw``."""
     others = {name: adata.layers[name] for name in adata.layers if name not in (None, layer)}
-    whole = [str(name) for name, matrix in others.items() if _looks_whole(matrix)]
-    if whole:
-        return f'Pass layer="{whole[0]}", which holds whole numbers.'
+    where = [f'layer="{name}"' for name, matrix in others.items() if _looks_whole(matrix)]
     if layer is not None and adata.X is not None and _looks_whole(adata.X):
-        return "Leave `layer` out: adata.X holds whole numbers."
+        where.append("adata.X")
+    found = [f"{', '.join(where)} holds whole numbers"] if where else []
     if adata.raw is not None and _looks_whole(adata.raw.X):
         remedy = 'adata.layers["counts"] = adata.raw[:, adata.var_names].X'
-        return f'adata.raw holds whole numbers: pass layer="raw" to isovi.fit, or store them first: {remedy}.'
-    return (
-        f"Name the layer with the raw counts as `layer`; adata.layers has: {_layers(adata)}. No layer, nor "
-        "adata.raw, holds whole numbers."
-    )
+        found.append(f'adata.raw holds whole numbers: pass layer="raw" to isovi.fit, or store them: {remedy}')
+    have = f"adata.layers has: {_layers(adata)}"
+    return f"Name the layer with the raw counts as `layer`; {'; '.join([have, *found])}."
 
 
 def _looks_whole(matrix: Any) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,8 @@ def pack(
     keep_controls
         Keep control probes and other features that are no genes.
     round_counts
-        Round counts in ``X`` that were corrected for ambient RNA, or estimated. Rounding noise always is.
+        Round counts in ``X`` and layers that were corrected for ambient RNA, or estimated. Rounding noise
+        always is.
     force
         Replace an earlier packed store at ``target``.
 
@@ -132,7 +133,8 @@ def pack(
         order, n_sections = _order(adata, taken.spots, spatial_key, section_key)
         if min_counts > 0:
             order = order[enough(adata.X, min_counts)[order]]
-        to_round = is_to_round(adata.X, round_counts=round_counts)
+        matrices = {"X": adata.X, **{name: adata.layers[name] for name in adata.layers if name is not None}}
+        to_round = [name for name, one in matrices.items() if is_to_round(one, round_counts=round_counts)]
         with io.replacing(final, store=True) as temporary:
             settings = {"spatial_key": spatial_key, "section_key": section_key or "", "curve": "hilbert"}
             genes = np.flatnonzero(taken.genes)
@@ -349,7 +351,7 @@ def write_ordered(
     order: CellIndexArray,
     settings: dict[str, Any],
     genes: np.ndarray | None = None,
-    to_round: bool = False,
+    to_round: Collection[str] = (),
 ) -> int:
     """Write a store with the cells in a given order.
 
@@ -366,7 +368,7 @@ def write_ordered(
     genes
         Columns to keep; all by default.
     to_round
-        Whether values of ``X`` are rounded.
+        Names of the matrices (``"X"`` and layers) whose values are rounded.
 
     Returns
     -------
@@ -379,8 +381,8 @@ def write_ordered(
         anndata.io.write_elem(group, "/", _annotation(adata, order, genes, settings))
         layers = group.require_group("layers")
         for name in (name for name in adata.layers if name is not None):  # anndata 0.13 lists X there
-            _write_matrix(adata.layers[name], layers, name, order, genes, path)
-        return _write_matrix(adata.X, group, "X", order, genes, path, to_round)
+            _write_matrix(adata.layers[name], layers, name, order, genes, path, name in to_round)
+        return _write_matrix(adata.X, group, "X", order, genes, path, "X" in to_round)
 
 
 def _annotation(

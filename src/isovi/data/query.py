@@ -125,7 +125,8 @@ def aligned(adata: AnnData, genes: pd.Index) -> AnnData:
     """
     if adata.var_names.equals(genes):
         return adata
-    check.names(adata)
+    if adata.var_names.has_duplicates:
+        check.names(adata)
     common = check.genes_in_common(adata.var_names, genes)
     missing, unknown = len(genes) - len(common), adata.n_vars - len(common)
     notes = ["are brought to the order of the model"]
@@ -147,7 +148,7 @@ def aligned(adata: AnnData, genes: pd.Index) -> AnnData:
     )
 
 
-def with_genes(loading: Callable[[AnnData], Any], adata: AnnData) -> Any:
+def with_genes(loading: Callable[[Any], Any], adata: Any) -> Any:
     """What a function makes of data, which is brought to the genes that it asks for if these are others."""
     try:
         return loading(adata)

@@ -89,7 +89,9 @@ def usable(adata: AnnData, *, layer: str | None = None, keep_controls: bool = Fa
         emptied = _emptied(adata, layer, genes) & spots
         if emptied.any():
             spots &= ~emptied
-            notes.append(f"{int(emptied.sum())} cells have counts in these only and are left out.")
+            notes.append(
+                f"{int(emptied.sum())} of {adata.n_obs} cells have no count in genes and are left out."
+            )
     return Usable(spots, genes, tuple(notes))
 
 

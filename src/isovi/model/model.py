@@ -247,7 +247,7 @@ class DistancePreservingMixin(SavesAsData, ChoosesLoader, TakesOtherData, ReprMi
     def load(
         cls,
         dir_path: str | PathLike[str],
-        adata: AnnData | None = None,
+        adata: Any = None,
         *args: Any,
         trust: bool = False,
         **kwargs: Any,
