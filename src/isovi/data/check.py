@@ -551,7 +551,8 @@ def _read(matrix: Any, part: Any) -> Any:
     file = getattr(stored, "store_path", None) if file is None else file  # zarr
     if file is None:
         return matrix[part]
-    with readable(Path(str(file).removeprefix("file://")), "AnnData"):
+    remedy = "Copy, download or export it again; if isovi pack wrote it, pack the input again."
+    with readable(Path(str(file).removeprefix("file://")), "AnnData", remedy):
         return matrix[part]
 
 
