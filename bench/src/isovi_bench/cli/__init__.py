@@ -20,6 +20,7 @@ for verb in (
     compare.table,
     compare.plots,
     compare.peers,
+    studies.coverage,
     studies.neighbors,
     studies.placement,
     studies.theorem,
