@@ -19,6 +19,7 @@ import zarr
 from anndata import AnnData
 
 from isovi.data import io, owner
+from isovi.data.inspect import inspect
 from isovi.errors import InputError, IsoviError, IsoviWarning, OutputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Writing zarr v2 data:UserWarning")
@@ -120,6 +121,34 @@ def zarr_with_cut_chunk(adata: AnnData, folder: Path) -> Path:
     return path
 
 
+def in_chunks(adata: AnnData, path: Path, *lost: str) -> Path:
+    """A store in chunks of eight values, without the last chunk of an array."""
+    with anndata.settings.override(zarr_write_format=3):
+        anndata.io.write_zarr(path, adata, chunks=None)
+    group = zarr.open_group(str(path), mode="a", use_consolidated=False)
+    for name in lost:
+        values = group[name][...]
+        attributes = dict(group[name].attrs)
+        chunks = (8, *values.shape[1:])
+        group.create_array(name, data=values, chunks=chunks, overwrite=True).attrs.update(attributes)
+        last = str((len(values) - 1) // 8)
+        path.joinpath(name, "c", last, *["0"] * (values.ndim - 1)).unlink()
+    zarr.consolidate_metadata(str(path))
+    return path
+
+
+def zarr_with_lost_positions(adata: AnnData, folder: Path) -> Path:
+    return in_chunks(adata, folder / "positions.zarr", "obsm/spatial")
+
+
+def zarr_with_lost_names(adata: AnnData, folder: Path) -> Path:
+    return in_chunks(adata, folder / "names.zarr", "obs/_index")
+
+
+def zarr_with_fewer_rows(adata: AnnData, folder: Path) -> Path:
+    return in_chunks(adata, folder / "fewer.zarr", "X/indptr")
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -138,6 +167,9 @@ def zarr_with_cut_chunk(adata: AnnData, folder: Path) -> Path:
         (zarr_with_lost_counts, ["counts.zarr", "damaged", "layers/counts lacks some"]),
         (zarr_with_lost_rows, ["rows.zarr", "damaged"]),
         (zarr_with_cut_chunk, ["chunk.zarr", "damaged"]),
+        (zarr_with_lost_positions, ["positions.zarr", "obsm/spatial lacks some of its chunks"]),
+        (zarr_with_lost_names, ["names.zarr", "obs/_index lacks some of its chunks"]),
+        (zarr_with_fewer_rows, ["fewer.zarr", "damaged"]),
     ],
 )
 def test_what_cannot_be_read_is_refused_in_plain_words(
@@ -151,6 +183,25 @@ def test_what_cannot_be_read_is_refused_in_plain_words(
     assert [word for word in words if word not in message] == [], message
     assert all(caught.value.args)
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("spoil", [zarr_with_lost_rows, zarr_with_fewer_rows, zarr_with_lost_positions])
+def test_damage_is_noticed_where_counts_stay_on_disk(
+    adata: AnnData, tmp_path: Path, spoil: Callable[[AnnData, Path], Path]
+) -> None:
+    """A lost chunk of indptr gave cells without counts, and advice about them."""
+    with pytest.raises(InputError, match="is damaged"), io.stored(spoil(adata, tmp_path)):
+        pass
+
+
+@pytest.mark.parametrize("place", [0, 7, -1])
+def test_pointers_that_do_not_ascend_are_damage(adata: AnnData, tmp_path: Path, place: int) -> None:
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "a") as file:
+        file["X/indptr"][place] = -3
+    for read in (io.read, inspect):
+        with pytest.raises(InputError, match="is damaged"):
+            read(tmp_path / "a.h5ad")
 
 
 def test_one_gene_is_no_damage(adata: AnnData, tmp_path: Path) -> None:

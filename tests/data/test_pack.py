@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import re
+import shutil
 from pathlib import Path
 
 import anndata
@@ -13,6 +16,7 @@ from scipy import sparse
 
 from isovi import InputError, OutputError
 from isovi.data import check, pack
+from isovi.data.readers.checksums import require_checksums
 
 FORMATS = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix, "dense": lambda x: x.toarray()}
 
@@ -200,8 +204,72 @@ def test_only_packed_stores_are_opened(adata: AnnData, tmp_path: Path) -> None:
 def test_a_lost_file_is_found_when_a_store_is_opened(adata: AnnData, tmp_path: Path) -> None:
     packed(adata, tmp_path)
     next((tmp_path / "store.zarr" / "X" / "data" / "c").iterdir()).unlink()
-    with pytest.raises(InputError, match="lacks some of its chunks"):
+    with pytest.raises(InputError, match=r'"X/data" of .* is damaged: some of it is missing.*Pack the input'):
         pack.open_packed(tmp_path / "store.zarr")
+
+
+def use(store: Path) -> None:
+    """Read all that a fit reads, as it reads it."""
+    found = pack.open_packed(store)
+    for matrix in (found.X, *found.layers.values()):
+        pack.take_rows(matrix, np.arange(found.n_obs))
+
+
+def kinds_of_damage(whole: bytes, rng: np.random.Generator) -> list[bytes | None]:
+    """Missing, and one of: empty, half, one flipped bit."""
+    changed = bytearray(whole)
+    changed[rng.integers(len(whole))] ^= 1 << rng.integers(8)
+    return [None, [b"", whole[: len(whole) // 2], bytes(changed)][rng.integers(3)]]
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_any_lost_or_changed_file_of_a_store_is_noticed(rich: AnnData, tmp_path: Path) -> None:
+    """A lost chunk of obsm read as zeros, one of indptr as cells without counts, a changed one as it was."""
+    packed(rich, tmp_path)
+    store, rng = tmp_path / "store.zarr", np.random.default_rng(0)
+    use(store)
+    files = sorted(path for path in store.rglob("*") if path.is_file() and path.stat().st_size)
+    shards = {path for path in files if re.search(r"(X|layers/\w+)/(data|indices)/c/", path.as_posix())}
+    assert len(shards) > 8 and len(files) > 80
+    for file in files:
+        whole = file.read_bytes()
+        for content in kinds_of_damage(whole, rng):
+            file.unlink() if content is None else file.write_bytes(content)
+            if not same_json(content or b"", whole):
+                with pytest.raises(InputError, match="is damaged"):
+                    (use if file in shards else require_checksums)(store)
+            file.write_bytes(whole)
+    use(store)
+
+
+def same_json(content: bytes, whole: bytes) -> bool:
+    try:
+        return bool(json.loads(content) == json.loads(whole))
+    except ValueError:
+        return False
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("part", ["X/data", "X/indices", "layers/half/data"])
+def test_a_changed_chunk_is_named_where_it_is_read(rich: AnnData, tmp_path: Path, part: str) -> None:
+    packed(rich, tmp_path)
+    shard = next((tmp_path / "store.zarr" / part / "c").iterdir())
+    content = bytearray(shard.read_bytes())
+    content[3] ^= 1
+    shard.write_bytes(bytes(content))
+    store = pack.open_packed(tmp_path / "store.zarr")
+    matrix = store.layers["half"] if part.startswith("layers") else store.X
+    with pytest.raises(InputError, match=rf'"{part}" of .*store\.zarr" is damaged.*Pack the input again'):
+        pack.take_rows(matrix, np.arange(store.n_obs))
+    with pytest.raises(InputError, match=r"store\.zarr.*pack the input again"):
+        list(check.blocks(matrix))
+
+
+def test_a_store_of_an_earlier_version_is_opened(adata: AnnData, tmp_path: Path) -> None:
+    packed(adata, tmp_path)
+    store = tmp_path / "store.zarr"
+    shutil.rmtree(store / "uns" / "isovi_pack" / "checksums")
+    assert pack.open_packed(store).shape == adata.shape
 
 
 @pytest.mark.usefixtures("small_pieces")

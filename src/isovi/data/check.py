@@ -27,6 +27,7 @@ LARGEST_COUNT = 2**31  # sums and likelihoods are computed with 32-bit floats
 _FARTHEST = 1e100  # its square, too, is a number
 _REACH = 2**24  # spacings; farther from its centre 32-bit floats do not tell neighbours apart
 _WORDS = {decimals.NORMALISED: "normalised values", decimals.LOGARITHMS: "logarithms"}
+_DAMAGED = "Copy, download or export it again; if isovi pack wrote it, pack the input again."
 _BLOCK_VALUES = 2**22  # values checked together: about 32 MB of float64
 
 
@@ -591,12 +592,12 @@ def blocks(matrix: Any) -> Iterator[Block]:
     n_obs, n_vars = matrix.shape
     by_column = getattr(matrix, "format", None) == "csc"
     file = _file_of(matrix)
-    with nullcontext() if file is None else readable(file, "AnnData"):
+    with nullcontext() if file is None else readable(file, "AnnData", _DAMAGED):
         edges = _edges(matrix, n_vars if by_column else n_obs)
     for start, stop in pairwise(edges):
         part = slice(start, stop)
         rows, columns = (slice(0, n_obs), part) if by_column else (part, slice(0, n_vars))
-        with nullcontext() if file is None else readable(file, "AnnData"):
+        with nullcontext() if file is None else readable(file, "AnnData", _DAMAGED):
             values = matrix[(rows, columns) if by_column else rows]
             if file is not None and sparse.issparse(values):
                 values.check_format(full_check=True)  # in a damaged file indices may point anywhere

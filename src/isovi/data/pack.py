@@ -21,9 +21,11 @@ import zarr
 from anndata import AnnData
 from anndata.abc import CSRDataset
 from scipy import sparse
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from isovi._shapes import CellIndexArray
 from isovi.data import check, decimals, io
+from isovi.data.readers.checksums import MARK, PACK_KEY, damaged, write_checksums
 from isovi.data.readers.filtering import enough
 from isovi.data.readers.source import Source
 from isovi.data.readers.spatialdata import require_known_sections
@@ -33,7 +35,6 @@ from isovi.errors import InputError, IsoviWarning, OutputError
 from isovi.geometry.hilbert import curve_order
 
 ROW_COLUMN = "isovi_row"  # row of the input that a packed cell comes from
-PACK_KEY = "isovi_pack"  # in uns: the mark of a packed store
 CHUNK_ENTRIES = 2**16  # stored values that are compressed together
 SHARD_ENTRIES = 2**22  # stored values of one file
 MAX_ROWS = 2**13  # read in one piece, which bounds what is read in vain
@@ -318,7 +319,8 @@ class StoredRows:
             if len(run):
                 where, wanted = self._extent(run)
                 here = slice(done, done := done + int(wanted.sum()))
-                data[here], indices[here] = self.data[where][wanted], self.indices[where][wanted]
+                data[here] = _read(self.data, where)[wanted]
+                indices[here] = _read(self.indices, where)[wanted]
         found = sparse.csr_matrix((data, indices, pointers), shape=(len(rows), self.n_vars))
         found.sum_duplicates()
         return found
@@ -330,6 +332,16 @@ class StoredRows:
         kept[run - first] = True
         pointers = self.pointers[first : last + 1]
         return slice(int(pointers[0]), int(pointers[-1])), np.repeat(kept, np.diff(pointers))
+
+
+def _read(array: Any, where: slice) -> np.ndarray:
+    """A part of an array on disk, whose chunks are verified by their checksums."""
+    try:
+        return array[where]
+    except Exception as error:  # of whatever codec finds the damage
+        where_to = str(getattr(array, "store", "")).removeprefix("file://")
+        cause = f"some of it cannot be read ({type(error).__name__}: {error!s:.100})"
+        raise damaged(where_to, str(array.name).strip("/"), cause) from error
 
 
 def take_rows(matrix: Any, rows: CellIndexArray) -> sparse.csr_matrix:
@@ -380,9 +392,13 @@ def write_ordered(
         group = zarr.open_group(str(path), mode="w", zarr_format=3)
         anndata.io.write_elem(group, "/", _annotation(adata, order, genes, settings))
         layers = group.require_group("layers")
-        for name in (name for name in adata.layers if name is not None):  # anndata 0.13 lists X there
+        names = [str(name) for name in adata.layers if name is not None]  # anndata 0.13 lists X there
+        for name in names:
             _write_matrix(adata.layers[name], layers, name, order, genes, path, name in to_round)
-        return _write_matrix(adata.X, group, "X", order, genes, path, "X" in to_round)
+        n_counts = _write_matrix(adata.X, group, "X", order, genes, path, "X" in to_round)
+    matrices = ["X", *(f"layers/{name}" for name in names)]
+    write_checksums(path, [f"{name}/{part}" for name in matrices for part in ("data", "indices")])
+    return n_counts
 
 
 def _annotation(
@@ -399,7 +415,7 @@ def _annotation(
         varm={key: _rows(value, genes) for key, value in adata.varm.items()},
         obsp={key: _square(value, order) for key, value in adata.obsp.items()},
         varp={key: _square(value, genes) for key, value in adata.varp.items()},
-        uns={**adata.uns, PACK_KEY: settings},
+        uns={**adata.uns, PACK_KEY: {**settings, MARK: True}},
     )
 
 
@@ -515,6 +531,7 @@ class _Tape:
             dtype=dtype,
             chunks=(chunk,),
             shards=(shard,),
+            compressors=(ZstdCodec(), Crc32cCodec()),
             config={"write_empty_chunks": True},
         )
         self.shard, self.written = shard, 0

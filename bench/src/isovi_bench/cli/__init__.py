@@ -21,6 +21,7 @@ for verb in (
     compare.table,
     compare.plots,
     compare.peers,
+    studies.coverage,
     studies.neighbors,
     studies.placement,
     studies.theorem,

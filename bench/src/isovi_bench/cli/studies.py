@@ -1,4 +1,4 @@
-"""Studies beyond the tables: ``isovi-bench theorem``, ``placement``, ``transfer`` and ``neighbors``."""
+"""Studies beyond the tables: ``theorem``, ``placement``, ``transfer``, ``neighbors`` and ``coverage``."""
 
 from __future__ import annotations
 
@@ -88,3 +88,22 @@ def transfer(
 
         quiet()
         say(study.report(study.measure(pairs, data, out, seed or (0,), max_epochs, novosparc)))
+
+
+def coverage(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders written by isovi fit.")],
+    splits: Annotated[int, typer.Option(help="Number of splits of the held-out cells.", min=1)] = 200,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    debug: Debug = False,
+) -> None:
+    """Count how often certificates from some held-out cells are refuted by the others.
+
+    Example: [bold]isovi-bench coverage run other_run[/bold]
+    """
+    with reported(debug):
+        from isovi.run import Run
+        from isovi_bench.studies import coverage as study
+
+        quiet()
+        rows = study.measure([Run.read(run) for run in runs], n_splits=splits, seed=seed)
+        say(study.report(rows))

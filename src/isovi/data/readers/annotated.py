@@ -15,6 +15,7 @@ import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
+from isovi.data.readers.checksums import require_checksums
 from isovi.data.readers.positions import Joined
 from isovi.data.readers.safe import require_safe_hdf5, require_safe_zarr
 from isovi.data.readers.source import INPUT_KEY, readable
@@ -110,15 +111,12 @@ def _matrix(element: Any) -> Any:
     kind = str(element.attrs.get("encoding-type", ""))
     if kind not in ("csr_matrix", "csc_matrix"):
         return element
-    pointers, length = (
-        np.asarray(element["indptr"][...]),
-        int(element.attrs["shape"][int(kind == "csc_matrix")]),
-    )
-    ends = {int(pointers[-1]), element["data"].shape[0], element["indices"].shape[0]}
-    if len(pointers) != length + 1 or pointers[0] != 0 or len(ends) > 1:
-        raise ValueError("a sparse matrix has parts of different lengths")
-    if (pointers[1:] < pointers[:-1]).any():
-        raise ValueError("the rows of a sparse matrix overlap")
+    pointers = np.asarray(element["indptr"][...])
+    n_rows = int(element.attrs["shape"][int(kind == "csc_matrix")])
+    if len(pointers) != n_rows + 1 or pointers[0] != 0 or (pointers[1:] < pointers[:-1]).any():
+        raise ValueError(f"the indptr of {element.name} does not ascend from 0 for each of {n_rows} rows")
+    if not element["data"].shape == element["indices"].shape == (pointers[-1],):
+        raise ValueError(f"{element.name} has parts of different lengths")
     return anndata.io.sparse_dataset(element)
 
 
@@ -141,23 +139,36 @@ def zarr_group(path: Path) -> Any:
 def require_chunks(path: Path) -> None:
     """Refuse a half-copied store: zarr reads zeros where a chunk is missing.
 
-    Only sparse matrices are looked at. In dense arrays a missing chunk is usual and stands for zeros.
+    Sparse matrices, names and positions are looked at. In other dense arrays a missing chunk is usual and
+    stands for zeros. Packed stores have checksums, which say more.
     """
+    require_checksums(path)
     lost = _lost_chunks(zarr_group(path))
     if lost:
         raise ValueError(f"{lost} lacks some of its chunks")
 
 
 def _lost_chunks(group: Any) -> str | None:
-    """Name of the first sparse matrix at or below ``group`` without all of its chunks."""
+    """Name of the first array at or below ``group`` that lacks chunks which do not stand for zeros."""
     kind = group.attrs.get("encoding-type")
     if kind in ("csr_matrix", "csc_matrix"):
         # stored values are not zero; with a single gene all indices are, and need not be stored
         one_index = group.attrs["shape"][1 if kind == "csr_matrix" else 0] == 1
         parts = [group[name] for name in (("data",) if one_index else ("data", "indices"))]
-        return group.name if any(part.nchunks_initialized < part.nchunks for part in parts) else None
+        return group.name if any(map(_lacks_chunks, parts)) else None
+    stored, looked_at = dict(group.arrays()), []
+    if kind == "dataframe":
+        names = stored.get(group.attrs.get("_index"))
+        looked_at = [names] if names is not None and names.shape[0] > 1 else []
+    elif group.name.strip("/") == "obsm":
+        looked_at = [array for array in stored.values() if array.shape[1:] in ((2,), (3,))]
+    lost = next((array.name for array in looked_at if _lacks_chunks(array)), None)
     found = (_lost_chunks(child) for _, child in group.groups())
-    return next((name for name in found if name), None)
+    return lost or next((name for name in found if name), None)
+
+
+def _lacks_chunks(array: Any) -> bool:
+    return array.nchunks_initialized < array.nchunks
 
 
 def _require_whole(adata: AnnData) -> None:

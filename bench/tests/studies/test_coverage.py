@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+from isovi.errors import InputError
+from isovi.geometry.profile import ProfilePoint
+from isovi.run import Provenance, Run, Settings
+from isovi_bench.studies import coverage
+
+
+def run_of(n: int, noise: float, jumps: float = 0.0) -> Run:
+    """A noisy copy of the tissue as a latent, in which some cells lie anywhere; all held out."""
+    rng = np.random.default_rng(0)
+    places = rng.uniform(0, n**0.5, (n, 2))
+    latent = places + noise * rng.normal(size=places.shape)
+    moved = rng.random(n) < jumps
+    latent[moved] = rng.uniform(0, n**0.5, (int(moved.sum()), 2))
+    obs = pd.DataFrame({"isovi_split": ["heldout"] * n}, index=[f"spot{i}" for i in range(n)])
+    provenance = Provenance(sha256="")
+    run = Run(settings=Settings(), metrics={}, provenance=provenance, history=pd.DataFrame(), training={})
+    run.adata = AnnData(obs=obs, obsm={"spatial": places, "X_isovi": latent})
+    return run
+
+
+@pytest.mark.slow
+def test_certificates_fail_no_more_often_than_they_say() -> None:
+    rows = coverage.measure([run_of(600, 0.5, jumps=0.04)], n_splits=100)
+    assert list(rows["statement"]) == ["point", "curve"] * 2
+    assert list(rows["at most"]) == [9] * 4
+    assert (rows["failures"] <= rows["at most"]).all()
+    assert coverage.report(rows).splitlines()[0].startswith("| run | pairs | held out | certify |")
+
+
+def test_a_certificate_of_cells_that_were_trained_on_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What certifies is an isometry, as of memorised cells; what is true of others is not."""
+    run, exact = run_of(600, 2.0), run_of(600, 0.0).adata.obsm["X_isovi"]
+    certify = coverage.tl.certificate
+
+    def memorised(adata: AnnData, **asked: object) -> object:
+        return certify(AnnData(obs=adata.obs, obsm={**adata.obsm, "X_isovi": exact}), **asked)
+
+    monkeypatch.setattr(coverage.tl, "certificate", memorised)
+    rows = coverage.measure([run], n_splits=5)
+    assert (rows.loc[rows["statement"] == "point", "failures"] == 5).all()
+
+
+def test_pairs_outside_the_bounds_are_counted() -> None:
+    point = ProfilePoint(0.1, L=2.0, scale=3.0)
+    tissue = np.ones(4)
+    assert coverage.share_outside(point, np.array([2.9, 3.0, 6.0, 6.1]), tissue) == 0.5
+    assert coverage.share_outside(ProfilePoint(0.1, np.inf, 0.0), np.zeros(4), tissue) == 0.0
+
+
+def test_too_few_held_out_cells_are_refused() -> None:
+    with pytest.raises(InputError, match=r"200 cells .* were held out.*larger holdout="):
+        coverage.measure([run_of(200, 0.5)])
