@@ -1,4 +1,4 @@
-"""Shape checks at run time, and real data where there is some."""
+"""Shape checks at run time, Hypothesis without deadlines, and real data where there is some."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 # Before any test imports them. Coverage has started by now, and the hook keeps file names and line numbers.
 install_import_hook(["isovi", "isovi_bench"], "beartype.beartype")
+
+# Times on a busy machine say nothing of the code.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 REPOSITORY = Path(__file__).resolve().parent
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 
@@ -11,7 +11,6 @@ from isovi.graph import PairKind, Stored
 from isovi.spots import HELDOUT, TRAIN, Spots, spacing
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), factor=st.floats(1e-3, 1e4), n_axes=st.sampled_from([2, 3]))
 def test_coordinates_are_a_similarity_within_each_section(seed: int, factor: float, n_axes: int) -> None:
     rng = np.random.default_rng(seed)
@@ -37,7 +36,6 @@ def test_spacing_is_the_median_distance_to_the_nearest_other_place() -> None:
     assert np.isnan(spacing(np.ones((3, 2))))
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_neither_unit_nor_coordinates_depend_on_the_order_of_the_spots(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -24,7 +24,7 @@ def enumerated(differences: np.ndarray) -> float:
     return min(1.0, 2 * one_sided)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(-20, 20), min_size=2, max_size=8))
 def test_p_is_that_of_all_assignments_of_signs(values):
     differences = np.array(values, dtype=np.float64)

@@ -96,7 +96,7 @@ def twice(request: pytest.FixtureRequest) -> Any:
 # ------------------------------------------------------------------- packing
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(ENTRIES, ENTRIES, st.sampled_from(list(FORMATS)), st.sampled_from([".h5ad", ".zarr"]))
 def test_a_packed_file_holds_what_the_file_means(
     counts: list[tuple[int, int, float]], layer: list[tuple[int, int, float]], kind: str, suffix: str

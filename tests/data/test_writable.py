@@ -185,7 +185,7 @@ UNS = st.recursive(
 )
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     columns=st.lists(NAME, max_size=5),
     values=st.lists(LEAF, min_size=N, max_size=N),

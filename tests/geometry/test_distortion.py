@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 from scipy.stats import ortho_group
@@ -23,7 +23,6 @@ from isovi.geometry.distortion import (
 )
 
 N_CELLS = 7
-UNTIMED = settings(deadline=None)  # times on a busy machine say nothing
 SEEDS = st.integers(0, 2**32 - 1)
 SCALES = st.floats(1e-3, 1e3)
 
@@ -62,9 +61,6 @@ PAIRS = N_CELLS * (N_CELLS - 1) // 2
 
 
 # ------------------------------------------------------------------ similarities
-
-
-@UNTIMED
 @given(tissue=places(2), weight=weights(PAIRS), factor=SCALES, seed=SEEDS)
 def test_a_similarity_has_no_distortion_and_its_factor_as_scale(
     tissue: torch.Tensor, weight: torch.Tensor, factor: float, seed: int
@@ -77,7 +73,6 @@ def test_a_similarity_has_no_distortion_and_its_factor_as_scale(
         assert float(raw_distortion(*pairs, scale)) == pytest.approx(0, abs=1e-8 * factor)
 
 
-@UNTIMED
 @given(
     latent=places(3), tissue=places(2), weight=weights(PAIRS), factors=st.tuples(SCALES, SCALES), seed=SEEDS
 )
@@ -89,7 +84,6 @@ def test_relative_distortion_ignores_rotation_translation_and_scale_of_either_sp
     assert after == pytest.approx(before, rel=1e-7, abs=1e-9)
 
 
-@UNTIMED
 @given(latent=places(3), tissue=places(2), weight=weights(PAIRS), factor=SCALES)
 def test_raw_distortion_shrinks_with_the_latent(
     latent: torch.Tensor, tissue: torch.Tensor, weight: torch.Tensor, factor: float
@@ -112,9 +106,6 @@ def test_distortions_by_hand() -> None:
 
 
 # ------------------------------------------------------------------ the profiled scale
-
-
-@UNTIMED
 @given(values=lengths(9), weight=weights(9))
 def test_weighted_median_is_the_smallest_value_with_half_the_weight(
     values: torch.Tensor, weight: torch.Tensor
@@ -133,7 +124,6 @@ def test_values_without_weight_take_no_part_in_the_median() -> None:
 
 
 @pytest.mark.parametrize(("relative", "cost"), [(True, relative_distortion), (False, raw_distortion)])
-@UNTIMED
 @given(latent=lengths(9), tissue=lengths(9), weight=weights(9))
 def test_the_profiled_scale_is_the_minimiser(
     relative: bool, cost: Callable, latent: torch.Tensor, tissue: torch.Tensor, weight: torch.Tensor
@@ -164,9 +154,6 @@ def test_without_any_length_there_is_no_scale(zero: str, relative: bool) -> None
 
 
 # ------------------------------------------------------------------ distances
-
-
-@UNTIMED
 @given(points=places(3))
 def test_all_distances_are_those_of_the_upper_triangle(points: torch.Tensor) -> None:
     source, target = torch.triu_indices(N_CELLS, N_CELLS, 1)
@@ -210,7 +197,6 @@ def test_gradients_are_finite_where_cells_coincide() -> None:
         assert (distances < 1e-5).all()
 
 
-@UNTIMED
 @given(seed=SEEDS)
 def test_wasserstein_points_give_the_closed_formula(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from isovi.geometry.hilbert import curve_order, hilbert_keys
@@ -19,7 +19,6 @@ def test_the_curve_visits_every_lattice_point_in_steps_of_one(n_axes: int, bits:
     assert (np.abs(np.diff(along, axis=0)).sum(axis=1) == 1).all()
 
 
-@settings(deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 30), min_size=1, max_size=4),
     n_axes=st.integers(2, 3),

@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 from scipy.stats import chisquare
@@ -21,7 +21,6 @@ from isovi.geometry.pairs import (
 )
 from isovi.geometry.profile import range_edges, split_by_range
 
-UNTIMED = settings(deadline=None)  # times on a busy machine say nothing
 SECTIONS = st.lists(st.integers(0, 3), min_size=0, max_size=14).map(np.array)
 
 
@@ -33,7 +32,6 @@ def unordered(source: np.ndarray, target: np.ndarray) -> list[tuple[int, int]]:
     return [(min(pair), max(pair)) for pair in zip(source.tolist(), target.tolist(), strict=True)]
 
 
-@UNTIMED
 @given(section=SECTIONS)
 def test_few_pairs_come_each_exactly_once(section: np.ndarray) -> None:
     section = section.astype(np.int64)
@@ -42,7 +40,6 @@ def test_few_pairs_come_each_exactly_once(section: np.ndarray) -> None:
     assert sorted(found) == sorted(expected)
 
 
-@UNTIMED
 @given(section=SECTIONS, n_pairs=st.integers(0, 30), seed=st.integers(0, 2**32 - 1))
 def test_pairs_are_of_different_spots_of_one_section(section: np.ndarray, n_pairs: int, seed: int) -> None:
     section = section.astype(np.int64)
@@ -112,7 +109,6 @@ def scattered(seed: int, n: int, n_axes: int = 2) -> tuple[np.ndarray, np.ndarra
     return rng.uniform(0, (n / 2) ** (1 / n_axes), (n, n_axes)), rng.integers(0, 2, n)
 
 
-@UNTIMED
 @given(seed=st.integers(0, 10**6), n=st.integers(2, 200), n_axes=st.integers(2, 3))
 def test_disjoint_pairs_share_no_spot_and_stay_in_their_section(seed: int, n: int, n_axes: int) -> None:
     coordinates, section = scattered(seed, n, n_axes)

@@ -7,7 +7,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -21,7 +21,6 @@ from isovi.geometry.profile import (
     split_by_range,
 )
 
-UNTIMED = settings(deadline=None)  # times on a busy machine say nothing
 positive = st.floats(1e-3, 1e3)
 
 
@@ -53,7 +52,6 @@ def brute_force(ratio: np.ndarray, weight: np.ndarray, epsilon: float) -> float:
     return best
 
 
-@UNTIMED
 @given(st.integers(0, 10**6), st.integers(3, 30), st.integers(2, 3), positive)
 def test_a_similarity_has_constant_one_and_its_own_scale(
     seed: int, n: int, n_axes: int, factor: float
@@ -66,7 +64,6 @@ def test_a_similarity_has_constant_one_and_its_own_scale(
         assert point.scale == pytest.approx(factor, rel=1e-6)
 
 
-@UNTIMED
 @given(st.integers(0, 10**6), st.floats(1.0, 20.0))
 def test_a_map_of_known_constant_has_that_constant(seed: int, stretch: float) -> None:
     """An axis stretched by c has bi-Lipschitz constant c, attained by pairs along the axes of a grid."""
@@ -78,7 +75,6 @@ def test_a_map_of_known_constant_has_that_constant(seed: int, stretch: float) ->
     assert point.scale == pytest.approx(3.0, rel=1e-6)
 
 
-@UNTIMED
 @given(st.integers(0, 10**6), positive, positive, st.sampled_from(EPSILONS))
 def test_profiles_do_not_change_under_similarities_and_permutations(
     seed: int, of_latent: float, of_tissue: float, epsilon: float
@@ -93,7 +89,6 @@ def test_profiles_do_not_change_under_similarities_and_permutations(
     assert after.scale == pytest.approx(before.scale * of_latent / of_tissue, rel=1e-6)
 
 
-@UNTIMED
 @given(
     arrays(float, st.shared(st.integers(1, 12), key="n"), elements=st.floats(0.1, 10)),
     arrays(float, st.shared(st.integers(1, 12), key="n"), elements=st.floats(0.1, 10)),
@@ -106,7 +101,6 @@ def test_the_sliding_window_agrees_with_brute_force(
     assert pytest.approx(brute_force(ratio, weight, epsilon), rel=1e-6) == found.L
 
 
-@UNTIMED
 @given(st.integers(0, 10**6), st.integers(2, 60), st.floats(0, 0.95))
 def test_the_interval_holds_its_share(seed: int, n: int, epsilon: float) -> None:
     rng = np.random.default_rng(seed)

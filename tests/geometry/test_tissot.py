@@ -56,7 +56,7 @@ def ellipse_matrix(half_axes: np.ndarray, angle: np.ndarray) -> np.ndarray:
 
 class TestLinearMaps:
     @given(seed=seeds, n_axes=axes, n_latent=st.integers(1, 6), n_neighbors=st.integers(5, 20))
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     def test_are_found_exactly(self, seed, n_axes, n_latent, n_neighbors):
         rng = np.random.default_rng(seed)
         coordinates, linear = tissue(n_axes, rng), rng.normal(size=(n_latent, n_axes))
@@ -66,7 +66,7 @@ class TestLinearMaps:
         np.testing.assert_allclose(found.half_axes, np.tile(expected, (len(coordinates), 1)), atol=1e-9)
 
     @given(seed=seeds, n_axes=axes)
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=20)
     def test_directions_are_stretched_by_the_half_axes(self, seed, n_axes):
         rng = np.random.default_rng(seed)
         coordinates = tissue(n_axes, rng)
@@ -97,7 +97,7 @@ class TestLinearMaps:
 
 class TestInvariance:
     @given(seed=seeds, n_axes=axes)
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=20)
     def test_rotation_and_translation_of_either_space(self, seed, n_axes):
         rng = np.random.default_rng(seed)
         coordinates = tissue(n_axes, rng)
@@ -112,7 +112,7 @@ class TestInvariance:
         np.testing.assert_allclose(cosine[clear], 1.0, atol=1e-6)
 
     @given(seed=seeds, n_axes=axes, of_latent=st.floats(1e-6, 1e6), of_tissue=st.floats(1e-6, 1e6))
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=20)
     def test_scaling(self, seed, n_axes, of_latent, of_tissue):
         rng = np.random.default_rng(seed)
         coordinates = tissue(n_axes, rng)
@@ -283,7 +283,7 @@ class TestDegenerate:
 
 class TestPictures:
     @given(seed=seeds, n_axes=axes)
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=20)
     def test_in_plane_is_the_image_of_the_unit_circle(self, seed, n_axes):
         rng = np.random.default_rng(seed)
         coordinates = tissue(n_axes, rng)

@@ -45,7 +45,7 @@ def scanpys(values: np.ndarray, graph: sparse.csr_matrix) -> np.ndarray:
 
 
 class TestStatistics:
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(
         values=arrays(np.float64, (25, 2), elements=st.floats(-5, 5, width=16)),
         k=st.integers(1, 6),

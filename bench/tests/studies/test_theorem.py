@@ -41,7 +41,7 @@ def test_an_isometry_has_no_distortion_and_constant_one() -> None:
 
 
 @given(noise=st.floats(0.01, 3), seed=st.integers(0, 2**16))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_explicit_bound_holds_wherever_it_says_anything(noise: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     coordinates = rng.uniform(0, 10, (45, 2))

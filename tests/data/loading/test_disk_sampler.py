@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
@@ -49,9 +49,6 @@ def batches_of(sampler: DiskSampler) -> list[np.ndarray]:
 
 
 # ------------------------------------------------------------------ coverage
-
-
-@settings(deadline=None)
 @given(
     n=st.integers(1, 400),
     batch_size=st.integers(1, 50),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist, pdist
 
@@ -85,9 +85,6 @@ def sampler_of(
 
 
 # ------------------------------------------------------------------ coverage
-
-
-@settings(deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 60), min_size=1, max_size=4).map(tuple),
     batch_size=st.integers(4, 50),
@@ -168,9 +165,6 @@ def test_batches_smaller_than_their_patches_are_refused(batch_size: int) -> None
 
 
 # ------------------------------------------------------------------ several processes
-
-
-@settings(deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 60), min_size=1, max_size=4).map(tuple),
     count=st.integers(1, 4),

@@ -79,7 +79,7 @@ def test_counts_that_come_twice_are_added(tmp_path: Path) -> None:
     counts=st.lists(st.lists(st.integers(0, 9), min_size=3, max_size=3), min_size=1, max_size=9),
     block=st.integers(1, 40),
 )
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_size_of_blocks_does_not_matter(
     counts: list[list[int]], block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
