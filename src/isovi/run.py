@@ -397,7 +397,14 @@ class Run(ReprMixin):
     def _file(self, name: str) -> Path:
         if self.folder is None or not (self.folder / name).exists():
             raise _no_run(self.folder, name)
-        return self.folder / name
+        file = self.folder / name
+        if not self.trust and not file.resolve().is_relative_to(self.folder.resolve()):
+            raise InputError(
+                f'"{file}" is a link to "{file.resolve()}".',
+                "Nothing outside the folder of a run is read.",
+                "Copy it there, or pass trust=True if you trust where the folder comes from.",
+            )
+        return file
 
 
 def _json(file: Path, folder: Path) -> dict[str, Any]:
