@@ -528,8 +528,15 @@ class Run(ReprMixin):
         """A file of the run, or a folder of files, as it was written."""
         if self.folder is None or not (self.folder / name).exists():
             raise _run_files.missing(self.folder, name)
+        file = self.folder / name
+        if not self.trust and not file.resolve().is_relative_to(self.folder.resolve()):
+            raise InputError(
+                f'"{file}" is a link to "{file.resolve()}".',
+                "Nothing outside the folder of a run is read.",
+                "Copy it there, or pass trust=True if you trust where the folder comes from.",
+            )
         _run_files.require_intact(self.folder, self.checksums, name)
-        return self.folder / name
+        return file
 
 
 def _provenance(data: Mapping[str, Any]) -> Provenance:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from scvi.train import Trainer, TrainingPlan
 
 import isovi
 from isovi.model import hooks
+from isovi.model.folder import ADATA, MDATA, PICKLE
 
 SMALL = {"n_latent": 3, "n_hidden": 8}
 
@@ -194,6 +197,56 @@ def test_scvi_tools_goes_by_the_name_of_the_class_for_models_without_data() -> N
     with pytest.raises(KeyError), hooks.under_name_of_backbone(made):
         raise KeyError
     assert type(made) is Renamed, "whatever happened"
+
+
+@pytest.mark.parametrize("name", hooks.READERS)
+def test_load_saved_files_is_where_scvi_tools_reads_a_model(name: str) -> None:
+    read = getattr(import_module(name), hooks.FILES)
+    assert list(inspect.signature(read).parameters)[:4] == [
+        "dir_path",
+        "load_adata",
+        "prefix",
+        "map_location",
+    ]
+
+
+def test_no_other_module_of_scvi_tools_reads_models() -> None:
+    """But for those of its hub and of models that no distances can be kept in."""
+    others = ("hub/_metadata.py", "model/base/_save_load.py", "external/")
+    root = Path(scvi.__file__).parent
+    found = {
+        f"scvi.{file.relative_to(root).with_suffix('').as_posix().replace('/', '.')}"
+        for file in root.rglob("*.py")
+        if re.search(rf"\b{hooks.FILES}\(|\btorch\.load\(", file.read_text())
+        and not file.relative_to(root).as_posix().startswith(others)
+    }
+    assert found == set(hooks.READERS)
+
+
+def test_load_saved_files_is_replaced_for_a_while(plain: AnnData, quickly: Callable, tmp_path: Path) -> None:
+    model = quickly(SCVI(plain, **SMALL), max_epochs=1)
+    model.save(str(tmp_path / "model"))
+    own = [getattr(import_module(name), hooks.FILES) for name in hooks.READERS]
+    asked: list[tuple[Any, ...]] = []
+
+    def passes(*args: Any) -> None:
+        asked.append(args[:3])
+
+    with hooks.files_read_by(passes), hooks.files_read_by(passes):
+        SCVI.load(str(tmp_path / "model"), plain)
+        SCVI.load_query_data(plain.copy(), str(tmp_path / "model"))
+    assert asked[::2] == [(str(tmp_path / "model"), False, None)] * 2
+    assert [getattr(import_module(name), hooks.FILES) for name in hooks.READERS] == own
+    with pytest.raises(KeyError), hooks.files_read_by(passes):
+        raise KeyError
+    assert [getattr(import_module(name), hooks.FILES) for name in hooks.READERS] == own, "whatever happened"
+
+
+def test_names_of_files_are_those_of_scvi_tools() -> None:
+    keys = import_module("scvi.model.base._constants").SAVE_KEYS
+    assert (keys.MODEL_FNAME, keys.ADATA_FNAME, keys.MDATA_FNAME) == (PICKLE, ADATA, MDATA)
+    found = (keys.ATTR_DICT_KEY, keys.VAR_NAMES_KEY, keys.MODEL_STATE_DICT_KEY)
+    assert found == ("attr_dict", "var_names", "model_state_dict")
 
 
 def test_early_stopping_is_said_to_be_disabled_in_several_processes() -> None:

@@ -138,16 +138,9 @@ def pickled(store: Path, mark: Path) -> None:
     """An array of zarr's format 2 that is stored as a pickle."""
     array = store / "uns" / "payload"
     array.mkdir()
-    described = {
-        "zarr_format": 2,
-        "shape": [1],
-        "chunks": [1],
-        "dtype": "|O",
-        "compressor": None,
-        "order": "C",
-    }
-    described |= {"fill_value": 0, "filters": [{"id": "pickle", "protocol": 4}]}
-    described["fill_value"] = None
+    described = {"zarr_format": 2, "shape": [1], "chunks": [1], "dtype": "|O", "order": "C"}
+    described |= {"fill_value": None, "filters": [{"id": "vlen-utf8"}]}  # makes objects of zarr's own kind
+    described["compressor"] = {"id": "pickle", "protocol": 4}
     (array / ".zarray").write_text(json.dumps(described))
     (array / ".zattrs").write_text('{"encoding-type": "array", "encoding-version": "0.2.0"}')
     chunk = numcodecs.Pickle(protocol=4).encode(np.array([Payload(mark)], dtype=object))
