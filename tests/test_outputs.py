@@ -231,7 +231,8 @@ def test_what_is_converted_is_said_before_training_and_recorded(
     tissue.raw = tissue.copy()
     tissue.obs["seen"] = pd.array(["a", None] * 60, dtype="string")
     tissue.obs["T/NK"] = 1
-    tissue.write_h5ad(tmp_path / "in.h5ad", convert_strings_to_categoricals=False)
+    with anndata.settings.override(allow_write_nullable_strings=True):
+        tissue.write_h5ad(tmp_path / "in.h5ad", convert_strings_to_categoricals=False)
     with_reserved_column(tmp_path / "in.h5ad")
     run = fit(tmp_path / "in.h5ad", tmp_path / "run", max_epochs=1)
     note = 'raw.var["_index"] is written as raw.var["_index_column"].'

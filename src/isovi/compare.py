@@ -27,9 +27,10 @@ def compare(runs: Sequence[Run]) -> pd.DataFrame:
     A row for each metric of ``isovi.tl.METRICS`` that all runs have, under its name and unit, and a
     column for each run. ``attrs["spots"]`` says which spots.
     """
-    for run in runs:
-        run.require_complete()
     part = HELDOUT if all(HELDOUT in run.metrics for run in runs) else "all"
+    for run in runs if part == "all" else ():
+        if part not in run.metrics:
+            run.require_complete()
     found = {str(run.folder or run.id): run.metrics[part] for run in runs}
     known = [m for name, m in tl.METRICS.items() if all(name in metrics for metrics in found.values())]
     values = {run: [metrics[m.name] for m in known] for run, metrics in found.items()}

@@ -276,7 +276,8 @@ class Run(ReprMixin):
     @property
     def heldout(self) -> dict[str, float]:
         """Metrics on held-out spots, on all if none were held out."""
-        self.require_complete()
+        if not {HELDOUT, "all"} & self.metrics.keys():
+            self.require_complete()
         return self.metrics.get(HELDOUT) or self.metrics["all"]
 
     @property
