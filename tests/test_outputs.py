@@ -72,7 +72,6 @@ def whole(tissue_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("isovi.tl.evaluate_fit", "Metrics could not be computed"),
         ("isovi.pipeline.certified", "The certificate could not be computed"),
         ("isovi.pl.domains", "domains.png was not drawn"),
-        ("isovi.pl.latent", "latent.png was not drawn"),
     ],
 )
 def test_a_step_that_fails_after_training_costs_that_step_only(
@@ -186,10 +185,9 @@ def odd(tissue: AnnData, names: list[str]) -> AnnData:
 @pytest.mark.parametrize(
     "names",
     [
-        ["$\\frac{1$", "$x$", "a\nb"],
-        ["A/1", "אבג", "../../etc"],
-        ["x" * 5000, "\\x00", "__class__"],
-        ["", "  ", "[bold]<script>"],
+        ["$\\frac{1$", "x" * 5000, "__class__"],
+        ["", "אבג", "../../etc"],
+        ["a/b\nc", "[bold]<script>", "$x$"],
     ],
 )
 def test_names_of_any_kind_go_through_a_whole_fit(names: list[str], tissue: AnnData, tmp_path: Path) -> None:

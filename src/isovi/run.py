@@ -184,6 +184,9 @@ class Provenance:
     )
     platform: str = field(default_factory=platform.platform)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "notes", tuple(self.notes))  # JSON has lists
+
 
 @dataclass(eq=False, repr=False)
 class Run(ReprMixin):
