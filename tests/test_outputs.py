@@ -72,7 +72,6 @@ def whole(tissue_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("isovi.tl.evaluate_fit", "Metrics could not be computed"),
         ("isovi.pipeline.certified", "The certificate could not be computed"),
         ("isovi.pl.domains", "domains.png was not drawn"),
-        ("isovi.pl.latent", "latent.png was not drawn"),
     ],
 )
 def test_a_step_that_fails_after_training_costs_that_step_only(
@@ -186,10 +185,9 @@ def odd(tissue: AnnData, names: list[str]) -> AnnData:
 @pytest.mark.parametrize(
     "names",
     [
-        ["$\\frac{1$", "$x$", "a\nb"],
-        ["A/1", "אבג", "../../etc"],
-        ["x" * 5000, "\\x00", "__class__"],
-        ["", "  ", "[bold]<script>"],
+        ["$\\frac{1$", "x" * 5000, "__class__"],
+        ["", "אבג", "../../etc"],
+        ["a/b\nc", "[bold]<script>", "$x$"],
     ],
 )
 def test_names_of_any_kind_go_through_a_whole_fit(names: list[str], tissue: AnnData, tmp_path: Path) -> None:
@@ -231,7 +229,8 @@ def test_what_is_converted_is_said_before_training_and_recorded(
     tissue.raw = tissue.copy()
     tissue.obs["seen"] = pd.array(["a", None] * 60, dtype="string")
     tissue.obs["T/NK"] = 1
-    tissue.write_h5ad(tmp_path / "in.h5ad", convert_strings_to_categoricals=False)
+    with anndata.settings.override(allow_write_nullable_strings=True):
+        tissue.write_h5ad(tmp_path / "in.h5ad", convert_strings_to_categoricals=False)
     with_reserved_column(tmp_path / "in.h5ad")
     run = fit(tmp_path / "in.h5ad", tmp_path / "run", max_epochs=1)
     note = 'raw.var["_index"] is written as raw.var["_index_column"].'

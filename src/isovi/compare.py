@@ -32,9 +32,10 @@ def compare(runs: Sequence[Run]) -> pd.DataFrame:
     InputError
         If a run is given twice.
     """
-    for run in runs:
-        run.require_complete()
     part = HELDOUT if all(HELDOUT in run.metrics for run in runs) else "all"
+    for run in runs if part == "all" else ():
+        if part not in run.metrics:
+            run.require_complete()
     found = dict(zip(_names(runs), (run.metrics[part] for run in runs), strict=True))
     known = [m for name, m in tl.METRICS.items() if all(name in metrics for metrics in found.values())]
     values = {run: [metrics[m.name] for m in known] for run, metrics in found.items()}

@@ -196,6 +196,9 @@ class Provenance:
     platform: str = field(default_factory=platform.platform)
     notes: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "notes", tuple(self.notes))  # JSON has lists
+
 
 @dataclass(eq=False, repr=False)
 class Run(ReprMixin):
@@ -332,7 +335,8 @@ class Run(ReprMixin):
     @property
     def heldout(self) -> dict[str, float]:
         """Metrics on held-out spots, on all if none were held out."""
-        self.require_complete()
+        if not {HELDOUT, "all"} & self.metrics.keys():
+            self.require_complete()
         return self.metrics.get(HELDOUT) or self.metrics["all"]
 
     @property

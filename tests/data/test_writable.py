@@ -84,7 +84,7 @@ def test_columns_of_any_type_are_written(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["mixed", "times", "intervals", "tuples", "character 0", "numbers as objects"]
+    "name", ["nullable strings", "mixed", "times", "intervals", "tuples", "character 0", "numbers as objects"]
 )
 def test_conversions_are_said(name: str) -> None:
     (note,) = writable(data(column=COLUMNS[name][0])).notes

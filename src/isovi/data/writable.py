@@ -163,6 +163,8 @@ class _Conversion:
         if isinstance(dtype, np.dtype) and dtype.kind in _NUMBERS:
             return column.to_numpy()
         if isinstance(dtype, pd.StringDtype):
+            if dtype.na_value is pd.NA:
+                self.notes.append(f"{where} holds nullable strings: they are written as plain text.")
             return self.text(column, where)
         if types.is_object_dtype(dtype):
             return self.objects(column, where)
