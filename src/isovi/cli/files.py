@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 
 from isovi.cli.console import Console, Debug, quiet, reported
-from isovi.cli.options import INPUT, Coordinates, CoordinateSystem, MinCounts, SpatialKey, Table, fit_command
+from isovi.cli.options import (
+    INPUT,
+    Coordinates,
+    CoordinateSystem,
+    MinCounts,
+    SpatialKey,
+    Table,
+    fit_command,
+    path,
+)
 
 
 class Kind(StrEnum):
@@ -21,7 +30,7 @@ class Kind(StrEnum):
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT)],
+    file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT, parser=path)],
     table: Table = None,
     coordinate_system: CoordinateSystem = None,
     coordinates: Coordinates = None,
@@ -52,8 +61,8 @@ def inspect(
 
 
 def pack(
-    file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT)],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Store to write: .zarr.")],
+    file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT, parser=path)],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Store to write: .zarr.", parser=path)],
     spatial_key: SpatialKey = "spatial",
     section_key: Annotated[str | None, typer.Option(help="Column of obs with the section.")] = None,
     table: Table = None,
@@ -88,7 +97,7 @@ def pack(
 
 
 def simulate(
-    out: Annotated[Path, typer.Option(help="File to write: .h5ad or .zarr.")],
+    out: Annotated[Path, typer.Option(help="File to write: .h5ad or .zarr.", parser=path)],
     kind: Annotated[Kind, typer.Option(help="Kind of tissue.")] = Kind.layers,
     n_obs: Annotated[int, typer.Option(help="Number of spots, over all sections.")] = 1000,
     n_genes: Annotated[int, typer.Option(help="Number of genes.")] = 300,

@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from isovi.cli.console import CommandProgress, Console, Debug, quiet, reported
-from isovi.cli.options import CoordinateSystem, Table
+from isovi.cli.options import CoordinateSystem, Table, path
 
 
 def place(
-    run: Annotated[Path, typer.Argument(help="Folder written by isovi fit.")],
-    query: Annotated[Path, typer.Option(help="Cells with raw counts. It is not changed.")],
-    out: Annotated[Path, typer.Option(help="File to write: .h5ad or .zarr.")],
+    run: Annotated[Path, typer.Argument(help="Folder written by isovi fit.", parser=path)],
+    query: Annotated[Path, typer.Option(help="Cells with raw counts. It is not changed.", parser=path)],
+    out: Annotated[Path, typer.Option(help="File to write: .h5ad or .zarr.", parser=path)],
     table: Table = None,
     coordinate_system: CoordinateSystem = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
