@@ -74,7 +74,7 @@ def stopped(
         assert [signal.getsignal(one) for one in STATUS] == handlers
         printed = capsys.readouterr()
         assert "NameError" not in printed.out and "Stopped" not in printed.out
-        begun, _, said = printed.err.partition(". ")
+        begun, _, said = printed.err.splitlines(keepends=True)[-1].partition(". ")
         assert begun == f"Stopped by {number.name}"
         return said
 

@@ -16,6 +16,7 @@ from anndata import AnnData
 
 from isovi import tl
 from isovi.data import check, io, pack
+from isovi.data.fingerprint import training_split
 from isovi.data.readers.filtering import drop_cells
 from isovi.data.readers.spatialdata import require_known_sections
 from isovi.data.usable import prepared, usable, with_raw, with_whole_counts
@@ -27,8 +28,8 @@ from isovi.model.checkpoint import EpochCheckpoint, read_about, temporary_of
 from isovi.model.distributed import is_first_process
 from isovi.pipeline import complete, content_hash, run_pipeline
 from isovi.progress import Progress, Silent
-from isovi.run import CHECKPOINT, GENE_KEY, Provenance, Run, Settings
-from isovi.spots import HELDOUT, VALIDATION
+from isovi.run import CHECKPOINT, GENE_KEY, LATENT_KEY, Provenance, Run, Settings
+from isovi.spots import HELDOUT, TRAIN, VALIDATION
 
 PLACED_KEY = "X_placed"  # in obsm
 RADIUS_KEY, FLAG_KEY, SECTION_KEY = "placed_radius_90", "placed_flag", "placed_section"  # in obs
@@ -385,8 +386,9 @@ def place(
 
     Returns
     -------
-    ``n_cells``, ``n_flagged``, ``n_missing_genes``, ``shift``, ``median_radius``, and ``errors`` by section
-    where the query has positions.
+    ``n_cells``, ``n_flagged``, ``n_missing_genes``, ``shift``, ``median_radius``, and where the query has
+    positions ``n_reference``, its cells that the model was trained or calibrated on (``None`` if that is not
+    known), and ``errors`` of the others by section.
 
     Raises
     ------
@@ -406,14 +408,14 @@ def place(
         )
         counted = counts_for(cells, run.settings, layer, progress)
         check_query(counted, run)
-        reference = run.model_data()[run.split != HELDOUT].copy()
-        calibration = run.split[run.split != HELDOUT] == VALIDATION
+        kept = reference_spots(run, progress)
+        reference, calibration = run.model_data()[kept].copy(), run.split[kept] == VALIDATION
         placer = tl.SpatialPlacer(run.model, seed=seed).fit(reference, calibration=calibration)
         placed = placer.place(counted)
         cells.obsm[PLACED_KEY] = placed.positions
         cells.obs[RADIUS_KEY], cells.obs[FLAG_KEY] = placed.radius, placed.flagged
         cells.obs[SECTION_KEY] = pd.Categorical(placed.section.astype(str))
-        metrics = placement_metrics(cells, placed, run)
+        metrics = placement_metrics(cells, placed, run, training_split(run.model, counted))
         io.write_atomic(cells, out, force=force, ours=ours)
     report_placement(metrics, placed, progress)
     progress.say(f"Wrote {out}")
@@ -455,8 +457,36 @@ def check_query(cells: AnnData, run: Run) -> None:
         check.numeric_positions(cells, run.settings.spatial_key)
 
 
-def placement_metrics(cells: AnnData, placed: tl.PlacedCells, run: Run) -> dict[str, Any]:
-    """Numbers of cells and genes, and errors of each section's cells where the query has positions."""
+def reference_spots(run: Run, progress: Progress) -> np.ndarray:
+    """Mask of the spots that cells are placed among: those that were not held out, of large enough sections.
+
+    Raises
+    ------
+    InputError
+        If no section has enough of them.
+    """
+    usable, spots = run.split != HELDOUT, run.spots
+    sizes = np.bincount(spots.section[usable], minlength=len(spots.sections))
+    small = sizes < check.MIN_SECTION_SPOTS
+    if small.all():
+        raise InputError(
+            f"Of {len(sizes)} sections none has more than {sizes.max()} spots that were not held out.",
+            f"Cells are placed among at least {check.MIN_SECTION_SPOTS} spots of a section.",
+            "Fit again with fewer spots held out, or with another section_key.",
+        )
+    if small.any():
+        progress.say(
+            f"{small.sum()} of {len(sizes)} sections are left out: fewer than {check.MIN_SECTION_SPOTS} of "
+            "their spots were not held out"
+        )
+    return usable & ~small[spots.section]
+
+
+def placement_metrics(cells: AnnData, placed: tl.PlacedCells, run: Run, split: np.ndarray) -> dict[str, Any]:
+    """Numbers of cells and genes, and errors of each section's cells where the query has positions.
+
+    Errors are over cells that are not of the reference, as far as ``split`` tells.
+    """
     metrics: dict[str, Any] = {
         "n_cells": cells.n_obs,
         "n_flagged": int(placed.flagged.sum()),
@@ -467,10 +497,11 @@ def placement_metrics(cells: AnnData, placed: tl.PlacedCells, run: Run) -> dict[
     if run.settings.spatial_key not in cells.obsm:
         return metrics
     truth = check.numeric_positions(cells, run.settings.spatial_key)
-    known = np.isfinite(truth).all(axis=1)
+    known, seen = np.isfinite(truth).all(axis=1), np.isin(split, (TRAIN, VALIDATION))
     metrics |= {"n_without_position": int((~known).sum()), "errors": {}}
+    metrics["n_reference"] = None if (split == "").all() else int(seen.sum())
     for name, unit in run.spots.units.items():
-        of = (placed.section == name) & known
+        of = (placed.section == name) & known & ~seen
         if of.sum() >= 3 and truth.shape[1] == placed.positions.shape[1]:
             metrics["errors"][name] = tl.placement_error(
                 placed.positions[of], truth[of], radius=placed.radius[of], unit=unit
@@ -490,3 +521,12 @@ def report_placement(metrics: dict[str, Any], placed: tl.PlacedCells, progress: 
         progress.say(f"Missing: {listed}{', ...' if len(placed.missing) > 10 else ''}")
     if n := metrics.get("n_without_position"):
         progress.say(f"{n} cells of the query have no finite position; errors are over the others")
+    if n := metrics.get("n_reference", 0):
+        others = "errors are over the others" if metrics["errors"] else "no errors are reported"
+        progress.say(
+            f"The model was trained or calibrated on {n} of the {metrics['n_cells']} cells; {others}"
+        )
+    if "errors" in metrics and n is None:
+        progress.say(
+            "It is not known whether the model was trained on some of these cells: their errors are too small"
+        )

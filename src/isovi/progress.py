@@ -64,7 +64,8 @@ class ConsoleProgress(Progress):
     def epoch(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
         """Move the bar, or print a line every tenth of the epochs."""
         shown = ", ".join(f"{name} {metrics[key]:.4g}" for name, key in _SHOWN.items() if key in metrics)
-        if not (self.console.is_terminal or self.console.is_jupyter):
+        moves = self.console.is_terminal and not self.console.is_dumb_terminal
+        if not (moves or self.console.is_jupyter):
             if done % max(total // _LINES, 1) == 0:
                 self.say(f"  epoch {done}/{total}  {shown}")
             return

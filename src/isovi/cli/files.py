@@ -19,6 +19,7 @@ from isovi.cli.options import (
     SpatialKey,
     Table,
     fit_command,
+    path,
 )
 
 
@@ -31,7 +32,7 @@ class Kind(StrEnum):
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT)],
+    file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT, parser=path)],
     table: Table = None,
     coordinate_system: CoordinateSystem = None,
     coordinates: Coordinates = None,
@@ -62,8 +63,8 @@ def inspect(
 
 
 def pack(
-    file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT)],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Store to write: .zarr.")],
+    file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT, parser=path)],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Store to write: .zarr.", parser=path)],
     spatial_key: SpatialKey = "spatial",
     section_key: Annotated[str | None, typer.Option(help="Column of obs with the section.")] = None,
     table: Table = None,
@@ -102,7 +103,7 @@ def pack(
 
 
 def simulate(
-    out: Annotated[Path, typer.Option(help="File to write: .h5ad or .zarr.")],
+    out: Annotated[Path, typer.Option(help="File to write: .h5ad or .zarr.", parser=path)],
     kind: Annotated[Kind, typer.Option(help="Kind of tissue.")] = Kind.layers,
     n_obs: Annotated[int, typer.Option(help="Number of spots, over all sections.")] = 1000,
     n_genes: Annotated[int, typer.Option(help="Number of genes.")] = 300,

@@ -27,6 +27,7 @@ from isovi.cli.options import (
     Table,
     TopGenes,
     fit_command,
+    path,
     settings_of,
     values_of,
 )
@@ -43,8 +44,8 @@ class Backbone(StrEnum):
 
 
 def fit(
-    file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT)],
-    out: Annotated[Path, typer.Option(help="Output folder, written as a whole.")],
+    file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT, parser=path)],
+    out: Annotated[Path, typer.Option(help="Output folder, written as a whole.", parser=path)],
     backbone: Annotated[Backbone, typer.Option(help="scVI, or a Gaussian VAE.")] = Backbone.scvi,
     distortion_target: Annotated[
         float | None,
@@ -146,8 +147,8 @@ def distortion_of(target: float | None, penalty: float | None, plain: bool) -> D
 
 
 def tune(
-    file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT)],
-    out: Annotated[Path, typer.Option(help="Output folder, written as a whole.")],
+    file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT, parser=path)],
+    out: Annotated[Path, typer.Option(help="Output folder, written as a whole.", parser=path)],
     targets: Annotated[str, typer.Option(help="Distortion targets to try.")] = "0.1,0.2,0.3",
     n_latents: Annotated[str, typer.Option(help="Numbers of latent dimensions.")] = "10,20",
     pairs: Annotated[str, typer.Option(help="Kinds of pairs to try.")] = "all,all+knn:6",

@@ -16,10 +16,18 @@ from isovi.errors import InputError
 if TYPE_CHECKING:
     from isovi.run import Settings
 
+
+def path(text: str) -> Path:
+    """A path that was given: an empty one, as of a variable that is not set, is not the working directory."""
+    if not text:
+        raise typer.BadParameter("The path is empty.")
+    return Path(text)
+
+
 INPUT = "Input file or folder, in any format that isovi inspect supports. It is not changed."
 Table = Annotated[str | None, typer.Option(help="SpatialData table to read, if several.")]
 CoordinateSystem = Annotated[str | None, typer.Option(help="Coordinate system of SpatialData.")]
-Coordinates = Annotated[Path | None, typer.Option(help="Table of positions: names, x, y.")]
+Coordinates = Annotated[Path | None, typer.Option(help="Table of positions: names, x, y.", parser=path)]
 MinCounts = Annotated[int, typer.Option(help="Leave out spots with fewer counts.")]
 KeepControls = Annotated[
     bool, typer.Option("--keep-controls", help="Keep control probes and blanks as genes.")
@@ -58,7 +66,8 @@ def fit_command(path: Path, parameters: Mapping[str, Any]) -> str:
     >>> fit_command(Path("my section.h5ad"), {"n_latent": 5})
     "isovi fit 'my section.h5ad' --out run --n-latent 5"
     """
-    words = ["isovi", "fit", str(path), "--out", "run"]
+    file = f"./{path}" if str(path).startswith("-") else str(path)
+    words = ["isovi", "fit", file, "--out", "run"]
     for name, value in parameters.items():
         words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     return shlex.join(words)

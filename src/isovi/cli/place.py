@@ -8,13 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from isovi.cli.console import DEFAULT, CommandProgress, Console, Debug, quiet, reported
-from isovi.cli.options import CoordinateSystem, Table, TrustPickle
+from isovi.cli.options import CoordinateSystem, Table, TrustPickle, path
 
 
 def place(
-    run: Annotated[Path, typer.Argument(help="Folder written by isovi fit.")],
-    query: Annotated[Path, typer.Option(help="Cells with raw counts. It is not changed.")],
-    out: Annotated[Path, typer.Option(help="File to write: .h5ad or .zarr.")],
+    run: Annotated[Path, typer.Argument(help="Folder written by isovi fit.", parser=path)],
+    query: Annotated[Path, typer.Option(help="Cells with raw counts. It is not changed.", parser=path)],
+    out: Annotated[Path, typer.Option(help="File to write: .h5ad or .zarr.", parser=path)],
     table: Table = None,
     coordinate_system: CoordinateSystem = None,
     layer: Annotated[

@@ -8,12 +8,14 @@ from typing import Annotated
 import typer
 
 from isovi.cli.console import Console, Debug, quiet, reported
-from isovi.cli.options import TrustPickle
+from isovi.cli.options import TrustPickle, path
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Folders written by isovi fit.")],
-    save: Annotated[Path | None, typer.Option(help="File for a plot of the latent spaces.")] = None,
+    runs: Annotated[list[Path], typer.Argument(help="Folders written by isovi fit.", parser=path)],
+    save: Annotated[
+        Path | None, typer.Option(help="File for a plot of the latent spaces.", parser=path)
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Print the metrics of several runs side by side, and where their plots are.
@@ -35,7 +37,7 @@ def compare(
 
 
 def diagnose(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder written by isovi fit.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder written by isovi fit.", parser=path)],
     trust: TrustPickle = False,
     debug: Debug = False,
 ) -> None:
@@ -59,10 +61,10 @@ def diagnose(
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder written by isovi fit.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder written by isovi fit.", parser=path)],
     beside: Annotated[
         Path | None,
-        typer.Option(help="Run with the same options and --plain, for comparison."),
+        typer.Option(help="Run with the same options and --plain, for comparison.", parser=path),
     ] = None,
     debug: Debug = False,
 ) -> None:

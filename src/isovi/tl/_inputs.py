@@ -121,6 +121,12 @@ def chosen_cells(cells: ArrayLike | None, n_obs: int) -> CellIndexArray:
     given = np.asarray(cells)
     if given.dtype == bool and given.shape == (n_obs,):
         given = np.flatnonzero(given)
+    if not given.size:
+        raise InputError(
+            f"`cells` selects none of {n_obs} spots.",
+            "At least one is needed.",
+            'Check that some were held out: adata.obs["isovi_split"].value_counts().',
+        )
     if not _are_rows(given, n_obs):
         raise InputError(
             f"cells={_shown(cells)} was given for {n_obs} spots.",
