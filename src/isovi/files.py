@@ -28,7 +28,7 @@ from isovi.model.checkpoint import EpochCheckpoint, read_about, temporary_of
 from isovi.model.distributed import is_first_process
 from isovi.pipeline import complete, content_hash, run_pipeline
 from isovi.progress import Progress, Silent
-from isovi.run import CHECKPOINT, GENE_KEY, LATENT_KEY, Provenance, Run, Settings
+from isovi.run import CHECKPOINT, GENE_KEY, Provenance, Run, Settings
 from isovi.spots import HELDOUT, TRAIN, VALIDATION
 
 PLACED_KEY = "X_placed"  # in obsm
@@ -465,8 +465,8 @@ def reference_spots(run: Run, progress: Progress) -> np.ndarray:
     InputError
         If no section has enough of them.
     """
-    usable, spots = run.split != HELDOUT, run.spots
-    sizes = np.bincount(spots.section[usable], minlength=len(spots.sections))
+    kept, spots = run.split != HELDOUT, run.spots
+    sizes = np.bincount(spots.section[kept], minlength=len(spots.sections))
     small = sizes < check.MIN_SECTION_SPOTS
     if small.all():
         raise InputError(
@@ -479,7 +479,7 @@ def reference_spots(run: Run, progress: Progress) -> np.ndarray:
             f"{small.sum()} of {len(sizes)} sections are left out: fewer than {check.MIN_SECTION_SPOTS} of "
             "their spots were not held out"
         )
-    return usable & ~small[spots.section]
+    return kept & ~small[spots.section]
 
 
 def placement_metrics(cells: AnnData, placed: tl.PlacedCells, run: Run, split: np.ndarray) -> dict[str, Any]:
