@@ -193,6 +193,30 @@ def test_fields_of_view_in_one_frame_are_one_section() -> None:
 # ---------------------------------------------------------------------------- outliers, units
 
 
+@pytest.mark.parametrize(
+    ("name", "scale", "words"),
+    [
+        ("area", 1.0, "called 'area'"),
+        ("size", 1e6, "called 'size'"),
+        (None, 1e5, "reaches over"),
+        (None, 100.0, ""),
+        ("z", 100.0, ""),
+        ("z_um", 100.0, ""),
+        ("posZ", 100.0, ""),
+    ],
+)
+def test_a_third_column_that_is_no_z_is_warned_of(name: str | None, scale: float, words: str) -> None:
+    adata = section()
+    values = np.column_stack([adata.obsm["spatial"], np.linspace(0, scale, adata.n_obs)])
+    if name is None:
+        adata.obsm["spatial"] = values
+    else:
+        adata.obsm["spatial"] = pd.DataFrame(values, columns=["x", "y", name], index=adata.obs_names)
+    found = find_in(adata)
+    assert [one.about for one in found] == (["axes"] if words else [])
+    assert not words or words in found[0].received
+
+
 def moved(adata: AnnData, rows: list[int], to: tuple[float, float]) -> AnnData:
     adata.obsm["spatial"][rows] = to
     return adata

@@ -21,7 +21,7 @@ from isovi.errors import InputError, IsoviWarning
 from isovi.spots import SPLIT_KEY, Spots
 
 MIN_SECTION_SPOTS = 3
-_BLOCK_VALUES = 2**22  # values checked together: about 32 MB of float64
+_BLOCK_VALUES = 2**20  # values checked together: about 8 MB of float64
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 
 from isovi._shapes import CellIndexArray, CoordinateArray
 from isovi.data import check
+from isovi.data.readers.positions import axis_of
 from isovi.data.readers.source import POSITIONS_KEY
 from isovi.data.readers.spatialdata import ATTRS_KEY, regions_of
 from isovi.errors import InputError, IsoviWarning
@@ -37,6 +38,7 @@ _DOUBLED = 0.01  # share of cells at doubled positions that is no chance
 _NO_CHANCE = 20  # doubled positions that no column of few values tells apart by chance
 _FAR = 2.0  # tissue widths between a cell that lies far out and the tissue
 _TAIL = 0.05  # share of cells at either end that does not count for the width
+_DEEP = 10.0  # times its width that no tissue is deep
 _MAX_PIECES = 8  # in a row, that are looked for
 _RULE = "Positions of different sections have no distance, so sections have to be declared."
 _SPACINGS = 3.0  # ratio of sections' spacings that points to different units
@@ -49,7 +51,7 @@ class Finding:
     Attributes
     ----------
     about
-        ``"sections"``, ``"frames"``, ``"outliers"`` or ``"units"``.
+        ``"sections"``, ``"frames"``, ``"axes"``, ``"outliers"`` or ``"units"``.
     received, rule, remedy
         What was found, what is required, what helps; in sentences, as of an error.
     sure
@@ -106,6 +108,7 @@ def find_in(
     if key is not None:
         codes, names = check.sections(adata, key)
     names = [""] if key is None else names
+    found += _third_axis(adata, positions[known], spatial_key)
     found += _far_out(adata, positions, codes, names)
     if section_key is not None:
         found += _units(positions[known], codes[known], names)
@@ -358,6 +361,25 @@ def _of(column: Column) -> str:
 
 
 # ---------------------------------------------------------------------------- outliers and units
+
+
+def _third_axis(adata: AnnData, positions: CoordinateArray, spatial_key: str) -> Iterator[Finding]:
+    """A third column that has another name than z, or other numbers than a tissue's depth."""
+    if positions.shape[1] < 3:
+        return
+    columns = getattr(adata.obsm[spatial_key], "columns", None)
+    width, depth = np.ptp(positions[:, :2], axis=0).max(), np.ptp(positions[:, 2])
+    if columns is not None and axis_of(str(columns[2]))[0] != "z":
+        received = (
+            f'The third column of obsm["{spatial_key}"] is called {str(columns[2])!r} and is taken as z.'
+        )
+    elif depth > _DEEP * width:
+        where = f'obsm["{spatial_key}"]'
+        received = f"The third column of {where} reaches over {depth:.4g}, the others over {width:.4g}."
+    else:
+        return
+    remedy = "If it is no z, store x and y only."
+    yield Finding("axes", received, "Positions are x, y or x, y, z in one unit.", remedy)
 
 
 def _far_out(

@@ -13,6 +13,7 @@ from isovi.data.readers.annotated import canonical_counts
 from isovi.data.readers.filtering import drop_cells
 from isovi.data.readers.positions import Joined
 from isovi.data.readers.source import readable
+from isovi.data.readers.tenx import read_h5
 from isovi.errors import IsoviWarning
 
 
@@ -72,7 +73,7 @@ def read_matrix(path: Path) -> AnnData:
 
     with readable(path, "a 10x matrix"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*names are not unique.*")
-        adata = sc.read_10x_mtx(path, make_unique=False) if path.is_dir() else sc.read_10x_h5(path)
+        adata = sc.read_10x_mtx(path, make_unique=False) if path.is_dir() else read_h5(path)
         adata.X = sparse.csr_matrix(adata.X)
         canonical_counts(adata)
     make_unique(adata)
