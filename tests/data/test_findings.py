@@ -13,6 +13,7 @@ from scipy import sparse
 
 import isovi
 from isovi import files
+from isovi.data import findings
 from isovi.data.findings import Finding, far_out, find_in, mixing
 from isovi.data.inspect import inspect
 from isovi.errors import InputError, IsoviWarning
@@ -251,6 +252,19 @@ def test_outliers_are_looked_for_within_sections() -> None:
     far = together(moved(section(0), [5], (1e6, 0.0)), section(1), column="sample")
     found = find_in(far, section_key="sample")
     assert [one.about for one in found] == ["outliers"] and "of section 'S0'" in found[0].received
+
+
+def test_small_fields_side_by_side_are_no_local_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though only a few cells of each are looked at."""
+    monkeypatch.setattr(findings, "_SAMPLE", 300)
+    rng = np.random.default_rng(0)
+    positions = rng.uniform(0, 20, (20_000, 2))
+    adata = AnnData(sparse.csr_matrix((20_000, 2), dtype=np.float32), obsm={"spatial": positions})
+    adata.obs["fov"] = (positions // 1).astype(int) @ [20, 1]
+    assert adata.obs["fov"].nunique() == 400
+    assert find_in(adata) == ()
+    adata.obsm["spatial"] = positions % 1
+    assert [(one.about, one.sure) for one in find_in(adata)] == [("frames", True)]
 
 
 def test_mixing_is_zero_apart_and_one_at_random() -> None:

@@ -32,6 +32,7 @@ GROUP_NAMES = (  # columns that may tell sections apart if their frames overlap
 )
 GLOBAL_NAMES = ("spatial_fov", "global")  # in keys of obsm with positions common to all fields of view
 MIXED = 0.25  # share of nearest neighbours of another value, of what mixing at random gives
+_CELLS_OF_FIELD = 10  # that a field of view has at least
 _SAMPLE = 20_000  # cells that are looked at for mixing
 _FEW = 3  # doubled positions that may be chance
 _DOUBLED = 0.01  # share of cells at doubled positions that is no chance
@@ -197,7 +198,8 @@ def _local_frames(
 ) -> Iterator[Finding]:
     """Positions that begin anew in each field of view."""
     for column in places:
-        if mixing(positions[known], column.codes[known]) <= 2 * MIXED:
+        few = np.median(np.bincount(column.codes[known])) < _CELLS_OF_FIELD  # most lie at an edge
+        if few or mixing(positions[known], column.codes[known]) <= 2 * MIXED:
             continue
         received = (
             f'obsm["{spatial_key}"] is local to each of {len(column.values)} fields of view: those of '
@@ -328,22 +330,20 @@ def mixing(positions: CoordinateArray, codes: CellIndexArray) -> float:
 
     Returns
     -------
-    Share of cells whose nearest neighbour is of another group, divided by what random mixing would give.
-    Of many cells a sample is taken.
+    Share of cells whose nearest neighbour is of another group, divided by what random mixing would give. Of
+    many cells a sample is looked at, with its neighbours among all.
     """
     known = np.isfinite(positions).all(axis=1)
     positions, codes = positions[known], codes[known]
-    if len(positions) > _SAMPLE:
-        rows = np.sort(np.random.default_rng(0).choice(len(positions), _SAMPLE, replace=False))
-        positions, codes = positions[rows], codes[rows]
     expected = 1 - float(((np.bincount(codes) / max(len(codes), 1)) ** 2).sum())
     if len(positions) < 2 or expected <= 0:
         return 0.0
-    near = cKDTree(positions).query(positions, k=2)[1]
-    other = np.where(
-        near[:, 0] == np.arange(len(near)), near[:, 1], near[:, 0]
-    )  # doubled: either may be first
-    return float((codes[other] != codes).mean()) / expected
+    rows = np.arange(len(positions))
+    if len(rows) > _SAMPLE:
+        rows = np.random.default_rng(0).choice(len(rows), _SAMPLE, replace=False)
+    near = cKDTree(positions).query(positions[rows], k=2)[1]
+    other = np.where(near[:, 0] == rows, near[:, 1], near[:, 0])  # doubled: either may be first
+    return float((codes[other] != codes[rows]).mean()) / expected
 
 
 def _declare(column: Column, received: str, *, sure: bool = False) -> Finding:
