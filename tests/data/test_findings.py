@@ -13,6 +13,7 @@ from scipy import sparse
 
 import isovi
 from isovi import files
+from isovi.data import findings
 from isovi.data.findings import Finding, far_out, find_in, mixing
 from isovi.data.inspect import inspect
 from isovi.errors import InputError, IsoviWarning
@@ -193,6 +194,30 @@ def test_fields_of_view_in_one_frame_are_one_section() -> None:
 # ---------------------------------------------------------------------------- outliers, units
 
 
+@pytest.mark.parametrize(
+    ("name", "scale", "words"),
+    [
+        ("area", 1.0, "called 'area'"),
+        ("size", 1e6, "called 'size'"),
+        (None, 1e5, "reaches over"),
+        (None, 100.0, ""),
+        ("z", 100.0, ""),
+        ("z_um", 100.0, ""),
+        ("posZ", 100.0, ""),
+    ],
+)
+def test_a_third_column_that_is_no_z_is_warned_of(name: str | None, scale: float, words: str) -> None:
+    adata = section()
+    values = np.column_stack([adata.obsm["spatial"], np.linspace(0, scale, adata.n_obs)])
+    if name is None:
+        adata.obsm["spatial"] = values
+    else:
+        adata.obsm["spatial"] = pd.DataFrame(values, columns=["x", "y", name], index=adata.obs_names)
+    found = find_in(adata)
+    assert [one.about for one in found] == (["axes"] if words else [])
+    assert not words or words in found[0].received
+
+
 def moved(adata: AnnData, rows: list[int], to: tuple[float, float]) -> AnnData:
     adata.obsm["spatial"][rows] = to
     return adata
@@ -227,6 +252,19 @@ def test_outliers_are_looked_for_within_sections() -> None:
     far = together(moved(section(0), [5], (1e6, 0.0)), section(1), column="sample")
     found = find_in(far, section_key="sample")
     assert [one.about for one in found] == ["outliers"] and "of section 'S0'" in found[0].received
+
+
+def test_small_fields_side_by_side_are_no_local_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though only a few cells of each are looked at."""
+    monkeypatch.setattr(findings, "_SAMPLE", 300)
+    rng = np.random.default_rng(0)
+    positions = rng.uniform(0, 20, (20_000, 2))
+    adata = AnnData(sparse.csr_matrix((20_000, 2), dtype=np.float32), obsm={"spatial": positions})
+    adata.obs["fov"] = (positions // 1).astype(int) @ [20, 1]
+    assert adata.obs["fov"].nunique() == 400
+    assert find_in(adata) == ()
+    adata.obsm["spatial"] = positions % 1
+    assert [(one.about, one.sure) for one in find_in(adata)] == [("frames", True)]
 
 
 def test_mixing_is_zero_apart_and_one_at_random() -> None:

@@ -28,7 +28,7 @@ _FARTHEST = 1e100  # its square, too, is a number
 _REACH = 2**24  # spacings; farther from its centre 32-bit floats do not tell neighbours apart
 _WORDS = {decimals.NORMALISED: "normalised values", decimals.LOGARITHMS: "logarithms"}
 _DAMAGED = "Copy, download or export it again; if isovi pack wrote it, pack the input again."
-_BLOCK_VALUES = 2**22  # values checked together: about 32 MB of float64
+_BLOCK_VALUES = 2**20  # values checked together: about 8 MB of float64
 
 
 @dataclass(frozen=True, eq=False)

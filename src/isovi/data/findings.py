@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 
 from isovi._shapes import CellIndexArray, CoordinateArray
 from isovi.data import check
+from isovi.data.readers.positions import axis_of
 from isovi.data.readers.source import POSITIONS_KEY
 from isovi.data.readers.spatialdata import ATTRS_KEY, regions_of
 from isovi.errors import InputError, IsoviWarning
@@ -31,12 +32,14 @@ GROUP_NAMES = (  # columns that may tell sections apart if their frames overlap
 )
 GLOBAL_NAMES = ("spatial_fov", "global")  # in keys of obsm with positions common to all fields of view
 MIXED = 0.25  # share of nearest neighbours of another value, of what mixing at random gives
+_CELLS_OF_FIELD = 10  # that a field of view has at least
 _SAMPLE = 20_000  # cells that are looked at for mixing
 _FEW = 3  # doubled positions that may be chance
 _DOUBLED = 0.01  # share of cells at doubled positions that is no chance
 _NO_CHANCE = 20  # doubled positions that no column of few values tells apart by chance
 _FAR = 2.0  # tissue widths between a cell that lies far out and the tissue
 _TAIL = 0.05  # share of cells at either end that does not count for the width
+_DEEP = 10.0  # times its width that no tissue is deep
 _MAX_PIECES = 8  # in a row, that are looked for
 _RULE = "Positions of different sections have no distance, so sections have to be declared."
 _SPACINGS = 3.0  # ratio of sections' spacings that points to different units
@@ -49,7 +52,7 @@ class Finding:
     Attributes
     ----------
     about
-        ``"sections"``, ``"frames"``, ``"outliers"`` or ``"units"``.
+        ``"sections"``, ``"frames"``, ``"axes"``, ``"outliers"`` or ``"units"``.
     received, rule, remedy
         What was found, what is required, what helps; in sentences, as of an error.
     sure
@@ -106,6 +109,7 @@ def find_in(
     if key is not None:
         codes, names = check.sections(adata, key)
     names = [""] if key is None else names
+    found += _third_axis(adata, positions[known], spatial_key)
     found += _far_out(adata, positions, codes, names)
     if section_key is not None:
         found += _units(positions[known], codes[known], names)
@@ -194,7 +198,8 @@ def _local_frames(
 ) -> Iterator[Finding]:
     """Positions that begin anew in each field of view."""
     for column in places:
-        if mixing(positions[known], column.codes[known]) <= 2 * MIXED:
+        few = np.median(np.bincount(column.codes[known])) < _CELLS_OF_FIELD  # most lie at an edge
+        if few or mixing(positions[known], column.codes[known]) <= 2 * MIXED:
             continue
         received = (
             f'obsm["{spatial_key}"] is local to each of {len(column.values)} fields of view: those of '
@@ -325,22 +330,20 @@ def mixing(positions: CoordinateArray, codes: CellIndexArray) -> float:
 
     Returns
     -------
-    Share of cells whose nearest neighbour is of another group, divided by what random mixing would give.
-    Of many cells a sample is taken.
+    Share of cells whose nearest neighbour is of another group, divided by what random mixing would give. Of
+    many cells a sample is looked at, with its neighbours among all.
     """
     known = np.isfinite(positions).all(axis=1)
     positions, codes = positions[known], codes[known]
-    if len(positions) > _SAMPLE:
-        rows = np.sort(np.random.default_rng(0).choice(len(positions), _SAMPLE, replace=False))
-        positions, codes = positions[rows], codes[rows]
     expected = 1 - float(((np.bincount(codes) / max(len(codes), 1)) ** 2).sum())
     if len(positions) < 2 or expected <= 0:
         return 0.0
-    near = cKDTree(positions).query(positions, k=2)[1]
-    other = np.where(
-        near[:, 0] == np.arange(len(near)), near[:, 1], near[:, 0]
-    )  # doubled: either may be first
-    return float((codes[other] != codes).mean()) / expected
+    rows = np.arange(len(positions))
+    if len(rows) > _SAMPLE:
+        rows = np.random.default_rng(0).choice(len(rows), _SAMPLE, replace=False)
+    near = cKDTree(positions).query(positions[rows], k=2)[1]
+    other = np.where(near[:, 0] == rows, near[:, 1], near[:, 0])  # doubled: either may be first
+    return float((codes[other] != codes[rows]).mean()) / expected
 
 
 def _declare(column: Column, received: str, *, sure: bool = False) -> Finding:
@@ -358,6 +361,25 @@ def _of(column: Column) -> str:
 
 
 # ---------------------------------------------------------------------------- outliers and units
+
+
+def _third_axis(adata: AnnData, positions: CoordinateArray, spatial_key: str) -> Iterator[Finding]:
+    """A third column that has another name than z, or other numbers than a tissue's depth."""
+    if positions.shape[1] < 3:
+        return
+    columns = getattr(adata.obsm[spatial_key], "columns", None)
+    width, depth = np.ptp(positions[:, :2], axis=0).max(), np.ptp(positions[:, 2])
+    if columns is not None and axis_of(str(columns[2]))[0] != "z":
+        received = (
+            f'The third column of obsm["{spatial_key}"] is called {str(columns[2])!r} and is taken as z.'
+        )
+    elif depth > _DEEP * width:
+        where = f'obsm["{spatial_key}"]'
+        received = f"The third column of {where} reaches over {depth:.4g}, the others over {width:.4g}."
+    else:
+        return
+    remedy = "If it is no z, store x and y only."
+    yield Finding("axes", received, "Positions are x, y or x, y, z in one unit.", remedy)
 
 
 def _far_out(

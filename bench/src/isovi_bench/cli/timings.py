@@ -77,6 +77,25 @@ def memory(
 
 
 @app.command()
+def reading(
+    out: Annotated[Path, typer.Option(help="Folder for the inputs, which are removed again.")],
+    size: Annotated[
+        int | None, typer.Option(help="Cells or bins; by default 100,000 of Xenium, 500,000 of Visium HD.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Measure memory and time of reading a Xenium and a Visium HD folder, against the size of the matrix.
+
+    Example: [bold]isovi-bench time reading --out reading[/bold]
+    """
+    with reported(debug):
+        from isovi_bench.timings import reading as timing
+
+        quiet()
+        say(timing.table(timing.measure(out, n_obs=size)))
+
+
+@app.command()
 def geometry(
     size: Annotated[
         list[int] | None,

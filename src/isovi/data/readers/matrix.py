@@ -14,6 +14,7 @@ from isovi.data.readers.filtering import drop_cells
 from isovi.data.readers.positions import Joined
 from isovi.data.readers.safe import require_safe_hdf5
 from isovi.data.readers.source import readable
+from isovi.data.readers.tenx import read_h5
 from isovi.errors import IsoviWarning
 
 
@@ -75,11 +76,9 @@ def read_matrix(path: Path) -> AnnData:
         warnings.filterwarnings("ignore", message=".*names are not unique.*")
         if path.is_file():
             require_safe_hdf5(path)
-        adata = (
-            sc.read_10x_mtx(path, make_unique=False, gex_only=False)
-            if path.is_dir()
-            else sc.read_10x_h5(path, gex_only=False)
-        )
+            adata = read_h5(path, only_genes=False)
+        else:
+            adata = sc.read_10x_mtx(path, make_unique=False, gex_only=False)
         adata.X = sparse.csr_matrix(adata.X)
         canonical_counts(adata)
     make_unique(adata)

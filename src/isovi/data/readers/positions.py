@@ -157,7 +157,9 @@ def read_positions(path: Path) -> PositionTable:
     if not path.is_file():
         raise InputError(f'There is no "{path}".', "Positions are read from it.", "Check the path.")
     n_columns = n_without_header(path)
-    table = pd.concat(blocks_of(path, _UNNAMED.get(n_columns) if n_columns else None))
+    blocks = list(blocks_of(path, _UNNAMED.get(n_columns) if n_columns else None))
+    table = pd.concat(blocks, copy=False)
+    del blocks
     table.columns = list(map(str, table.columns))
     return position_table(table, path, has_header=not n_columns)
 
@@ -178,12 +180,12 @@ def position_table(table: pd.DataFrame, path: Path, *, has_header: bool = True) 
     left_out = {}
     inside = _in_tissue(table, path)
     left_out["lie outside of the tissue"] = table.index[~inside]
-    table = table[inside]
+    table = table if inside.all() else table[inside]
     _require_once(table.index, path)
     table, columns, unit = position_columns(table, path, named=has_header)
     known = np.isfinite(table[list(columns)].to_numpy(dtype=np.float64)).all(axis=1)
     left_out[f'have an empty position in "{path.name}"'] = table.index[~known]
-    return PositionTable(path, table[known], columns, unit, left_out)
+    return PositionTable(path, table if known.all() else table[known], columns, unit, left_out)
 
 
 def _by_cell(table: pd.DataFrame) -> pd.DataFrame:
@@ -262,7 +264,7 @@ def position_columns(
 def _as_numbers(values: pd.Series) -> pd.Series | None:
     """The column as numbers, NaN where it is empty; ``None`` if it holds anything else."""
     if values.dtype.kind in "iuf":
-        return values.astype(np.float64)
+        return values.astype(np.float64, copy=False)
     if values.dtype.kind != "O" or isinstance(values.dtype, pd.CategoricalDtype):
         return None
     numbers = pd.to_numeric(values, errors="coerce").astype(np.float64)
@@ -282,7 +284,7 @@ def _alike(numeric: dict[str, pd.Series], path: Path) -> tuple[tuple[str, ...], 
     """The columns whose names differ in x, y (and z) only, and the unit that these name."""
     axes: dict[tuple[str, ...], dict[str, str]] = {}
     for name in numeric:
-        axis, rest = _axis_of(name)
+        axis, rest = axis_of(name)
         if axis and not _NO_POSITION & set(rest):
             axes.setdefault(rest, {})[axis] = name
     pairs = {rest: names for rest, names in axes.items() if {"x", "y"} <= set(names)}
@@ -301,11 +303,12 @@ def _alike(numeric: dict[str, pd.Series], path: Path) -> tuple[tuple[str, ...], 
                 'pass section_key="fov", or a table with global positions.'
             )
         unit = next((_UNITS[word] for word in rest if word in _UNITS), UNKNOWN)
+        _say(f'Positions in "{path.name}" are read from {", ".join(names[axis] for axis in sorted(names))}.')
         return tuple(names[axis] for axis in "xyz" if axis in names), unit
     return None
 
 
-def _axis_of(name: str) -> tuple[str, tuple[str, ...]]:
+def axis_of(name: str) -> tuple[str, tuple[str, ...]]:
     """The axis that a name such as ``CenterX_global_px`` has, or none, and the other words in it."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
     parts = [word for word in re.split(r"[^a-z0-9]+", words.lower()) if word]

@@ -17,10 +17,10 @@ from isovi.data.readers.images import add_images, pixels_of
 from isovi.data.readers.matrix import make_unique
 from isovi.data.readers.positions import Joined
 from isovi.data.readers.source import readable
+from isovi.data.readers.tenx import GENES
 from isovi.data.readers.visium import find_positions
 from isovi.errors import InputError, IsoviWarning
 
-GENES = "Gene Expression"  # type of the features that are genes
 _PART = re.compile(
     r"(?P<prefix>.*?)(?P<part>matrix\.mtx|barcodes\.[tc]sv|(?:features|genes)\.[tc]sv)(?:\.gz)?",
     re.IGNORECASE,

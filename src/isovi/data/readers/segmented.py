@@ -110,7 +110,9 @@ def features_of(path: Path) -> Iterator[dict[str, Any]]:
                     continue
             block = file.read(_BLOCK)
             if not block:
-                raise ValueError("its list of features does not end")
+                raise ValueError(
+                    "it has no list of features" if place < 0 else "its list of features does not end"
+                )
             text, place = text[max(place, 0) :] + block, min(place, 0)
 
 

@@ -31,6 +31,7 @@ CELL_NAMES = frozenset(
     }
 )
 _BLOCK_VALUES = 2**22  # read together
+_BLOCK_ARROW = 2**18  # likewise of Parquet, whose library keeps several blocks
 _SEPARATORS = ("\t", ";", ",")
 _BLANKS = r"\s+"
 _SAMPLE = 100  # lines that are looked at
@@ -126,8 +127,11 @@ def blocks_of(path: Path, names: list[str] | None = None) -> Iterator[pd.DataFra
     with readable(path, "a table"):
         if is_parquet(path):
             file = _parquet(path)
-            for batch in file.iter_batches(max(_BLOCK_VALUES // max(len(file.schema_arrow.names), 1), 1)):
+            values, batch = min(_BLOCK_VALUES, _BLOCK_ARROW), None
+            for batch in file.iter_batches(max(values // max(len(file.schema_arrow.names), 1), 1)):
                 yield pd.DataFrame({name: batch.column(name).to_pandas() for name in batch.schema.names})
+            del file, batch
+            _release()
             return
         _warn_of_guesses(path)
         columns = columns_of(path) if names is None else names
@@ -164,6 +168,13 @@ def _parquet(path: Path) -> Any:
     except ImportError as error:
         raise need_extra("pyarrow", f'"{path}"') from error
     return parquet.ParquetFile(path)
+
+
+def _release() -> None:
+    """Give back the memory that Arrow keeps for the next file."""
+    import pyarrow
+
+    pyarrow.default_memory_pool().release_unused()
 
 
 # ---------------------------------------------------------------------------- how text is written

@@ -1,0 +1,146 @@
+"""Peak memory and time of reading instrument folders, made as their formats are specified.
+
+Every folder is read by a process of its own, whose largest resident memory is compared with the size of the
+matrix that it returns.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from isovi_bench.rendering import markdown
+from isovi_bench.resources import in_fresh_process, peak_memory
+from isovi_bench.timings.cells import counts, positions
+
+SIZES = {"xenium": 100_000, "visium_hd": 500_000}
+N_GENES = 500
+N_CONTROLS = 40  # control probes of Xenium
+
+
+def measure(out: Path, kinds: Sequence[str] = tuple(SIZES), n_obs: int | None = None) -> pd.DataFrame:
+    """Make the folders, read each, and remove them.
+
+    Parameters
+    ----------
+    out
+        Folder for them.
+    kinds
+        Keys of :data:`SIZES`.
+    n_obs
+        Number of cells or bins; those of :data:`SIZES` by default.
+
+    Returns
+    -------
+    A row for each folder.
+    """
+    rows = []
+    for kind in kinds:
+        folder = out / kind
+        {"xenium": make_xenium, "visium_hd": make_visium_hd}[kind](folder, n_obs or SIZES[kind])
+        try:
+            rows.append({"layout": kind, **in_fresh_process(read, folder)})
+        finally:
+            shutil.rmtree(folder)
+    return pd.DataFrame(rows)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Read a folder in this process: sizes in megabytes, and processor seconds."""
+    import pyarrow.parquet  # noqa: F401  # with scanpy what readers import, which is no memory of theirs
+    import scanpy  # noqa: F401
+
+    from isovi.data import io
+
+    imports, started = peak_memory(), time.process_time()
+    adata = io.read(folder)
+    matrix = sum(part.nbytes for part in (adata.X.data, adata.X.indices, adata.X.indptr)) / 2**20
+    used = peak_memory() - imports
+    return {
+        "cells": adata.n_obs,
+        "genes": adata.n_vars,
+        "matrix_mb": round(matrix, 1),
+        "peak_mb": round(used, 1),
+        "ratio": round(used / matrix, 2),
+        "cpu_seconds": round(time.process_time() - started, 1),
+    }
+
+
+def table(found: pd.DataFrame) -> str:
+    """Markdown."""
+    return markdown(found)
+
+
+def make_xenium(folder: Path, n_obs: int) -> None:
+    """``cell_feature_matrix.h5`` with control probes, and ``cells.parquet`` with its usual columns."""
+    places = positions(n_obs, np.random.default_rng(0)) * 10
+    names = np.array([f"{_letters(i)}-1" for i in range(n_obs)])
+    folder.mkdir(parents=True)
+    _write_matrix(
+        folder / "cell_feature_matrix.h5", names, _with_controls(counts(places, N_GENES, 0)), N_CONTROLS
+    )
+    table = pd.DataFrame({"cell_id": names, "x_centroid": places[:, 0], "y_centroid": places[:, 1]})
+    for name in ("transcript_counts", "control_probe_counts", "control_codeword_counts", "total_counts"):
+        table[name] = np.int64(1)
+    table["cell_area"], table["nucleus_area"] = 50.0, 20.0
+    table.to_parquet(folder / "cells.parquet", index=False)
+
+
+def make_visium_hd(folder: Path, n_obs: int) -> None:
+    """Bins of 8 µm: a matrix in HDF5, and positions in Parquet, a fifth of them outside of the tissue."""
+    side = int(np.ceil((n_obs * 1.25) ** 0.5))
+    row, column = np.divmod(np.arange(side * side), side)
+    inside = np.arange(side * side) < n_obs
+    names = np.array([f"s_008um_{r:05d}_{c:05d}-1" for r, c in zip(row, column, strict=True)])
+    bins = folder / "binned_outputs" / "square_008um"
+    (bins / "spatial").mkdir(parents=True)
+    places = np.column_stack([column[inside], row[inside]]).astype(float)
+    _write_matrix(bins / "filtered_feature_bc_matrix.h5", names[inside], counts(places, N_GENES, 0), 0)
+    table = {"barcode": names, "in_tissue": inside.astype(int), "array_row": row, "array_col": column}
+    pixels = {"pxl_row_in_fullres": row * 29.2, "pxl_col_in_fullres": column * 29.2}
+    pd.DataFrame({**table, **pixels}).to_parquet(bins / "spatial" / "tissue_positions.parquet", index=False)
+
+
+def _with_controls(chunks: Iterator[sparse.csr_matrix]) -> Iterator[sparse.csr_matrix]:
+    for chunk in chunks:
+        ones = sparse.random(chunk.shape[0], N_CONTROLS, 0.01, format="csr", dtype=np.float32, random_state=0)
+        ones.data[:] = 1
+        yield sparse.hstack([chunk, ones], format="csr")
+
+
+def _write_matrix(
+    path: Path, names: np.ndarray, chunks: Iterator[sparse.csr_matrix], n_controls: int
+) -> None:
+    """10x' HDF5 format, written by chunks."""
+    with h5py.File(path, "w") as file:
+        group, n_stored, ends = file.create_group("matrix"), 0, [np.zeros(1, dtype=np.int64)]
+        parts = {"data": np.int32, "indices": np.int64}
+        for name, dtype in parts.items():
+            group.create_dataset(name, (0,), dtype, maxshape=(None,), chunks=(80_000,), compression="gzip")
+        for chunk in chunks:
+            for name, dtype in parts.items():
+                group[name].resize((n_stored + chunk.nnz,))
+                group[name][n_stored:] = getattr(chunk, name).astype(dtype)
+            ends.append(chunk.indptr[1:].astype(np.int64) + n_stored)
+            n_stored += chunk.nnz
+        n_features = N_GENES + n_controls
+        group["indptr"], group["barcodes"] = np.concatenate(ends), names.astype("S")
+        group["shape"] = np.array([n_features, len(names)], dtype=np.int32)
+        features = group.create_group("features")
+        features["id"] = np.array([f"ENSG{i:011d}" for i in range(n_features)], dtype="S")
+        features["name"] = np.array([f"gene_{i}" for i in range(n_features)], dtype="S")
+        types = ["Gene Expression"] * N_GENES + ["Negative Control Probe"] * n_controls
+        features["feature_type"] = np.array(types, dtype="S")
+        features["genome"] = np.array(["GRCh38"] * n_features, dtype="S")
+
+
+def _letters(number: int) -> str:
+    return "".join(chr(ord("a") + int(digit, 16)) for digit in f"{number * 40_009 % 2**32:08x}")

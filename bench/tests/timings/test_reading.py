@@ -1,0 +1,29 @@
+"""Folders are made as they are read, and memory is compared with the matrix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from isovi.data import io
+from isovi_bench.timings import reading
+
+
+@pytest.mark.parametrize(("kind", "name"), [("xenium", "10x Xenium"), ("visium_hd", "10x Visium HD")])
+def test_folders_are_of_their_kind_and_complete(kind: str, name: str, tmp_path: Path) -> None:
+    make = {"xenium": reading.make_xenium, "visium_hd": reading.make_visium_hd}[kind]
+    make(tmp_path / kind, 300)
+    assert io.find(tmp_path / kind).kind == name
+    found = io.read(tmp_path / kind)
+    assert found.shape == (300, reading.N_GENES)
+    assert found.obsm["spatial"].shape == (300, 2)
+
+
+def test_memory_is_compared_with_the_matrix(tmp_path: Path) -> None:
+    found = reading.measure(tmp_path, ["visium_hd"], n_obs=2000)
+    assert found["cells"].tolist() == [2000] and (found["matrix_mb"] > 0.5).all()
+    ratio = found["peak_mb"][0] / found["matrix_mb"][0]
+    assert found["ratio"][0] == pytest.approx(ratio, rel=0.1), "of numbers that are rounded"
+    assert not any(tmp_path.iterdir()), "the folder is removed"
+    assert "ratio" in reading.table(found)
