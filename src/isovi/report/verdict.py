@@ -52,7 +52,10 @@ def verdict(run: Run, plain: Metrics | None = None) -> list[Statement]:
 
 
 def _constraint(run: Run) -> Statement:
-    reached, target = run.metrics["train"]["relative_distortion"], run.settings.target
+    reached, target = plain_number(run.metrics["train"]["relative_distortion"]), run.settings.target
+    if reached is None:
+        text = "The relative distortion of training spots is not a number: no pair has a length to compare."
+        return Statement("caution", "Distances cannot be compared", text)
     off = f"On training spots, latent distances differ from λ times those in tissue by {reached:.0%}"
     if target is None:
         asked = run.settings.distortion
@@ -90,11 +93,14 @@ def _heldout(metrics: Metrics) -> Statement:
     if plain_number(found["spearman_distance"]) is None:
         text = f"{metrics['n_heldout']:,} held-out spots form too few pairs to compare distances."
         return Statement("caution", "Too few spots were held out", text)
+    off, factor = (plain_number(found[key]) for key in ("relative_distortion", "distortion_constant"))
+    kept = "no factor bounds those of all but a tenth of the pairs"
+    if factor is not None:
+        kept = f"all but a tenth of the pairs keep theirs within a factor of {factor:.2f}"
     text = (
         f"On {metrics['n_heldout']:,} spots that the fit never saw, distances differ by "
-        f"{found['relative_distortion']:.0%} on average, and all but a tenth of the pairs keep theirs within "
-        f"a factor of {found['distortion_constant']:.2f}. Rank correlation of distances: "
-        f"{found['spearman_distance']:.2f}."
+        f"{'a share that is not a number' if off is None else f'{off:.0%}'} on average, and {kept}. "
+        f"Rank correlation of distances: {found['spearman_distance']:.2f}."
     )
     if found["spearman_distance"] < _UNRELATED:
         why = "Where training spots do better, they are memorised."
@@ -109,6 +115,10 @@ def _certified(metrics: Metrics) -> Statement:
     if not found:
         why = "no spots were held out" if "heldout" not in metrics else "too few spots were held out"
         return Statement("caution", "Nothing is certified", f"There is no certificate: {why}.")
+    if plain_number(found["L"]) is None:
+        pairs = f"the {found['n_pairs']:,} disjoint pairs of held-out spots"
+        text = f"No factor bounds the distances of all but {found['epsilon']:.0%} of {pairs}."
+        return Statement("caution", "Nothing is certified", text)
     text = (
         f"With {1 - found['delta']:.0%} confidence, all but {found['epsilon']:.0%} of the pairs of new spots "
         f"of this tissue keep their distance within a factor of {found['L']:.2f} (from {found['n_pairs']:,} "
@@ -123,8 +133,12 @@ def _certified(metrics: Metrics) -> Statement:
 
 
 def _health(metrics: Metrics, latent: NDArray) -> Statement:
+    elbo, reconstruction = (plain_number(metrics["all"][key]) for key in ("elbo", "reconstruction"))
+    if elbo is None or reconstruction is None:
+        text = "The likelihood of the spots is not a finite number: look for counts that are far too large."
+        return Statement("bad", "The latent representation cannot be judged", text)
     unused = np.flatnonzero(np.var(latent, axis=0) < ACTIVE_VARIANCE) + 1
-    n, kl = latent.shape[1], max(metrics["all"]["elbo"] - metrics["all"]["reconstruction"], 0.0)
+    n, kl = latent.shape[1], max(elbo - reconstruction, 0.0)
     text = f"{n - len(unused)} of {n} latent dimensions are in use, with {kl:.2g} nats per spot (KL)."
     if len(unused) == n or kl < _COLLAPSED_KL:
         why = "It says next to nothing about the spots: train longer, or raise the target."
