@@ -12,7 +12,9 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.13 python3.11 python3
 
 DEMO := --label-key domain --holdout 0.25 --max-epochs 80 --force
 
-.PHONY: demo test lint bench docs linkcheck clean
+JOBS ?= 1
+
+.PHONY: demo test fuzz lint bench docs linkcheck clean
 
 demo: $(STAMP)-run
 	mkdir -p demo
@@ -27,6 +29,11 @@ test: $(STAMP)-test
 	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --cov --cov-report=
 	$(BIN)/python -m coverage report --include="src/*" --fail-under=90
 	$(BIN)/python -m coverage report --include="bench/src/*" --fail-under=90
+
+# The fuzzer in full, one process a job; again after an interruption, it does what is left. FUZZ=--help tells more.
+fuzz: $(STAMP)-test
+	PYTHONPATH=tests/fuzz OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE \
+		$(BIN)/python -m isovi_fuzz --out fuzz --jobs $(JOBS) $(FUZZ)
 
 lint: $(STAMP)-dev
 	$(BIN)/ruff check .
@@ -46,7 +53,7 @@ linkcheck: $(STAMP)-doc
 	$(BIN)/python -m sphinx -b linkcheck -D nb_execution_mode=off docs docs/_build/linkcheck
 
 clean:
-	rm -rf $(VENV) .venv-newest demo docs/_build .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-newest demo fuzz docs/_build .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 # torch first and alone: whatever wheel the constraint finds is then kept by everything after it.
 $(STAMP)-run: pyproject.toml constraints.txt
