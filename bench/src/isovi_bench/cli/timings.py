@@ -84,7 +84,9 @@ def reading(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Measure memory and time of reading a Xenium and a Visium HD folder, against the size of the matrix.
+    """Measure memory and time of reading instrument folders.
+
+    A Xenium and a Visium HD folder are made, and memory is compared with the size of their matrices.
 
     Example: [bold]isovi-bench time reading --out reading[/bold]
     """
