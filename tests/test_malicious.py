@@ -140,6 +140,16 @@ def test_hostile_folders_are_refused(out: Path, verb: str, name: str) -> None:
     assert sorted(out.parent.rglob("*")) == before
 
 
+def test_a_pickle_in_a_checkpoint_is_not_executed(tissue_file: Path, tmp_path: Path) -> None:
+    mark, checkpoint = tmp_path / "executed", tmp_path / "run.partial.ckpt"
+    torch.save({"isovi": {"about": {"seed": Payload(mark)}}}, checkpoint)
+    code, text = said(["fit", str(tissue_file), "--out", str(tmp_path / "run"), "--resume"])
+    assert code == 2 and "may execute code" in text
+    assert not mark.exists() and not (tmp_path / "run").exists()
+    torch.load(checkpoint, weights_only=False)
+    assert mark.exists(), "the payload works"
+
+
 def test_the_folder_itself_may_be_a_link(out: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(out)
     assert Run.read(tmp_path / "link").model.is_trained

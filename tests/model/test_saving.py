@@ -17,8 +17,9 @@ import pytest
 import scvi
 import torch
 from anndata import AnnData
+from mudata import MuData
 from safetensors.torch import load_file, save_file
-from scvi.model import AUTOZI, SCANVI, SCVI, LinearSCVI
+from scvi.model import AUTOZI, SCANVI, SCVI, TOTALVI, LinearSCVI
 
 from isovi import (
     AllPairs,
@@ -298,6 +299,12 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
             x_={"$": "list", "dtype": "O", "shape": [10**12], "values": []}
         ),
     ),
+    "10^12 units": lambda folder: rewritten(
+        folder, lambda content: arguments_of(content).update(n_hidden=10**12)
+    ),
+    "another dimension": lambda folder: rewritten(
+        folder, lambda content: arguments_of(content).update(n_latent=5)
+    ),
     "no weight": lambda folder: rewritten(
         folder,
         lambda _: None,
@@ -312,6 +319,10 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
     ),
 }
 CLAIM = b'{"array/0":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4000000000000]}}'
+
+
+def arguments_of(content: dict[str, Any]) -> dict[str, Any]:
+    return content["attributes"]["init_params_"]["kwargs"]["kwargs"]
 
 
 def flip(file: Path, place: int) -> None:
@@ -524,3 +535,44 @@ def test_the_linear_backbone_too(tissue: AnnData, quickly: Callable, tmp_path: P
     assert_same(cls.load(tmp_path / "model"), made)
     with pytest.raises(ValueError, match="different class"):
         IsoSCVI.load(tmp_path / "model")
+
+
+# ------------------------------------------------------------------ other data
+
+
+def test_minified_data_and_its_model_come_back(tissue: AnnData, quickly: Callable, tmp_path: Path) -> None:
+    IsoSCVI.setup_anndata(tissue, section_key="section")
+    made = quickly(IsoSCVI(tissue, n_latent=3, n_hidden=8), max_epochs=1)
+    mean, variance = made.get_latent_representation(return_dist=True)
+    tissue.obsm["X_latent_qzm"], tissue.obsm["X_latent_qzv"] = mean, variance
+    made.minify_adata()
+    for name, scvi_format in (("data", False), ("pickle", True)):
+        made.save(tmp_path / name, save_anndata=True, scvi_format=scvi_format)
+        loaded = IsoSCVI.load(tmp_path / name)
+        assert loaded.minified_data_type == made.minified_data_type is not None
+        assert np.array_equal(loaded.get_latent_representation(), mean)
+
+
+def test_models_of_several_modalities_come_back(tissue: AnnData, quickly: Callable, tmp_path: Path) -> None:
+    proteins = np.random.default_rng(0).poisson(5, (tissue.n_obs, 4)).astype(np.float32)
+    data = MuData({"rna": tissue, "protein": AnnData(proteins, obs=tissue.obs[[]].copy())})
+    cls = preserve_distances(TOTALVI)
+    modalities = {"rna_layer": "rna", "protein_layer": "protein"}
+    cls.setup_mudata(data, rna_layer=None, protein_layer=None, modalities=modalities)
+    made = cls(data, n_latent=3, distortion=None, empirical_protein_background_prior=False)
+    quickly(made, max_epochs=1)
+    for name, scvi_format in (("data", False), ("pickle", True)):
+        made.save(tmp_path / name, save_anndata=True, scvi_format=scvi_format)
+        assert (tmp_path / name / "mdata.h5mu").is_file()
+        loaded = cls.load(tmp_path / name)
+        assert np.array_equal(loaded.get_latent_representation(), made.get_latent_representation())
+
+
+def test_queries_of_labelled_models_come_back(tissue: AnnData, quickly: Callable, tmp_path: Path) -> None:
+    cls = preserve_distances(SCANVI)
+    setup = {"labels_key": "label", "unlabeled_category": "unknown"}
+    cls.setup_anndata(tissue, section_key="section", **setup)
+    quickly(cls(tissue, n_latent=3, n_hidden=8), max_epochs=1).save(tmp_path / "model")
+    query = quickly(cls.load_query_data(tissue.copy(), tmp_path / "model"), max_epochs=1)
+    query.save(tmp_path / "query")
+    assert np.array_equal(cls.load(tmp_path / "query", query.adata).predict(), query.predict())

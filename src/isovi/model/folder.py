@@ -288,7 +288,20 @@ def _checked(parts: Parts, file: Path) -> Parts:
     for name in attributes:
         if not _ATTRIBUTE.fullmatch(str(name)) and name not in OF_DATAMODULE:
             raise damaged(file.parent, f"{name!r} is no attribute of a model")
+    n_weights = sum(weight.numel() for weight in parts.state.values() if torch.is_tensor(weight))
+    if _largest(attributes["init_params_"]) > max(
+        n_weights, 1
+    ):  # layers, units and dimensions all have weights
+        raise damaged(file.parent, f"its arguments claim more than its {n_weights:,} weights")
     return parts
+
+
+def _largest(arguments: Any) -> int:
+    """The largest whole number in the arguments of a model, however deep."""
+    if isinstance(arguments, dict | list | tuple):
+        inner = arguments.values() if isinstance(arguments, dict) else arguments
+        return max((_largest(one) for one in inner), default=0)
+    return arguments if type(arguments) is int else 0
 
 
 def _file(folder: Folder, name: str) -> Path | None:

@@ -7,6 +7,7 @@ afterwards. (The functions of numpy themselves would not do: the state of a dtyp
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import re
 from collections.abc import Callable
@@ -82,6 +83,29 @@ class _Index(_Recorded):
         return pd.Index(thawed(parts["data"]), name=name)
 
 
+class _ArrowArray(_Recorded):
+    """Text as pyarrow keeps it: which is there, where each begins, and all of it in one piece."""
+
+    def value(self) -> np.ndarray:
+        kind, length, _, start, buffers, *_ = self.args[0]
+        width = {"string": "<i4", "large_string": "<i8"}[kind.args[0]]
+        there, places, text = (None if one is None else _bytes(one.args[0]) for one in buffers)
+        ends = np.frombuffer(places or b"", dtype=width)[start : start + length + 1]
+        found = np.empty(length, dtype=object)
+        found[:] = [(text or b"")[a:b].decode() for a, b in itertools.pairwise(ends)]
+        if there is not None:
+            bits = np.unpackbits(np.frombuffer(there, dtype=np.uint8), bitorder="little")
+            found[bits[start : start + length] == 0] = np.nan
+        return found
+
+
+class _Strings(_Recorded):
+    """An array of pandas around one of pyarrow."""
+
+    def value(self) -> np.ndarray:
+        return thawed(self.state["_pa_array"])
+
+
 class _Block(_Recorded):
     """Made by ``_unpickle_block(values, placement, ndim)``."""
 
@@ -129,7 +153,11 @@ def _names() -> dict[str, type]:
         f"{index}.base._new_Index": _Index,
         "pandas._libs.internals._unpickle_block": _Block,
         "pandas.core.internals.managers.BlockManager": _Manager,
-        "pandas.core.frame.DataFrame": _Table,
+        **dict.fromkeys(("pandas.core.frame.DataFrame", "pandas.DataFrame"), _Table),
+        **{f"pandas.{name}": _Named for name in ("Index", "RangeIndex", "StringDtype")},
+        "pandas.arrays.ArrowStringArray": _Strings,
+        "pyarrow.lib._restore_array": _ArrowArray,
+        **{f"pyarrow.lib.{name}": _Recorded for name in ("type_for_alias", "py_buffer")},
         "builtins.slice": _Slice,
         **{f"builtins.{name}": _Named for name in ("dict", "list")},
         **{f"{one.__module__}.{one.__qualname__}": _Record for one in RECORDS},

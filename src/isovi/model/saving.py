@@ -27,6 +27,7 @@ from isovi.model.folder import (
 from isovi.model.hooks import files_read_by
 
 _NO_FIT = "Error(s) in loading state_dict"  # how torch's message of weights of other shapes begins
+_NO_ROOM = "can't allocate memory"  # in its message of a network that does not fit into memory
 
 
 class SavesAsData:
@@ -128,7 +129,7 @@ class SavesAsData:
             try:
                 return super().load(Folder(dir_path, trust=trust), adata, *args, **kwargs)  # type: ignore[misc]
             except RuntimeError as error:
-                if not str(error).startswith(_NO_FIT):
+                if not str(error).startswith(_NO_FIT) and _NO_ROOM not in str(error):
                     raise
                 reason = "its weights have other names or shapes than its settings describe"
                 raise damaged(dir_path, reason) from error
