@@ -76,7 +76,7 @@ def read_matrix(path: Path) -> AnnData:
         warnings.filterwarnings("ignore", message=".*names are not unique.*")
         if path.is_file():
             require_safe_hdf5(path)
-            adata = read_h5(path, only_genes=False)
+            adata = read_h5(path)
         else:
             adata = sc.read_10x_mtx(path, make_unique=False, gex_only=False)
         adata.X = sparse.csr_matrix(adata.X)

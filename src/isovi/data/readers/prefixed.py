@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +16,8 @@ from isovi.data.readers.images import add_images, pixels_of
 from isovi.data.readers.matrix import make_unique
 from isovi.data.readers.positions import Joined
 from isovi.data.readers.source import readable
-from isovi.data.readers.tenx import GENES
 from isovi.data.readers.visium import find_positions
-from isovi.errors import InputError, IsoviWarning
+from isovi.errors import InputError
 
 _PART = re.compile(
     r"(?P<prefix>.*?)(?P<part>matrix\.mtx|barcodes\.[tc]sv|(?:features|genes)\.[tc]sv)(?:\.gz)?",
@@ -132,28 +130,9 @@ def read_parts(matrix: Path, barcodes: Path, features: Path) -> AnnData:
     if names.shape[1] > 2:
         var["feature_types"] = names[2].astype(str).to_numpy()
     adata = AnnData(counts, obs=pd.DataFrame(index=pd.Index(cells[0].astype(str).to_numpy())), var=var)
-    adata = only_genes(adata)
     canonical_counts(adata)
     make_unique(adata)
     return adata
-
-
-def only_genes(adata: AnnData) -> AnnData:
-    """The features whose type says that they are genes, or all without types.
-
-    Warns
-    -----
-    IsoviWarning
-        With the number of features that are left out.
-    """
-    if "feature_types" not in adata.var:
-        return adata
-    genes = (adata.var["feature_types"] == GENES).to_numpy()
-    if genes.all():
-        return adata
-    text = f"{int((~genes).sum())} of {len(genes)} features are no genes and are left out."
-    warnings.warn(text, IsoviWarning, stacklevel=3)
-    return adata[:, genes].copy()
 
 
 def _lines(path: Path) -> pd.DataFrame:

@@ -16,7 +16,6 @@ from isovi.data.readers.annotated import canonical_counts
 from isovi.data.readers.filtering import drop_cells
 from isovi.data.readers.matrix import find_matrix, make_unique, read_matrix
 from isovi.data.readers.positions import PositionTable, join, position_table, read_positions
-from isovi.data.readers.prefixed import only_genes
 from isovi.data.readers.source import MICROMETRES, Reader, readable
 from isovi.data.readers.tenx import GENES
 
@@ -90,11 +89,6 @@ def read_zarr_matrix(path: Path) -> AnnData:
     ------
     InputError
         If it cannot be read.
-
-    Warns
-    -----
-    IsoviWarning
-        With the number of features that are no genes and are left out.
     """
     with readable(path, "a cell-feature matrix of Xenium"):
         group = _open(path)["cell_features"]
@@ -110,7 +104,7 @@ def read_zarr_matrix(path: Path) -> AnnData:
         cells = cell_names(group["cell_id"][:])
         var = pd.DataFrame({"gene_ids": about["feature_ids"]}, index=pd.Index(names))
         var["feature_types"] = np.where(types == GENE, GENES, types)
-    adata = only_genes(AnnData(counts, obs=pd.DataFrame(index=cells), var=var))
+    adata = AnnData(counts, obs=pd.DataFrame(index=cells), var=var)
     canonical_counts(adata)
     make_unique(adata)
     return adata
