@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from anndata import AnnData
 from lightning.pytorch.callbacks import Callback
+from mudata import MuData
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.dataloaders import DataSplitter
@@ -100,7 +101,7 @@ class DistancePreservingMixin(SavesAsData, ChoosesLoader, ReprMixin):
 
     def __init__(
         self,
-        adata: AnnData | None = None,
+        adata: AnnData | MuData | None = None,
         registry: dict[str, Any] | None = None,
         *,
         distortion: Distortion | None = Constraint(),  # noqa: B008  # frozen, and the documented default
@@ -439,7 +440,7 @@ class DistancePreservingMixin(SavesAsData, ChoosesLoader, ReprMixin):
                 "Use pairs=AllPairs().",
             )
 
-    def loader_of(self, adata: AnnData) -> type | None:
+    def loader_of(self, adata: AnnData | MuData) -> type | None:
         """Class of the loader for some data after training; ``None`` for scvi-tools' own."""
         return DiskLoader if counts_on_disk(self.get_anndata_manager(adata, required=True)) else None
 
