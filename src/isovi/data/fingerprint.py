@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from mudata import MuData
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -79,7 +80,7 @@ def warn_unknown(consequence: str, stacklevel: int) -> None:
     )
 
 
-def fingerprints(model: Any, adata: AnnData) -> Fingerprints | None:
+def fingerprints(model: Any, adata: AnnData | MuData) -> Fingerprints | None:
     """Fingerprints of cells over a model's genes, shape ``(cell,)``; ``None`` without such counts.
 
     Counts on disk are read block by block.
@@ -237,7 +238,7 @@ def _indices(model: Any) -> dict[str, NDArray[np.int64]] | None:
     return {part: np.asarray([] if rows is None else rows, dtype=np.int64) for part, rows in of.items()}
 
 
-def _data(model: Any) -> AnnData | None:
+def _data(model: Any) -> Any:
     """The model's data; a model that a datamodule trained has none."""
     return getattr(model, "adata", None)
 

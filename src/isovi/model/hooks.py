@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import lightning.pytorch as pl
 import rich.pretty  # noqa: F401  # scvi-tools 1.4 uses it in view_anndata_setup without importing it
 from anndata import AnnData
+from mudata import MuData
 from scvi.data import AnnDataManager
 from scvi.train import TrainRunner
 
@@ -136,11 +137,11 @@ def training_by(model: Any, training: Training) -> Iterator[None]:
 class ChoosesLoader:
     """Mixin over a model class: the loader for inference is chosen by :meth:`loader_of`."""
 
-    def loader_of(self, adata: AnnData) -> type | None:
+    def loader_of(self, adata: AnnData | MuData) -> type | None:
         """Class of the loader for some data; ``None`` for scvi-tools' own."""
         raise NotImplementedError
 
-    def _make_data_loader(self, adata: AnnData, *args: Any, **kwargs: Any) -> Any:
+    def _make_data_loader(self, adata: AnnData | MuData, *args: Any, **kwargs: Any) -> Any:
         """Make the loader; it is called by all that looks at data after training."""
         loader = self.loader_of(adata)
         chosen = {} if loader is None else {"data_loader_class": loader}

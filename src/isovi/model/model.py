@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from lightning.pytorch.callbacks import Callback
+from mudata import MuData
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.dataloaders import DataSplitter
@@ -104,7 +105,7 @@ class DistancePreservingMixin(SavesAsData, ChoosesLoader, TakesOtherData, ReprMi
 
     def __init__(
         self,
-        adata: AnnData | None = None,
+        adata: AnnData | MuData | None = None,
         registry: dict[str, Any] | None = None,
         *,
         distortion: Distortion | None = Constraint(),  # noqa: B008  # frozen, and the documented default
@@ -497,7 +498,7 @@ class DistancePreservingMixin(SavesAsData, ChoosesLoader, TakesOtherData, ReprMi
                 "Use pairs=AllPairs().",
             )
 
-    def loader_of(self, adata: AnnData) -> type | None:
+    def loader_of(self, adata: AnnData | MuData) -> type | None:
         """Class of the loader for some data after training; ``None`` for scvi-tools' own."""
         return DiskLoader if counts_on_disk(self.get_anndata_manager(adata, required=True)) else None
 
