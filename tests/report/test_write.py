@@ -225,7 +225,6 @@ def test_a_report_that_fails_leaves_the_run(monkeypatch: pytest.MonkeyPatch, fol
 
     monkeypatch.setattr(write, "report", fail)
     assert (
-        attempt(folder)
-        == f"The report was not written (no room). The run is complete: try isovi report {folder}"
+        attempt(folder) == f"The report was not written (no room). The run is kept: try isovi report {folder}"
     )
     assert anndata.io.read_h5ad(folder / "adata.h5ad").n_obs == 300
