@@ -68,10 +68,8 @@ def diagnose(run: Run | str | Path, *, trust: bool = False) -> dict[str, Any]:
         _complete(run)
         found, plots = _measured(run)
         io.write_json(run.folder / "diagnosis.json", found)
-        missing = {
-            name: plot for name, plot in _of_fit(run).items() if not (run.folder / "figures" / name).exists()
-        }
-        _draw(run, run.folder / "figures", missing | plots)
+        folder = run.folder / "figures"
+        _draw(run, folder, _missing(run, folder) | plots)
     return found
 
 
@@ -218,14 +216,18 @@ def _certificate_record(found: Certificate) -> dict[str, Any]:
 
 
 def draw(run: Run, folder: Path) -> None:
-    """Write plots of domains, latent dimensions, training and distances into a folder.
+    """Write plots of domains, latent dimensions, training and distances into a folder that lacks them.
 
     Warns
     -----
     IsoviWarning
         If one of them cannot be drawn; the others are.
     """
-    _draw(run, folder, _of_fit(run))
+    _draw(run, folder, _missing(run, folder))
+
+
+def _missing(run: Run, folder: Path) -> dict[str, Callable]:
+    return {name: plot for name, plot in _of_fit(run).items() if not (folder / name).exists()}
 
 
 def _draw(run: Run, folder: Path, plots: Mapping[str, Callable]) -> None:

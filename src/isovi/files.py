@@ -104,6 +104,8 @@ def fit(
         earlier = attempt.found() if resume and not force else None
         if earlier is not None and earlier.is_complete:
             progress.say(f"{out} is finished: there is nothing to resume")
+            if first:
+                draw(earlier, out / "figures")  # which may lack some if the fit was killed
             return earlier if first else None
         attempt.begin(resume=resume, force=force, progress=progress)
         force = force or earlier is not None
@@ -169,24 +171,7 @@ def read(source: io.Source, settings: Settings, min_counts: int, progress: Progr
         If it cannot be read, has no positions, or options are given that packing has decided.
     """
     if pack.is_packed(source.path):
-        chosen = {"min_counts": min_counts, "round_counts": settings.round_counts}
-        given = {**source.options, **{name: value for name, value in chosen.items() if value}}
-        if given:
-            name, value = next(iter(given.items()))
-            raise InputError(
-                f'{name}={value} was given with "{source.path}", which is packed.',
-                "What is read was chosen when it was packed.",
-                "Leave it out, or give it to isovi pack.",
-            )
-        adata, how = pack.open_packed(source.path), "Opened"
-        taken = usable(adata, layer=settings.layer, keep_controls=settings.keep_controls)
-        taken.say()
-        if not taken.spots.all():  # a store of an earlier version
-            raise InputError(
-                f'"{source.path}" has {int((~taken.spots).sum())} spots that are left out elsewhere.',
-                "What is read was chosen when it was packed.",
-                "Pack the input again.",
-            )
+        adata, how = _open_packed(source, settings, min_counts), "Opened"
     else:
         adata, how = io.read(source, keep_controls=True), "Read"
         if not adata.obsm:
@@ -198,6 +183,29 @@ def read(source: io.Source, settings: Settings, min_counts: int, progress: Progr
         adata = drop_cells(prepared(adata, **settings.reading), min_counts, settings.layer)
     require_known_sections(adata, settings.section_key)
     progress.say(f"{how} {adata.n_obs} spots x {adata.n_vars} genes from {source.path}")
+    return adata
+
+
+def _open_packed(source: io.Source, settings: Settings, min_counts: int) -> AnnData:
+    """A packed store, of which nothing is left out any more."""
+    chosen = {"min_counts": min_counts, "round_counts": settings.round_counts}
+    given = {**source.options, **{name: value for name, value in chosen.items() if value}}
+    if given:
+        name, value = next(iter(given.items()))
+        raise InputError(
+            f'{name}={value} was given with "{source.path}", which is packed.',
+            "What is read was chosen when it was packed.",
+            "Leave it out, or give it to isovi pack.",
+        )
+    adata = pack.open_packed(source.path)
+    taken = usable(adata, layer=settings.layer, keep_controls=settings.keep_controls)
+    taken.say()
+    if not taken.spots.all():  # a store of an earlier version
+        raise InputError(
+            f'"{source.path}" has {int((~taken.spots).sum())} spots that are left out elsewhere.',
+            "What is read was chosen when it was packed.",
+            "Pack the input again.",
+        )
     return adata
 
 
@@ -288,11 +296,8 @@ class Attempt:
             return
         before = self.before()
         content = before.pop(CONTENT, None)
-        changed = {
-            name: (before.get(name), self.about.get(name))
-            for name in sorted({*before, *self.about})
-            if before.get(name) != self.about.get(name)
-        }
+        both = {name: (before.get(name), self.about.get(name)) for name in sorted({*before, *self.about})}
+        changed = {name: values for name, values in both.items() if values[0] != values[1]}
         if list(changed) == ["input_sha256"] and content is not None:
             progress.say("The input is another file: training is resumed if what is read of it is the same")
         elif changed:

@@ -37,24 +37,6 @@ INSPECTED = tuple(  # of changes of values, which anndata reads, every third
 )
 FOLDERS = tuple(name for name in TARGETS if name not in ("tune --resume", "diagnose, packed", "fit --force"))
 KILLED = ("fit", "fit --resume", "place", "pack", "pack --force", "report", "compare", "simulate", "inspect")
-LEFT = "what a killed process was writing stays beside the output"
-CHECKPOINT = "killed after the run is in place and before its checkpoint is removed: it stays"
-KNOWN: dict[tuple[str, str], str] = {  # what still fails
-    ("fit", "huge_counts"): "counts that overflow end in a traceback in training",
-    ("kill", "fit"): CHECKPOINT,
-    ("kill", "fit --resume"): CHECKPOINT,
-    ("kill", "pack"): LEFT,
-    ("kill", "pack --force"): LEFT,
-}
-
-
-def cases(verb: str, names: tuple[str, ...]) -> list:
-    """Parameters of a test; what is known to fail has to fail."""
-    known = {name: KNOWN.get((verb, name)) for name in names}
-    return [
-        pytest.param(name, marks=[pytest.mark.xfail(strict=True, reason=reason)] if reason else [])
-        for name, reason in known.items()
-    ]
 
 
 def require_good(found: list[Outcome]) -> None:
@@ -66,22 +48,22 @@ def require_good(found: list[Outcome]) -> None:
     assert not bad, "\n".join(bad)
 
 
-@pytest.mark.parametrize("name", cases("inspect", INSPECTED))
+@pytest.mark.parametrize("name", INSPECTED)
 def test_inspect_shows_or_refuses(name: str, tmp_path: Path) -> None:
     require_good(mutated_input(name, 0, tmp_path, ("inspect",)))
 
 
-@pytest.mark.parametrize("name", cases("fit", (*TRAINED, *REFUSED)))
+@pytest.mark.parametrize("name", [*TRAINED, *REFUSED])
 def test_fit_succeeds_or_refuses(name: str, tmp_path: Path) -> None:
     require_good(mutated_input(name, int(name in TRAINED), tmp_path, ("fit",)))
 
 
-@pytest.mark.parametrize("name", cases("folder", FOLDERS))
+@pytest.mark.parametrize("name", FOLDERS)
 def test_damaged_folders_are_read_or_refused(name: str, tmp_path: Path, base: Path) -> None:
     require_good(damaged_folder(name, 1, tmp_path, base))
 
 
-@pytest.mark.parametrize("name", cases("kill", KILLED))
+@pytest.mark.parametrize("name", KILLED)
 def test_what_is_killed_leaves_nothing_half_and_is_done_by_a_second_run(
     name: str, tmp_path: Path, base: Path
 ) -> None:
@@ -92,7 +74,6 @@ SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_
 JSON = SCALARS | st.lists(SCALARS, max_size=3) | st.dictionaries(st.text(max_size=5), SCALARS, max_size=3)
 
 
-@pytest.mark.xfail(strict=True, reason="values of other types in run.json and metrics.json end in tracebacks")
 @settings(
     max_examples=25,
     deadline=None,

@@ -268,7 +268,7 @@ class TestOnAnnData:
             ({"n_neighbors": 0}, "at least 1"),
             ({"n_perms": 0}, "at least one permutation"),
             ({"seed": -1}, "must not be negative"),
-            ({"cells": np.zeros(300, dtype=bool)}, "at least one spot"),
+            ({"cells": np.zeros(300, dtype=bool)}, "selects none of 300 spots"),
         ],
     )
     def test_refuses(self, arguments, message):

@@ -116,7 +116,7 @@ def test_many_cells_need_no_square_array() -> None:
     ("keywords", "said"),
     [
         ({"use_rep": "X_pca"}, 'obsm has no key "X_pca"'),
-        ({"cells": np.zeros(300, dtype=bool)}, "at least one spot"),
+        ({"cells": np.zeros(300, dtype=bool)}, "selects none of 300 spots"),
         ({"cells": np.array([0, 0])}, "different row numbers"),
         ({"cells": np.array([0, 300])}, "for 300 spots"),
         ({"cells": np.array([0.5])}, "an array of float64"),

@@ -38,8 +38,6 @@ def held(file: Path, output: Path, temporary: Path) -> Iterator[None]:
     ------
     OutputError
         If another process holds it.
-    OSError
-        If the file cannot be made.
     """
     mine = _about()
     while not _create(file, mine):

@@ -374,6 +374,7 @@ def replacing(path: str | os.PathLike[str], *, store: bool = False) -> Iterator[
     temporary = _sibling(final)
     with _removed_on_failure(temporary, final):
         final.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(final)
         yield temporary
     _move(temporary, final)
 

@@ -155,7 +155,7 @@ class TakesOtherData:
         """Data to use in place of some that the model does not know."""
         raise NotImplementedError
 
-    def _validate_anndata(self, adata: AnnData | None = None, *args: Any, **kwargs: Any) -> AnnData:
+    def _validate_anndata(self, adata: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Register data if need be; it is called by all that takes data after training."""
         if isinstance(adata, AnnData) and self.get_anndata_manager(adata) is None:  # type: ignore[attr-defined]
             adata = self.other_data(adata)

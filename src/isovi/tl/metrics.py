@@ -53,10 +53,8 @@ def spatial_neighbors(coordinates: ArrayLike, sections: ArrayLike, k: int = 6) -
 
     Examples
     --------
-    >>> spatial_neighbors([[0.0], [1.0], [3.0]], [0, 0, 0], k=1).toarray()
-    array([[0., 1., 0.],
-           [1., 0., 0.],
-           [0., 1., 0.]], dtype=float32)
+    >>> spatial_neighbors([[0.0], [1.0], [3.0]], [0, 0, 0], k=1).indices
+    array([1, 0, 1], dtype=int32)
     """
     positions, codes = _matrix(coordinates, "coordinates"), np.asarray(sections)
     _same_rows(coordinates=positions, sections=codes)

@@ -107,7 +107,7 @@ def test_an_array_that_claims_more_than_the_memory_is_refused(use: Any, where: s
         made = group.create_array("bomb", shape=shape, dtype="f8", chunks=(1000, 2))
         made.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
         zarr.consolidate_metadata(str(path))
-    with pytest.raises(InputError, match=r"claims 14,901 GiB, of which 0 bytes are stored"):
+    with pytest.raises(InputError, match=r"claims 14,901 GiB, of which \d+ bytes are stored"):
         use(path)
 
 

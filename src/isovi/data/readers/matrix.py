@@ -12,7 +12,6 @@ from scipy import sparse
 from isovi.data.readers.annotated import canonical_counts
 from isovi.data.readers.filtering import drop_cells
 from isovi.data.readers.positions import Joined
-from isovi.data.readers.safe import require_safe_hdf5
 from isovi.data.readers.source import readable
 from isovi.data.readers.tenx import read_h5
 from isovi.errors import IsoviWarning
@@ -74,11 +73,8 @@ def read_matrix(path: Path) -> AnnData:
 
     with readable(path, "a 10x matrix"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*names are not unique.*")
-        if path.is_file():
-            require_safe_hdf5(path)
-            adata = read_h5(path)
-        else:
-            adata = sc.read_10x_mtx(path, make_unique=False, gex_only=False)
+        is_folder = path.is_dir()
+        adata = sc.read_10x_mtx(path, make_unique=False, gex_only=False) if is_folder else read_h5(path)
         adata.X = sparse.csr_matrix(adata.X)
         canonical_counts(adata)
     make_unique(adata)

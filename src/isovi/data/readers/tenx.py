@@ -11,6 +11,8 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from isovi.data.readers.safe import require_safe_hdf5
+
 GENES = "Gene Expression"  # type of the features that are genes
 _COLUMNS = {"id": "gene_ids", "feature_type": "feature_types"}  # as scanpy calls them
 _BLOCK = 2**19  # entries read together
@@ -28,6 +30,7 @@ def read_h5(path: Path) -> AnnData:
     -------
     Names of the features as ``var_names``, not made unique; their other columns under scanpy's names.
     """
+    require_safe_hdf5(path)
     with h5py.File(path, "r") as file:
         if "matrix" in file:
             group = file["matrix"]

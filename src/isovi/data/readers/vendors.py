@@ -5,16 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-from anndata import AnnData
-
-from isovi.data.readers.filtering import drop_cells
-from isovi.data.readers.table import CountTable, read_counts
+from isovi.data.readers.table import CountTable
 from isovi.data.readers.tabular import is_table
 from isovi.errors import InputError
-
-FIELD = "fov"  # column of CosMx with the field of view, of which cells are numbered anew
 
 
 @dataclass(frozen=True)
@@ -26,25 +19,9 @@ class Merscope(CountTable):
 
 @dataclass(frozen=True)
 class CosMx(CountTable):
-    """Cells of a CosMx slide: ``exprMat`` and ``metadata``, named by field of view and number."""
+    """Cells of a CosMx slide: ``exprMat`` and ``metadata``, named by number and field of view."""
 
     kind = "NanoString CosMx"
-
-    def read(self) -> AnnData:
-        """Counts as CSR; cells are called by ``cell_ID``, an underscore and ``fov``, as in squidpy."""
-        adata = by_field(read_counts(self.path, self.positions))
-        return self.sign(drop_cells(self.joined(adata)))
-
-
-def by_field(adata: AnnData) -> AnnData:
-    """Cells under the names of their number and field of view, if the field was read among the genes."""
-    if FIELD not in adata.var_names:
-        return adata
-    column = adata.var_names.get_loc(FIELD)
-    field = np.asarray(adata.X[:, [column]].todense()).ravel().astype(int).astype(str)
-    adata = adata[:, adata.var_names != FIELD].copy()
-    adata.obs_names = pd.Index(adata.obs_names.to_numpy(dtype=object) + "_" + field.astype(object))
-    return adata
 
 
 def find_vendor(folder: Path) -> CountTable | None:
