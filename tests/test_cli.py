@@ -171,7 +171,7 @@ def test_every_option_arrives(asked: list[tuple[Any, ...]]) -> None:
         "fit x.zarr --out run --backbone vae --distortion-target 0.3 --pairs knn:6 --spatial-key xy "
         "--section-key slide --batch-key donor --label-key layer --layer raw --n-top-genes 7 --n-latent 3 "
         "--holdout section:A --max-epochs 5 --seed 9 --force --resume --devices 2 --nodes 3 "
-        "--table t --coordinate-system c --coordinates xy.csv --min-counts 9"
+        "--table t --coordinate-system c --coordinates xy.csv --min-counts 9 --keep-controls --round-counts"
     )
     assert isovi(*text.split()).exit_code == 0
     source, out, settings, others = asked[0]
@@ -193,6 +193,8 @@ def test_every_option_arrives(asked: list[tuple[Any, ...]]) -> None:
         seed=9,
         devices=2,
         nodes=3,
+        keep_controls=True,
+        round_counts=True,
     )
     assert len(settings.changed()) == len(fields(Settings))  # none was left out above
     assert type(settings.backbone) is str

@@ -45,10 +45,13 @@ def test_without_positions_there_is_no_table(run: Any, query: Path, tmp_path: Pa
 
 
 def test_a_file_is_replaced_only_with_the_option(run: Any, query: Path, tmp_path: Path) -> None:
-    (tmp_path / "placed.h5ad").write_text("mine")
-    refused = place(run, query, tmp_path / "placed.h5ad")
-    assert refused.exit_code == 2 and "exists" in refused.stderr
-    assert (tmp_path / "placed.h5ad").read_text() == "mine"
+    (tmp_path / "mine.h5ad").write_text("mine")
+    for force in ((), ("--force",)):  # it replaces placements only
+        refused = place(run, query, tmp_path / "mine.h5ad", *force)
+        assert refused.exit_code == 2 and "exists" in refused.stderr
+        assert (tmp_path / "mine.h5ad").read_text() == "mine"
+    assert place(run, query, tmp_path / "placed.h5ad").exit_code == 0
+    assert place(run, query, tmp_path / "placed.h5ad").exit_code == 2
     assert place(run, query, tmp_path / "placed.h5ad", "--force").exit_code == 0
     assert "X_placed" in anndata.io.read_h5ad(tmp_path / "placed.h5ad").obsm
 

@@ -39,8 +39,9 @@ def out(run: Any, tmp_path: Path) -> Path:
     return Path(shutil.copytree(run.out, tmp_path / "run"))
 
 
-def pickled(out: Path, model: Any, mark: Path | None = None) -> None:
-    """Give a run a model.pt, with a payload or without."""
+def pickled(out: Path, model: Any, unsealed: Callable[[Path], Path], mark: Path | None = None) -> None:
+    """Give a run without checksums, as of 0.1.0, a model.pt with a payload or without."""
+    unsealed(out)
     shutil.rmtree(out / "model")
     model.save(out / "model", scvi_format=True)
     if mark is not None:
@@ -56,9 +57,9 @@ def said(command: list[str]) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_pickle_is_not_executed(run: Any, out: Path, tmp_path: Path, verb: str) -> None:
+def test_a_pickle_is_not_executed(run: Any, out: Path, unsealed: Any, tmp_path: Path, verb: str) -> None:
     mark = tmp_path / "executed"
-    pickled(out, run.model, mark)
+    pickled(out, run.model, unsealed, mark)
     code, text = said(VERBS[verb](out))
     assert code == 2 and "may execute code" in text and "--trust-pickle" in text and "trust=True" not in text
     assert not mark.exists()
@@ -74,15 +75,15 @@ def test_a_pickle_is_not_executed(run: Any, out: Path, tmp_path: Path, verb: str
     assert mark.exists(), "the payload works"
 
 
-def test_it_is_executed_when_it_is_trusted(run: Any, out: Path, tmp_path: Path) -> None:
-    pickled(out, run.model, tmp_path / "executed")
+def test_it_is_executed_when_it_is_trusted(run: Any, out: Path, unsealed: Any, tmp_path: Path) -> None:
+    pickled(out, run.model, unsealed, tmp_path / "executed")
     assert said([*VERBS["place"](out), "--trust-pickle"])[0] == 0
     assert (tmp_path / "executed").exists()
     assert Run.read(out, trust=True).model.is_trained
 
 
-def test_a_usual_pickle_needs_no_trust(run: Any, out: Path) -> None:
-    pickled(out, run.model)
+def test_a_usual_pickle_needs_no_trust(run: Any, out: Path, unsealed: Any) -> None:
+    pickled(out, run.model, unsealed)
     assert said(VERBS["place"](out))[0] == 0
 
 

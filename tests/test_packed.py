@@ -87,9 +87,14 @@ def test_the_run_in_memory_still_has_its_counts(run_packed: Any) -> None:
     assert np.abs(latent - run_packed.run.adata.obsm["X_isovi"]).max() < 1e-4
 
 
-def test_the_model_of_a_run_on_disk_needs_the_store(run_packed: Any) -> None:
-    with pytest.raises(InputError, match="packed data, whose counts are not in its adata"):
-        Run.read(run_packed.out).model  # noqa: B018  # reading it is the point
+def test_the_model_of_a_run_on_disk_needs_the_store(run_packed: Any, store: Path) -> None:
+    assert Run.read(run_packed.out).model.is_trained
+    store.rename(store.with_name("elsewhere.zarr"))
+    try:
+        with pytest.raises(InputError, match="packed data, whose counts are not in its adata"):
+            Run.read(run_packed.out).model  # noqa: B018  # reading it is the point
+    finally:
+        store.with_name("elsewhere.zarr").rename(store)
 
 
 def test_metrics_are_complete_and_finite(run_packed: Any) -> None:

@@ -92,7 +92,7 @@ def test_dense_float16_counts_are_fitted_as_float32(fit: Callable[..., Any], tmp
         file = tmp_path / f"{np.dtype(dtype)}.h5ad"
         tissue(counts=counts.astype(dtype)).write_h5ad(file)
         runs.append(fit(file, tmp_path / f"run_{np.dtype(dtype)}", max_epochs=1))
-    assert "Counts of type float16 are converted to float32, sparse" in runs[0].said
+    assert "Counts of type float16 are converted to float32, sparse." in runs[0].run.provenance.notes
     np.testing.assert_allclose(*(one.run.adata.obsm["X_isovi"] for one in runs), rtol=1e-4, atol=1e-5)
     assert runs[0].run.adata.X.dtype == np.float32
     np.testing.assert_array_equal(runs[0].run.adata.X.toarray(), counts)

@@ -23,7 +23,7 @@ from isovi.data.usable import prepared, usable, with_raw, with_whole_counts
 from isovi.data.writable import require_own_names, writable
 from isovi.diagnose import as_warning, draw
 from isovi.errors import InputError, IsoviError, OutputError, noted, require_seed
-from isovi.interrupts import Interrupted
+from isovi.interrupts import Interrupted, kept_at
 from isovi.model.checkpoint import EpochCheckpoint, read_about, temporary_of
 from isovi.model.distributed import is_first_process
 from isovi.pipeline import complete, content_hash, run_pipeline
@@ -135,9 +135,10 @@ def _finish(attempt: Attempt, run: Run, out: Path, progress: Progress) -> Run:
     """Add what was made of a trained run to its folder; what fails is left out, with a warning."""
     if (out / "model").exists():  # before the run is complete: a complete one has no checkpoint beside it
         attempt.remove()
-    with as_warning(f"Domains and metrics were not written to {out}", run):
-        run.rewrite()
-    draw(run, out / "figures")
+    with kept_at(f"The trained run is in {out}: {run.retry} makes what is missing"):
+        with as_warning(f"Domains and metrics were not written to {out}", run):
+            run.rewrite()
+        draw(run, out / "figures")
     progress.say(f"Wrote {out}")
     return run
 
@@ -338,7 +339,8 @@ class Attempt:
         except BaseException as error:
             if self.checkpoint.exists() and not isinstance(error, IsoviError):
                 how = f"Pass resume=True to resume the {self.what} from {self.checkpoint}"
-                error.add_note(how) if isinstance(error, Interrupted) else progress.say(f"Stopped. {how}")
+                stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+                error.add_note(how) if stopped else progress.say(f"Stopped. {how}")
             raise
 
 

@@ -110,7 +110,7 @@ def is_restarted() -> bool:
 
 
 @contextlib.contextmanager
-def noted(text: str) -> Iterator[None]:
+def kept_at(text: str) -> Iterator[None]:
     """Note on the exception of a signal in the block what is kept."""
     try:
         yield

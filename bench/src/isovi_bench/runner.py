@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from isovi.data import io
 from isovi.errors import InputError
-from isovi.interrupts import Handlers, noted
+from isovi.interrupts import Handlers, kept_at
 from isovi_bench import task
 from isovi_bench.datasets import Facts, examine
 from isovi_bench.grid import Grid, LeftOut, jobs_of, make_known, read_grid
@@ -87,7 +87,7 @@ def run(options: RunOptions, console: Console | None = None) -> dict[str, int]:
     kept = f"Run the same command to resume: finished jobs are kept in {store.folder}"
     try:
         if todo:
-            with noted(kept), cluster(options), Tally(todo, console) as tally:
+            with kept_at(kept), cluster(options), Tally(todo, console) as tally:
                 _run(todo, jobs, at_once(options), plan.grid.keep_latents, store, tally)
     except KeyboardInterrupt:
         _say(console, f"Stopped. {kept}")

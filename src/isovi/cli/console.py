@@ -127,7 +127,10 @@ def reported(debug: bool) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:  # raised by other handlers than ours, such as Ray's
-        raise Interrupted(signal.SIGINT) from error
+        stopped = Interrupted(signal.SIGINT)
+        for kept in getattr(error, "__notes__", ()):
+            stopped.add_note(kept)
+        raise stopped from error
     except IsoviError as error:
         if debug:
             raise

@@ -109,7 +109,7 @@ def fit(
         run = files.fit(source, out, settings, call=typed(), progress=progress, **asked)
         if run is not None:  # the first of several processes has it
             kept = f"The run is complete but for its report: isovi report {shlex.quote(str(out))}"
-            with interrupts.noted(kept):
+            with interrupts.kept_at(kept):
                 progress.say(attempt(out))
 
 

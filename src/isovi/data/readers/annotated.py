@@ -101,7 +101,8 @@ def on_disk(group: Any) -> AnnData:
     parts = {name: anndata.io.read_elem(group[name]) for name in _IN_MEMORY if name in group}
     layers = {name: _matrix(group["layers"][name]) for name in group.get("layers", {})}
     counts = _matrix(group["X"]) if "X" in group else None
-    raw = group["raw"] if "raw" in group and "X" in group["raw"] else None
+    raw = group.get("raw")  # of a file without raw it may be an empty dataset
+    raw = raw if hasattr(raw, "keys") and "X" in raw else None
     if raw is not None:
         parts["raw"] = {"X": _matrix(raw["X"]), "var": anndata.io.read_elem(raw["var"])}
     return AnnData(X=counts, layers=layers, **parts)
