@@ -339,8 +339,9 @@ class Attempt:
         except BaseException as error:
             if self.checkpoint.exists() and not isinstance(error, IsoviError):
                 how = f"Pass resume=True to resume the {self.what} from {self.checkpoint}"
-                stopped = isinstance(error, Interrupted | KeyboardInterrupt)
-                error.add_note(how) if stopped else progress.say(f"Stopped. {how}")
+                error.add_note(how)  # which the command line shows of a signal
+                if not isinstance(error, Interrupted):
+                    progress.say(f"Stopped. {how}")
             raise
 
 

@@ -241,7 +241,7 @@ def check_data(adata: AnnData, settings: Settings) -> None:
     Warns
     -----
     IsoviWarning
-        Of whatever else :func:`isovi.data.findings.find_in` finds.
+        Of whatever else ``isovi.data.findings`` finds.
     """
     check.dataset(
         adata,

@@ -122,7 +122,7 @@ class Settings:
 
     @property
     def reading(self) -> dict[str, Any]:
-        """What :func:`isovi.data.usable.prepared` takes: layer, controls and rounding."""
+        """What ``isovi.data.usable.prepared`` takes: layer, controls and rounding."""
         return {name: getattr(self, name) for name in ("layer", "keep_controls", "round_counts")}
 
     @property

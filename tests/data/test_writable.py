@@ -58,7 +58,7 @@ COLUMNS = {  # what is given, and what is read again, as text
     "numbers as objects": (objects([1, 2, None, 3, 4, 5]), ["1.0", "2.0", "nan", "3.0", "4.0", "5.0"]),
     "truth values as objects": (objects([True, False] * 3), ["True", "False"] * 3),
     "nothing": (objects([None] * N), ["nan"] * N),
-    "nullable integers": (pd.array([1, 2, None, 3, 4, 5], dtype="Int64"), ["1", "2", "<NA>", "3", "4", "5"]),
+    "nullable integers": (pd.array([1, 2, None, 3, 4, 5], dtype="Int64"), ["1", "2", "nan", "3", "4", "5"]),
     "nullable floats": (
         pd.array([1, 2, None, 3, 4, 5], dtype="Float64"),
         ["1.0", "2.0", "nan", "3.0", "4.0", "5.0"],
@@ -78,8 +78,9 @@ def test_columns_of_any_type_are_written(name: str, tmp_path: Path) -> None:
     given_values, wanted = COLUMNS[name]
     found = writable(data(column=given_values))
     for again in read_again(found.adata, tmp_path):
-        assert again.obs["column"].astype(str).tolist() == wanted
-        assert not isinstance(again.obs["column"].dtype, pd.StringDtype)
+        column = again.obs["column"]
+        assert ["nan" if pd.isna(value) else str(value) for value in column] == wanted
+        assert getattr(column.dtype, "na_value", np.nan) is not pd.NA or name.startswith("nullable")
     assert writable(found.adata).notes == ()
 
 
@@ -97,8 +98,9 @@ def test_what_every_version_writes_stays_as_it_is(adata: AnnData) -> None:
     found = writable(adata)
     assert found.notes == () and found.renamed == {}
     assert found.adata.X is adata.X and found.adata.raw.X is adata.raw.X
-    pd.testing.assert_frame_equal(found.adata.obs, before.obs)
-    pd.testing.assert_frame_equal(found.adata.var, before.var)
+    kinds = {"check_index_type": False, "check_column_type": False}  # pandas 3 makes strings of objects
+    pd.testing.assert_frame_equal(found.adata.obs, before.obs, **kinds)
+    pd.testing.assert_frame_equal(found.adata.var, before.var, **kinds)
     assert found.adata.obs is not adata.obs
 
 
@@ -108,7 +110,8 @@ def test_the_index_may_be_of_nullable_strings(tmp_path: Path) -> None:
     adata.raw = adata.copy()
     adata.raw.var.index = adata.raw.var.index.astype("string")
     for again in read_again(writable(adata).adata, tmp_path):
-        assert again.obs_names.tolist() == NAMES and again.obs_names.dtype == object
+        assert again.obs_names.tolist() == NAMES
+        assert getattr(again.obs_names.dtype, "na_value", np.nan) is not pd.NA
         assert again.obs.index.name == "cell"
 
 

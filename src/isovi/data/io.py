@@ -148,7 +148,7 @@ def write_atomic(
     adata
         What to write; not changed (anndata alone would turn strings into categories in place). A backed
         object is read into memory. What anndata cannot write is converted; see
-        :func:`isovi.data.writable.writable`.
+        ``isovi.data.writable``.
     path
         Where to write it; an existing file or zarr store is replaced at the end.
     force

@@ -79,7 +79,7 @@ def pack(
     Counts and layers of AnnData are streamed, so that memory does not grow with their size. Other kinds of
     input are read into memory first, as sparse matrices. Counts are sorted through temporary files beside
     ``target`` of about 12 bytes for each stored value. Names and annotation that a store cannot hold are
-    converted; see :func:`isovi.data.writable.writable`.
+    converted; see ``isovi.data.writable``.
 
     Parameters
     ----------

@@ -159,7 +159,8 @@ def _lost_chunks(group: Any) -> str | None:
         return group.name if any(map(_lacks_chunks, parts)) else None
     stored, looked_at = dict(group.arrays()), []
     if kind == "dataframe":
-        names = stored.get(group.attrs.get("_index"))
+        names = group.get(group.attrs.get("_index", ""))
+        names = names.get("values") if hasattr(names, "keys") else names  # as pandas 3's strings are written
         looked_at = [names] if names is not None and names.shape[0] > 1 else []
     elif group.name.strip("/") == "obsm":
         looked_at = [array for array in stored.values() if array.shape[1:] in ((2,), (3,))]

@@ -159,7 +159,7 @@ def texts(values: pd.Series) -> pd.Series:
     """Names as text: Parquet may hold them as bytes."""
     if values.dtype == object:
         values = values.map(lambda value: value.decode() if isinstance(value, bytes) else value)
-    return values.astype(str)
+    return values.astype(object).map(str)  # of pandas 3's strings astype(str) keeps NaN
 
 
 def _parquet(path: Path) -> Any:
