@@ -757,9 +757,9 @@ def wrong_index_of_a_table(rng: Generator, group: Any) -> None:
     elif choice == 3:
         del table.attrs["column-order"]
     elif choice == 4:
-        replace(table, table.attrs["_index"], np.arange(table[table.attrs["_index"]].shape[0]))
+        replace(table, table.attrs["_index"], np.arange(n_rows(table)))
     else:
-        replace(table, table.attrs["_index"], np.zeros(table[table.attrs["_index"]].shape[0], dtype="f8"))
+        replace(table, table.attrs["_index"], np.zeros(n_rows(table), dtype="f8"))
 
 
 def n_rows(table: Any) -> int:
@@ -837,10 +837,10 @@ def a_column_of_mixed_objects(rng: Generator, group: Any) -> None:
     """As h5py would write it: text of numbers, and empty text."""
     n = n_rows(group["obs"])
     values = np.array([["a", "", "1", "nan", "None"][i % 5] for i in range(n)], dtype=object)
-    path = f"obs/{rng.choice(['section', 'domain', 'batch'])}"
-    if path in group:
-        del group[path]
-    anndata.io.write_elem(group, path, values)
+    name = str(rng.choice(["section", "domain", "batch"]))
+    if name in group["obs"]:
+        del group["obs"][name]
+    anndata.io.write_elem(group["obs"], name, values)
 
 
 # ---------------------------------------------------------------------------- bytes
