@@ -173,7 +173,6 @@ def run_pipeline(
         Keeps the training, and goes on from a file that exists.
     scratch
         Folder for temporary files of packed data, which the run keeps; the system's default if not given.
-
     keep
         Called with the run as soon as it is trained: it has model and latent representation, and neither
         domains nor metrics yet.

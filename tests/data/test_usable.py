@@ -306,6 +306,27 @@ def test_normalised_values_are_refused_and_never_rounded(how: str, tmp_path: Pat
     assert inspect(as_h5ad(adata, tmp_path)).counts[0].problem.startswith("no whole numbers: ")
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda counts: np.random.default_rng(0).gamma(1.5, 0.2, counts.shape),  # most are below one half
+        lambda counts: np.random.default_rng(0).lognormal(-1.5, 0.8, counts.shape),
+    ],
+)
+def test_values_that_rounding_would_change_are_refused_and_never_rounded(how: Any, tmp_path: Path) -> None:
+    adata = changed(how)
+    for asked in (False, True):
+        with pytest.raises(InputError, match="these look like intensities"):
+            check.counts(prepared(adata, round_counts=asked), allow_empty_genes=True)
+    found = inspect(as_h5ad(adata, tmp_path))
+    assert found.counts[0].problem.startswith("no whole numbers: ") and "round_counts" not in found.parameters
+
+
+def test_intensities_of_a_real_embryo_are_no_counts(shared_data: Callable[[str], Path]) -> None:
+    found = inspect(shared_data("bdtnp_drosophila_3d"))
+    assert found.counts[0].problem == "no whole numbers: intensities" and found.missing
+
+
 @pytest.mark.parametrize("noise", [1e-6, -1e-6, 1e-9])
 @pytest.mark.parametrize("layer", [None, "counts"])
 def test_rounding_noise_is_rounded_with_a_note(noise: float, layer: str | None) -> None:

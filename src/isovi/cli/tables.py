@@ -134,7 +134,8 @@ def _counts(one: Counts) -> str:
     if one.problem:
         return f"{where}: no raw counts ({one.problem})"
     empty = f", {one.n_empty} cells without any" if one.n_empty else ""
-    return f"{where}: raw counts, median {one.median:.5g} a cell{empty}"
+    what = "corrected or estimated counts, with decimals" if one.decimals else "raw counts"
+    return f"{where}: {what}, median {one.median:.5g} a cell{empty}"
 
 
 def tuned(found: Tuned) -> Table:

@@ -26,7 +26,11 @@ MIN_SECTION_SPOTS = 3
 LARGEST_COUNT = 2**31  # sums and likelihoods are computed with 32-bit floats
 _FARTHEST = 1e100  # its square, too, is a number
 _REACH = 2**24  # spacings; farther from its centre 32-bit floats do not tell neighbours apart
-_WORDS = {decimals.NORMALISED: "normalised values", decimals.LOGARITHMS: "logarithms"}
+_WORDS = {
+    decimals.NORMALISED: "normalised values",
+    decimals.LOGARITHMS: "logarithms",
+    decimals.INTENSITIES: "intensities or scores, which rounding would change for the most part",
+}
 _DAMAGED = "Copy, download or export it again; if isovi pack wrote it, pack the input again."
 _BLOCK_VALUES = 2**20  # values checked together: about 8 MB of float64
 
@@ -261,7 +265,7 @@ def _require_range(positions: CoordinateArray, where: str) -> None:
     if reach > _REACH:
         raise InputError(
             f"A spot of {where} is {reach:.3g} times as far out as neighbours are apart ({unit:.3g}).",
-            f"Up to {_REACH:.3g} times are told apart: a single spot that far out sets the scale of all.",
+            f"Distances are computed up to {_REACH:.3g} spacings; one spot far out sets the scale of all.",
             "Remove the spots that lie outside the tissue, or correct their positions.",
         )
 

@@ -44,7 +44,7 @@ class Usable:
         return bool(self.spots.all() and self.genes.all())
 
     def say(self) -> None:
-        """Warn of what is left out."""
+        """Warn about everything that is left out."""
         for note in self.notes:
             warnings.warn(note, IsoviWarning, stacklevel=3)
 
@@ -117,7 +117,7 @@ def prepared(
     Warns
     -----
     IsoviWarning
-        With the number of what is left out or rounded.
+        Gives the number of features, cells and values that are left out or rounded.
     """
     check.size(adata)
     found = usable(adata, layer=layer, keep_controls=keep_controls)
