@@ -148,15 +148,15 @@ def _certificates(run: Run) -> dict[str, Certificate]:
 
 def _ellipses(run: Run) -> dict[str, Any]:
     """Quantiles of anisotropy and area of each part among its own spots; the map of all spots stays."""
-    told: dict[str, Any] = {"anisotropy": {}, "area": {}}
+    found_by: dict[str, Any] = {"anisotropy": {}, "area": {}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", IsoviWarning)  # of spots without an ellipse: their number is given
         for part, cells in {**run.parts(), "all": None}.items():
             found = summary(tl.tissot(run.adata, use_rep=LATENT_KEY, cells=cells, **run.settings.keys))
-            for name, quantiles in told.items():
+            for name, quantiles in found_by.items():
                 shares = [f"{share:g}" for share in found["quantiles"]]
                 quantiles[part] = dict(zip(shares, found[name], strict=True))
-    return told
+    return found_by
 
 
 def _map(run: Run) -> dict[str, Any]:
@@ -194,9 +194,9 @@ def _profile_record(profiles: dict[str, DistortionProfile]) -> dict[str, Any]:
         }
         for part in first.bins
     ]
-    told = {part: _points(profiles[part].curve()) if part in profiles else None for part in NAMES}
+    curves = {part: _points(profiles[part].curve()) if part in profiles else None for part in NAMES}
     sampled = _points(profiles["posterior"].curve()) if "posterior" in profiles else None
-    return {**told, "posterior": sampled, "bins": bins, "unit": "spacing"}
+    return {**curves, "posterior": sampled, "bins": bins, "unit": "spacing"}
 
 
 def _certificate_record(found: Certificate) -> dict[str, Any]:

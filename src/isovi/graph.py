@@ -158,7 +158,7 @@ class Largest(PairWeights):
         return source, target, weight
 
     def n_pairs(self, spots: Spots, rows: CellIndexArray) -> np.ndarray:
-        """Of the kind that has more in a section: those of both are not told from each other."""
+        """Of the kind that has more in a section: those of both are not distinguished."""
         return np.maximum(self.first.n_pairs(spots, rows), self.second.n_pairs(spots, rows))
 
 

@@ -170,7 +170,7 @@ def run_pipeline(
     provenance
         Of the data; time and memory are added.
     checkpoint
-        Keeps the training, and goes on from a file that exists.
+        Keeps the training, and resumes from a file that exists.
     scratch
         Folder for temporary files of packed data, which the run keeps; the system's default if not given.
     keep

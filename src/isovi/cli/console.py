@@ -48,7 +48,7 @@ _PARAMETER = re.compile(
 
 
 class Console(RichConsole):
-    """A terminal, file or pipe. Work goes on when nobody reads any more, as in ``isovi fit ... | head``."""
+    """A terminal, file or pipe. Work continues when nobody reads any more, as in ``isovi fit ... | head``."""
 
     def on_broken_pipe(self) -> None:
         """Write what follows to nowhere."""

@@ -189,7 +189,7 @@ def _sections(
             yield _declare(column, received)
     for column in named:
         if _plain(column.name) != "region":  # usually parts of one tissue
-            yield _declare(column, f"Sections may be told apart by {_of(column)}.")
+            yield _declare(column, f"Sections may be distinguished by {_of(column)}.")
     yield from _gap(positions[known])
 
 

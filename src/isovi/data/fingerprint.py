@@ -2,7 +2,7 @@
 
 The fingerprint of a cell is a sum over genes, modulo 2^64, of its count times an odd number that follows from
 the gene's name. It does not depend on the order of cells or genes, on names of cells, or on how counts are
-stored. Cells with the same counts cannot be told apart: what is true of one is taken to be true of all, and
+stored. Cells with the same counts cannot be distinguished: what is true of one is taken for true of all, and
 trained goes before validation before unseen.
 """
 

@@ -27,10 +27,10 @@ KEY = "isovi"
 
 
 class EpochCheckpoint(Callback):
-    """Writes all of a training's state whenever an epoch has ended, and goes on from there.
+    """Writes all of a training's state at the end of each epoch, and resumes from there.
 
     The file is Lightning's checkpoint (weights, optimizers, schedulers, callbacks, progress) with what
-    it leaves out: random states, the loader's state, history. On a CPU the training that goes on equals
+    it leaves out: random states, the loader's state, history. On a CPU the resumed training equals
     the one that was never interrupted to the last bit. The file is whole at any moment; epochs that
     take less than fifty times as long as writing it may be passed over.
 
@@ -44,7 +44,7 @@ class EpochCheckpoint(Callback):
 
     Examples
     --------
-    Killed at any moment, this goes on when it is run again with the same ``scvi.settings.seed``:
+    Killed at any moment, this resumes when it is run again with the same ``scvi.settings.seed``:
 
     >>> path = Path("training.ckpt")
     >>> again = {"ckpt_path": path} if path.exists() else {}
@@ -76,7 +76,7 @@ class EpochCheckpoint(Callback):
         if not isinstance(checkpoint.get(KEY), dict):
             raise InputError(
                 "The checkpoint was not written by EpochCheckpoint.",
-                "Only such a one holds what is needed to go on.",
+                "Only such a one holds what is needed to resume.",
                 "Leave ckpt_path out to start from the beginning.",
             )
         self._found = {**checkpoint[KEY], "loops": checkpoint.pop("loops")}
@@ -121,7 +121,7 @@ def temporary_of(path: Path) -> Path:
 
 
 def read_about(path: Path) -> dict[str, str]:
-    """What :class:`EpochCheckpoint` was told about the training.
+    """What :class:`EpochCheckpoint` knows about the training.
 
     Raises
     ------
@@ -247,7 +247,7 @@ def _require_same_split(trainer: pl.Trainer, split: str) -> None:
     if _split_of(trainer) != split:
         raise InputError(
             "The cells are split into training and validation otherwise than in the checkpoint.",
-            "A training goes on with the cells that it began with.",
+            "A resumed training needs the cells that it began with.",
             "Use the same data, train_size and scvi.settings.seed, or start from the beginning.",
         )
 
@@ -282,7 +282,7 @@ def _of_this_process(trainer: pl.Trainer, values: list[Any]) -> Any:
     if len(values) != trainer.world_size:
         raise InputError(
             f"The checkpoint is of {len(values)} processes, and these are {trainer.world_size}.",
-            "A training goes on with as many as it began with.",
+            "A resumed training needs as many as it began with.",
             "Give the same number of devices and nodes.",
         )
     return values[trainer.global_rank]

@@ -87,7 +87,7 @@ class DistancePreservingMixin(SavesAsData, ChoosesLoader, TakesOtherData, ReprMi
         ``registry``, where the backbone allows it, the network is made by :meth:`train`, which then needs a
         ``datamodule``.
     distortion
-        What is asked of latent distances: :class:`~isovi.Constraint` (default),
+        Objective for latent distances: :class:`~isovi.Constraint` (default),
         :class:`~isovi.Penalty`, or ``None`` for the plain backbone.
     pairs
         Pairs whose distances count; see :mod:`isovi.graph`.
@@ -319,7 +319,7 @@ class DistancePreservingMixin(SavesAsData, ChoosesLoader, TakesOtherData, ReprMi
             :meth:`setup_anndata` registers; else the model is trained as its backbone, with a warning.
             Several ``devices`` or ``num_nodes`` train in as many processes; ``batch_size`` is then that
             of one process. An :class:`~isovi.EpochCheckpoint` among ``callbacks`` makes it possible to
-            go on after an interruption.
+            resume after an interruption.
 
         Notes
         -----
@@ -451,7 +451,7 @@ class DistancePreservingMixin(SavesAsData, ChoosesLoader, TakesOtherData, ReprMi
         return callbacks
 
     def _stops_early_by_default(self) -> bool:
-        """Whether the backbone stops early unless told otherwise, as TOTALVI and PEAKVI do."""
+        """Whether the backbone stops early by default, as TOTALVI and PEAKVI do."""
         backbone_train: Callable[..., None] = super().train
         stopping = inspect.signature(backbone_train).parameters.get("early_stopping")
         return stopping is not None and stopping.default is True

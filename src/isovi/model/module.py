@@ -28,11 +28,11 @@ class DistancePreservingModule:
     Attributes
     ----------
     objective
-        What is asked of distances; ``None`` leaves the backbone as it is.
+        Objective for distances; ``None`` leaves the backbone as it is.
     thinning
         Range of the share of counts that the encoder sees while training; ``None`` for all. Each
         cell of a minibatch is thinned binomially with a share drawn uniformly from the range; the
-        decoder is still held against all counts and told the full library size.
+        decoder is still compared with all counts and gets the full library size.
     """
 
     objective: Objective | None

@@ -90,7 +90,7 @@ class EpochLog:
         self._averages[self.trainer.training].setdefault(name, _Average(options)).add(value, size)
 
     def _is_written(self) -> bool:
-        """Whether the loggers get the values of this step, as far as can be told."""
+        """Whether the loggers get the values of this step, as far as is known."""
         trainer = self.trainer
         countable = self._batch is not None and trainer.training and self.automatic_optimization
         if not countable or trainer.accumulate_grad_batches != 1 or not trainer.log_every_n_steps:

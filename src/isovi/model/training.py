@@ -165,7 +165,7 @@ class CollapseWatch(Callback):
             self.first_scale = self.objective.scale.clone()
 
     def on_train_end(self, *_: Any) -> None:
-        """Warn of each collapse found."""
+        """Warn about each collapse that was found."""
         for message in self.findings():
             rank_zero_warn(message, category=IsoviWarning, stacklevel=3)
 
