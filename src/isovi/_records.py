@@ -45,7 +45,8 @@ def from_data(data: Any, kinds: Iterable[type]) -> Any:
     data
         Plain data.
     kinds
-        Classes of records that may occur in it.
+        Classes of records that may occur in it. A class may have ``BEFORE``: values of fields that were added
+        later, and that records of earlier versions lack.
 
     Raises
     ------
@@ -56,6 +57,7 @@ def from_data(data: Any, kinds: Iterable[type]) -> Any:
     if isinstance(data, Mapping) and KIND in data:
         kind = known.get(str(data[KIND]))
         given = {str(name): from_data(item, known.values()) for name, item in data.items() if name != KIND}
+        given = {**getattr(kind, "BEFORE", {}), **given}
         names, needed = _names(kind)
         if kind is None or not needed <= set(given) <= names:
             raise InputError(

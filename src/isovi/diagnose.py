@@ -122,9 +122,7 @@ def _profiles(run: Run) -> dict[str, DistortionProfile]:
     """Profiles by part, held-out first; also over samples of the posterior of the first part."""
     parts = run.parts()
     found = {
-        part: tl.distortion_profile(
-            run.adata, use_rep=LATENT_KEY, cells=cells, seed=run.settings.seed, **run.settings.keys
-        )
+        part: tl.distortion_profile(run.adata, cells=cells, seed=run.settings.seed, **run.settings.keys)
         for part, cells in parts.items()
     }
     if run.adata.X is None:  # of packed data, whose counts stayed where they were
@@ -152,7 +150,7 @@ def _ellipses(run: Run) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", IsoviWarning)  # of spots without an ellipse: their number is given
         for part, cells in {**run.parts(), "all": None}.items():
-            found = summary(tl.tissot(run.adata, use_rep=LATENT_KEY, cells=cells, **run.settings.keys))
+            found = summary(tl.tissot(run.adata, cells=cells, **run.settings.keys))
             for name, quantiles in found_by.items():
                 shares = [f"{share:g}" for share in found["quantiles"]]
                 quantiles[part] = dict(zip(shares, found[name], strict=True))
@@ -161,7 +159,7 @@ def _ellipses(run: Run) -> dict[str, Any]:
 
 def _map(run: Run) -> dict[str, Any]:
     """Quantiles over the spots of each part; the map is made over all spots."""
-    found = tl.distortion_map(run.adata, use_rep=LATENT_KEY, seed=run.settings.seed, **run.settings.keys)
+    found = tl.distortion_map(run.adata, seed=run.settings.seed, **run.settings.keys)
     shares = (0.05, 0.25, 0.5, 0.75, 0.95)
     return {
         part: {f"{share:g}": float(np.nanquantile(found.distortion[cells], share)) for share in shares}
@@ -253,7 +251,7 @@ def _of_fit(run: Run) -> dict[str, Callable]:
 
     def shepard(save: Path) -> None:
         scale = run.metrics["distance_scale"]
-        pl.shepard(*shepard_pairs(run.adata.obsm[LATENT_KEY], run.spots, scale), save=save)
+        pl.shepard(*shepard_pairs(run.latent("place"), run.spots, scale), save=save)
 
     return {
         "domains.png": partial(pl.domains, run.adata, **keys),

@@ -35,7 +35,7 @@ from isovi.model.hooks import exceptions_as_they_are
 from isovi.model.objective import Constraint, Distortion
 from isovi.model.training import Interruptible
 from isovi.progress import Progress, Silent, progress_of
-from isovi.run import BACKBONES, DOMAIN_KEY, GENE_KEY, LATENT_KEY, Provenance, Run, Settings
+from isovi.run import BACKBONES, DOMAIN_KEY, GENE_KEY, LATENT_KEY, PARTS, Provenance, Run, Settings
 from isovi.spots import HELDOUT, SPLIT_KEY, TRAIN, VALIDATION, Spots
 from isovi.tl.evaluate import some
 
@@ -115,7 +115,8 @@ def fit(
 
     Returns
     -------
-    The run: ``run.adata`` with ``obsm["X_isovi"]``, ``obs["isovi_domain"]``, ``obs["isovi_split"]`` and
+    The run: ``run.adata`` with ``obsm["X_isovi"]`` and its parts ``obsm["X_isovi_place"]`` and
+    ``obsm["X_isovi_identity"]``, ``obs["isovi_domain"]``, ``obs["isovi_split"]`` and
     ``var["isovi_gene"]``; ``run.model``; ``run.metrics``; ``run.write(folder)``.
 
     Raises
@@ -201,7 +202,7 @@ def run_pipeline(
         if not is_first_process():
             return None
         run = Run.of(
-            annotate(adata, model.get_latent_representation(used), genes, spots),
+            annotate(adata, model.get_latent_representation(used), genes, spots, settings.distortion),
             model,
             settings=settings,
             metrics=describe(model, spots, settings),
@@ -514,10 +515,17 @@ def isolated_random_state(seed: int) -> Iterator[None]:
 # ---------------------------------------------------------------------------- results
 
 
-def annotate(adata: AnnData, latent: np.ndarray, genes: np.ndarray, spots: Spots) -> AnnData:
-    """The data with latent representation, split and genes; counts are shared with the input."""
+def annotate(
+    adata: AnnData, latent: np.ndarray, genes: np.ndarray, spots: Spots, distortion: Distortion | None
+) -> AnnData:
+    """The data with latent representation, its parts, split and genes; counts are shared with the input."""
     annotated = shallow_copy(adata)
     annotated.obsm[LATENT_KEY] = latent
+    for key, part in PARTS.items():
+        annotated.obsm.pop(key, None)  # of an earlier fit
+        values = latent if distortion is None else distortion.part(latent, part)
+        if values.shape != latent.shape:
+            annotated.obsm[key] = values
     annotated.obs[SPLIT_KEY] = pd.Categorical(spots.split.astype(object))
     annotated.var[GENE_KEY] = genes
     return annotated
@@ -558,7 +566,6 @@ def find_domains(run: Run) -> None:
     settings = run.settings
     tl.domains(
         run.adata,
-        use_rep=LATENT_KEY,
         **settings.keys,
         n_domains=n_labels(run.adata, settings.label_key),
         key_added=DOMAIN_KEY,
@@ -590,7 +597,8 @@ def describe(model: Any, spots: Spots, settings: Settings) -> dict[str, Any]:
 def evaluate(run: Run, used: AnnData) -> dict[str, dict[str, float]]:
     """Metrics on training, held-out and all spots."""
     settings = run.settings
-    geometry = tl.evaluate_geometry(run.adata.obsm[LATENT_KEY], run.spots, seed=settings.seed)
+    place = slice(None) if settings.distortion is None else settings.distortion.place
+    geometry = tl.evaluate_geometry(run.adata.obsm[LATENT_KEY], run.spots, place=place, seed=settings.seed)
     likelihood = tl.evaluate_fit(run.model, used, run.spots, layer=settings.layer, seed=settings.seed)
     return {name: {**likelihood[name], **geometry[name]} for name in geometry}
 

@@ -26,8 +26,9 @@ from isovi.errors import InputError, IsoviWarning, require_seed
 from isovi.geometry.certificate import CERTIFIED_EPSILON, least_epsilon
 from isovi.graph import KIND_CLASSES, AllPairs, PairKind
 from isovi.model.model import IsoSCVI, IsoVAE
-from isovi.model.objective import Constraint, Distortion, Penalty
+from isovi.model.objective import Constraint, Distortion, Part, Penalty
 from isovi.spots import HELDOUT, SPLIT_KEY, TRAIN, Spots
+from isovi.tl._inputs import IDENTITY_KEY, PLACE_KEY
 from isovi.tl._inputs import LATENT_KEY as LATENT_KEY  # where the keys of a run are looked for
 from isovi.tl.certificate import Certificate
 
@@ -36,6 +37,7 @@ FIRST_SCHEMA = 1
 SCHEMA = 2  # version of run.json; the first one had no checksums
 LEGACY = "0.1.0"  # id of the runs of that version, which had none
 DOMAIN_KEY = "isovi_domain"  # in obs
+PARTS: dict[str, Part] = {PLACE_KEY: "place", IDENTITY_KEY: "identity"}  # in obsm, where there are two
 GENE_KEY = "isovi_gene"  # in var: genes of the model
 BACKBONES: dict[str, Any] = {"scvi": IsoSCVI, "vae": IsoVAE}
 PACKAGES = (
@@ -321,6 +323,18 @@ class Run(ReprMixin):
         order = np.argsort(pack.input_order(stored))
         cells = stored.obs_names[order]
         return bool(cells.equals(self.adata.obs_names) and stored.var_names.equals(self.adata.var_names))
+
+    def latent(self, part: Part = "whole") -> np.ndarray:
+        """Latent representation of all spots or a part of it, shape ``(cell, latent)``.
+
+        Parameters
+        ----------
+        part
+            ``"whole"``; ``"place"``, the dimensions whose distances count; ``"identity"``, the others.
+        """
+        found = np.asarray(self.adata.obsm[LATENT_KEY], dtype=np.float64)
+        distortion = self.settings.distortion
+        return found if distortion is None else distortion.part(found, part)
 
     @cached_property
     def spots(self) -> Spots:

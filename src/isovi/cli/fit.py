@@ -56,6 +56,10 @@ def fit(
         typer.Option(help="Fixed weight of the distortion instead of a target."),
     ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="Omit the distance term.")] = False,
+    n_place: Annotated[
+        int,
+        typer.Option(help="Number of latent dimensions whose distances count; 0 for all."),
+    ] = 3,
     pairs: Annotated[
         str,
         typer.Option(help="Pairs whose distances count, see above."),
@@ -99,7 +103,7 @@ def fit(
 
     with reported(debug):
         quiet()
-        distortion = distortion_of(distortion_target, penalty, plain)
+        distortion = distortion_of(distortion_target, penalty, plain, n_place)
         settings = settings_of(
             options, backbone=backbone.value, distortion=distortion, pairs=parse_pairs(pairs)
         )
@@ -113,7 +117,7 @@ def fit(
                 progress.say(attempt(out))
 
 
-def distortion_of(target: float | None, penalty: float | None, plain: bool) -> Distortion:
+def distortion_of(target: float | None, penalty: float | None, plain: bool, n_place: int) -> Distortion:
     """The distortion of three options of which at most one may be given.
 
     Parameters
@@ -124,6 +128,8 @@ def distortion_of(target: float | None, penalty: float | None, plain: bool) -> D
         Weight of a penalty.
     plain
         The same network and training without the term.
+    n_place
+        Number of latent dimensions whose distances count.
 
     Raises
     ------
@@ -142,8 +148,8 @@ def distortion_of(target: float | None, penalty: float | None, plain: bool) -> D
     if plain:
         return Penalty(0.0)
     if penalty is not None:
-        return Penalty(penalty)
-    return Constraint() if target is None else Constraint(target)
+        return Penalty(penalty, n_place=n_place)
+    return Constraint(Constraint.target if target is None else target, n_place=n_place)
 
 
 def tune(

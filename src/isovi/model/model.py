@@ -64,7 +64,7 @@ from isovi.model.hooks import (
     under_name_of_backbone,
 )
 from isovi.model.module import check_thinning, distance_preserving
-from isovi.model.objective import Constraint, Distortion, Objective
+from isovi.model.objective import Constraint, Distortion, Objective, Part, Penalty
 from isovi.model.saving import SavesAsData, loads_query_data, read_files
 from isovi.model.speed import FusedAdam, logging_by_epoch
 from isovi.model.training import BestEpoch, CollapseWatch, DualAscent, PairBinding, n_epochs, outcome
@@ -370,6 +370,28 @@ class DistancePreservingMixin(SavesAsData, ChoosesLoader, TakesOtherData, ReprMi
         """What is shown of the model, by name: data, network, what is asked and what was reached."""
         return {**_data_of(self), **_network_of(self), **_distances_of(self), **_training_of(self)}
 
+    def get_latent_representation(self, *args: Any, part: Part = "whole", **kwargs: Any) -> Any:
+        """Latent representation of cells, or one of its parts.
+
+        Parameters
+        ----------
+        part
+            ``"whole"``; ``"place"``, the dimensions whose distances were asked to follow the tissue; or
+            ``"identity"``, the other ones. Both are the whole with ``n_place=0`` or ``distortion=None``.
+        *args, **kwargs
+            All that the backbone's ``get_latent_representation`` takes.
+
+        Returns
+        -------
+        As the backbone's, shape ``(cell, latent)``; mean and variance with ``return_dist=True``.
+        """
+        encoding: Callable[..., Any] = super().get_latent_representation
+        found = encoding(*args, **kwargs)
+        distortion = self.distortion or Penalty(0.0)
+        if isinstance(found, tuple):
+            return tuple(distortion.part(values, part) for values in found)
+        return distortion.part(found, part)
+
     @property
     def distance_scale(self) -> float | dict[str, float]:
         """λ, latent length per coordinate unit, shared or for each section.
@@ -523,11 +545,11 @@ class DistancePreservingMixin(SavesAsData, ChoosesLoader, TakesOtherData, ReprMi
         source, target, weight = source[counts], target[counts], weight[counts]
         if not len(source):
             return
-        cells, place = torch.unique(torch.stack([source, target]), return_inverse=True)
-        latent = torch.as_tensor(self.get_latent_representation(indices=cells.numpy()))
+        cells, ends = torch.unique(torch.stack([source, target]), return_inverse=True)
+        latent = torch.as_tensor(self.get_latent_representation(indices=cells.numpy(), part="place"))
         coordinates = torch.as_tensor(spots.coordinates, dtype=torch.float32)
         pairs = PairSet(source, target, tissue_distance(coordinates, source, target), weight)
-        objective.fit_scale(euclidean(latent, *place), pairs, torch.as_tensor(spots.section)[source])
+        objective.fit_scale(euclidean(latent, *ends), pairs, torch.as_tensor(spots.section)[source])
 
 
 @functools.cache
@@ -598,7 +620,12 @@ def _network_of(model: Any) -> Rows:
 def _distances_of(model: Any) -> Rows:
     if model.distortion is None:
         return {"distortion": "none: the plain backbone"}
-    rows = {"distortion": f"{model.distortion}, d_Z by {model.distortion.distance}", "pairs": model.pairs}
+    n_place = model.distortion.place.stop
+    of = "the whole latent" if n_place is None else f"the first {n_place} latent dimensions"
+    rows = {
+        "distortion": f"{model.distortion}, d_Z by {model.distortion.distance} of {of}",
+        "pairs": model.pairs,
+    }
     return rows | ({"λ": model.distance_scale} if model.is_trained else {})
 
 

@@ -11,7 +11,7 @@ import functools
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from torch import nn
@@ -32,7 +32,9 @@ from isovi.geometry.pairs import PairSet
 from isovi.graph import PairWeights
 
 ScaleKind = Literal["profiled", "learned"]
+Part = Literal["whole", "place", "identity"]
 
+N_PLACE = 3  # latent dimensions whose distances count, by default
 SCALE_LEARNING_RATE = 10.0  # λ = exp(10 p): Adam moves log λ ten times as fast as the network
 MOMENTUM = 0.1  # of the running averages that dual ascent reads, as in batch normalisation
 ASCENT_RATE = 0.05  # change of the log multiplier per step, for a violation as large as the target
@@ -54,15 +56,50 @@ class Distortion:
         parameter with ten times the network's learning rate (``"learned"``, the paper's).
     per_section
         One λ for each section instead of a shared one.
+    n_place
+        Number of latent dimensions whose distances count, the first ones: the place part. The others, the
+        identity part, are free. 0 for the whole latent representation (the paper's), as is a number that is
+        not smaller than that of the latent dimensions.
     """
 
     distance: LatentDistance = "mean"
     scale: ScaleKind = "profiled"
     per_section: bool = False
+    n_place: int = N_PLACE
+
+    BEFORE: ClassVar[dict[str, Any]] = {"n_place": 0}  # fields that earlier versions did not write
 
     def __post_init__(self) -> None:
         _one_of("distance", self.distance, LATENT_POINTS)
         _one_of("scale", self.scale, ("profiled", "learned"))
+        if not isinstance(self.n_place, int) or self.n_place < 0:
+            raise InputError(
+                f"n_place={self.n_place!r} was given.",
+                "It is the number of latent dimensions whose distances count.",
+                "Give for example 3, or 0 for the whole latent representation.",
+            )
+
+    @property
+    def place(self) -> slice:
+        """Latent dimensions whose distances count."""
+        return slice(self.n_place or None)
+
+    def part(self, latent: Any, name: Part) -> Any:
+        """A part of latent representations.
+
+        Parameters
+        ----------
+        latent
+            Shape ``(cell, latent)``, or with more dimensions before.
+        name
+            ``"place"``: the dimensions whose distances count. ``"identity"``: the others, or all where all
+            count. ``"whole"``: all.
+        """
+        _one_of("part", name, get_args(Part))
+        n_place = self.place.stop
+        if name == "whole" or n_place is None or n_place >= latent.shape[-1]:
+            return latent
+        return latent[..., :n_place] if name == "place" else latent[..., n_place:]
 
 
 @dataclass(frozen=True)
@@ -97,6 +134,11 @@ class Penalty(Distortion):
 
     def __str__(self) -> str:
         return f"penalty {self.weight:g}" if self.weight else "none"
+
+    @property
+    def place(self) -> slice:
+        """Latent dimensions whose distances count; without a weight no dimension differs from the others."""
+        return super().place if self.weight else slice(None)
 
 
 @dataclass(frozen=True)
@@ -225,6 +267,7 @@ class Objective(nn.Module):
         section: CellIndices,
         cells: CellIndices,
     ) -> DistortionTerm | None:
+        loc, sd, sample = (values[:, self.distortion.place] for values in (loc, sd, sample))
         pairs, kept, share = self._pairs(coordinates, section, cells)
         latent = all_distances(LATENT_POINTS[self.distortion.distance](Posterior(loc, sd, sample)))[kept]
         scale = self._scale(latent, pairs, section)
@@ -325,9 +368,9 @@ class Objective(nn.Module):
     def weigh(self, backbone_loss: torch.Tensor, term: DistortionTerm, loc: Latent) -> None:
         """Update the running average of the balance, until the constraint acts.
 
-        The balance is the multiplier at which the distortion pulls on the posterior means as hard as the
-        backbone's loss: the ratio of the norms of their gradients. The loss itself is no scale for a
-        multiplier: that of a Gaussian likelihood may be zero or negative.
+        The balance is the multiplier at which the distortion pulls on the place part of the posterior means
+        as hard as the backbone's loss: the ratio of the norms of their gradients. The loss itself is no scale
+        for a multiplier: that of a Gaussian likelihood may be zero or negative.
 
         Parameters
         ----------
@@ -341,8 +384,9 @@ class Objective(nn.Module):
         acts = not isinstance(self.distortion, Constraint) or math.isfinite(float(self.log_multiplier))
         if acts or not loc.requires_grad:
             return
+        place = self.distortion.place
         of_loss, of_distortion = (
-            torch.autograd.grad(value, loc, retain_graph=True, materialize_grads=True)[0].norm()
+            torch.autograd.grad(value, loc, retain_graph=True, materialize_grads=True)[0][:, place].norm()
             for value in (backbone_loss, term.relative)
         )
         balance = of_loss / of_distortion

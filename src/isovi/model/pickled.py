@@ -134,7 +134,8 @@ class _Record(_Recorded):
 
     def value(self) -> Any:
         kind = {one.__name__: one for one in RECORDS}[type(self).__name__]
-        return kind(**{name: thawed(item) for name, item in (self.state or {}).items()})
+        state = {name: thawed(item) for name, item in (self.state or {}).items()}
+        return kind(**{**getattr(kind, "BEFORE", {}), **state})
 
 
 class _Named(_Recorded):

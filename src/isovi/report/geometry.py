@@ -12,7 +12,7 @@ from isovi.geometry.tissot import TissotEllipses
 from isovi.pl import _data
 from isovi.pl._data import Curve, Density
 from isovi.report.record import Ellipses, Profile
-from isovi.run import LATENT_KEY, Run
+from isovi.run import Run
 from isovi.spots import HELDOUT
 from isovi.tl.certificate import Certificate
 
@@ -21,7 +21,7 @@ _N_BACKGROUND = 4_000
 
 def profile(run: Run) -> Profile:
     """L(ε) of held-out and training spots, with the confidence band that held-out pairs allow."""
-    asked: dict[str, Any] = {"use_rep": LATENT_KEY, "seed": run.settings.seed, **run.settings.keys}
+    asked: dict[str, Any] = {"seed": run.settings.seed, **run.settings.keys}
     curves = []
     for part, cells in run.parts().items():
         points = tl.distortion_profile(run.adata, cells=cells, **asked).curve(_data.EPSILONS)
@@ -47,14 +47,14 @@ def band(found: Certificate) -> tuple[Curve, Curve]:
 
 def shepard(run: Run) -> tuple[Density, ...]:
     """Latent against scaled tissue distances of sampled pairs, held-out spots first."""
-    latent = run.adata.obsm[LATENT_KEY]
+    latent = run.latent("place")
     pairs = _data.shepard_pairs(latent, run.spots, run.metrics["distance_scale"])
     return _data.densities(*pairs) if pairs[0] else ()
 
 
 def ellipses(run: Run, found: TissotEllipses) -> tuple[Ellipses, ...]:
     """Ellipses in tissue and in the latent view, evenly spread over the tissue; none if no spot has one."""
-    latent = np.asarray(run.adata.obsm[LATENT_KEY], dtype=np.float64)
+    latent = run.latent("place")
     tissue, _ = _data.side_by_side(run.spots)
     background = _data.spread(run.spots.coordinates, run.spots.section, _N_BACKGROUND)
     views = {

@@ -139,7 +139,7 @@ def _title(run: Run) -> str:
 
 def _measure(run: Run) -> TissotEllipses:
     """Distortion map and ellipses of all spots; their columns go to the data in memory, not to the file."""
-    asked: dict[str, Any] = {"use_rep": LATENT_KEY, **run.settings.keys}
+    asked: dict[str, Any] = run.settings.keys
     tl.distortion_map(run.adata, seed=run.settings.seed, **asked)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", IsoviWarning)  # of spots without an ellipse: they are grey

@@ -13,7 +13,7 @@ from isovi.geometry.certificate import CERTIFIED_EPSILON, cells_needed
 from isovi.model.objective import Penalty
 from isovi.model.training import TOLERANCE, TrainingOutcome
 from isovi.report.record import Statement, plain_number
-from isovi.run import LATENT_KEY, Run
+from isovi.run import Run
 
 ACTIVE_VARIANCE = 0.01
 """Variance of posterior means over spots above which a latent dimension is in use (Burda et al. 2016)."""
@@ -46,7 +46,7 @@ def verdict(run: Run, plain: Metrics | None = None) -> list[Statement]:
         _constraint(run),
         _heldout(metrics),
         _certified(metrics),
-        _health(metrics, np.asarray(run.adata.obsm[LATENT_KEY])),
+        _health(metrics, run.latent()),
     ]
     return said if plain is None else [*said, _beside(metrics, plain)]
 

@@ -17,6 +17,17 @@ from isovi.errors import InputError
 from isovi.spots import SPLIT_KEY, Spots
 
 LATENT_KEY = "X_isovi"  # in obsm: where a run keeps its latent representation
+PLACE_KEY, IDENTITY_KEY = "X_isovi_place", "X_isovi_identity"  # its parts, where it has two
+
+
+def place_rep(adata: AnnData, use_rep: str | None) -> str:
+    """Key of the latent representation whose distances count: the place part, or the whole without parts."""
+    return use_rep or (PLACE_KEY if PLACE_KEY in adata.obsm else LATENT_KEY)
+
+
+def identity_rep(adata: AnnData, use_rep: str | None) -> str:
+    """Key of the latent representation for cell types and domains: the identity part, or the whole."""
+    return use_rep or (IDENTITY_KEY if IDENTITY_KEY in adata.obsm else LATENT_KEY)
 
 
 def latent_spots(
@@ -37,14 +48,21 @@ def latent_spots(
 
 
 def samples(model: Any, adata: AnnData, spots: Spots, n_samples: int, seed: int) -> NDArray[np.float64]:
-    """Samples z ~ q(z | y) of the spots that take part, shape ``(n_samples, cell, latent)``."""
+    """Samples z ~ q(z | y) of the spots that take part, of the place part if the model has one.
+
+    Returns
+    -------
+    Shape ``(n_samples, cell, latent)``.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         drawn = [
             model.get_latent_representation(adata, indices=spots.row, give_mean=False)
             for _ in range(n_samples)
         ]
-    return np.stack(drawn).astype(np.float64)
+    distortion: Any = getattr(model, "distortion", None)
+    found = np.stack(drawn).astype(np.float64)
+    return found if distortion is None else distortion.part(found, "place")
 
 
 def parameters(use_rep: str, spatial_key: str, section_key: str | None, seed: int) -> dict[str, Any]:
@@ -101,9 +119,9 @@ def basis_of_split(
     InputError
         If the latent representation is not that of the run that wrote the column.
     """
-    if use_rep != LATENT_KEY or split_key != SPLIT_KEY:
+    if use_rep not in (LATENT_KEY, PLACE_KEY) or split_key != SPLIT_KEY:
         return "split column"
-    wrong = count_unsealed(adata, latent(adata, use_rep)[cells], parts)
+    wrong = count_unsealed(adata, _sealed(adata, use_rep)[cells], parts)
     if wrong:
         raise InputError(
             f'{wrong} of {len(cells)} cells that obs["{split_key}"] calls {" or ".join(parts)} have another '
@@ -112,6 +130,16 @@ def basis_of_split(
             "Pass the model of the latent representation as model=, or take adata.h5ad of one run as it is.",
         )
     return "split column" if wrong is None else "run"
+
+
+def _sealed(adata: AnnData, use_rep: str) -> NDArray[np.float64]:
+    """The whole latent representation, which seals are of, with the place part that a key has."""
+    part = latent(adata, use_rep)
+    if use_rep == LATENT_KEY:
+        return part
+    whole = latent(adata, LATENT_KEY).copy()
+    whole[:, : part.shape[1]] = part[:, : whole.shape[1]]  # which breaks the seals of cells that differ
+    return whole
 
 
 def chosen_cells(cells: ArrayLike | None, n_obs: int) -> CellIndexArray:

@@ -86,7 +86,7 @@ class Certificate(ReprMixin):
 def certificate(
     adata: AnnData,
     *,
-    use_rep: str = "X_isovi",
+    use_rep: str | None = None,
     spatial_key: str = "spatial",
     section_key: str | None = None,
     split_key: str = SPLIT_KEY,
@@ -147,6 +147,7 @@ def certificate(
         If held-out cells are left out because they have the same counts as cells that the model saw, or if it
         is not known which cells it saw, so that the certificate rests on the split column.
     """
+    use_rep = _inputs.place_rep(adata, use_rep)
     chosen, basis = _unseen(adata, split_key, cells, model)
     if model is None and basis == "split column":
         basis = _inputs.basis_of_split(adata, use_rep, split_key, chosen, (HELDOUT,))

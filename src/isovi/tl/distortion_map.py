@@ -13,7 +13,7 @@ from isovi.tl import _inputs
 def distortion_map(
     adata: AnnData,
     *,
-    use_rep: str = "X_isovi",
+    use_rep: str | None = None,
     spatial_key: str = "spatial",
     section_key: str | None = None,
     cells: ArrayLike | None = None,
@@ -50,6 +50,7 @@ def distortion_map(
     InputError
         If a key is missing, or the latent representation or the positions are not finite.
     """
+    use_rep = _inputs.place_rep(adata, use_rep)
     latent, spots = _inputs.latent_spots(adata, use_rep, spatial_key, section_key, cells)
     rng = np.random.default_rng(seed)
     found = spot_distortion(latent, spots.coordinates, spots.section, rng=rng, n_partners=n_partners)

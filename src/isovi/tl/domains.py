@@ -30,7 +30,7 @@ _MAX_SEED = 2**32 - 1
 def domains(
     adata: AnnData,
     *,
-    use_rep: str = "X_isovi",
+    use_rep: str | None = None,
     spatial_key: str = "spatial",
     section_key: str | None = None,
     n_domains: int | None = None,
@@ -50,7 +50,8 @@ def domains(
     adata
         Annotated data matrix; only ``obs[key_added]`` and ``uns[key_added]`` are written.
     use_rep
-        Key in ``obsm`` of the latent representation, shape ``(n_obs, n_latent)``.
+        Key in ``obsm`` of the latent representation, shape ``(n_obs, n_latent)``. By default the part whose
+        distances are free, ``"X_isovi_identity"``, or ``"X_isovi"`` without parts.
     spatial_key
         Key in ``obsm`` of the positions, shape ``(n_obs, 2)`` or ``(n_obs, 3)``.
     section_key
@@ -80,6 +81,7 @@ def domains(
     IsoviWarning
         If fewer domains than requested were found, because too few spots differ.
     """
+    use_rep = _inputs.identity_rep(adata, use_rep)
     latent, spots = _inputs.latent_spots(adata, use_rep, spatial_key, section_key, None)
     _require_counts(n_domains, n_rings, seed, adata.n_obs)
     graph = spatial_neighbors(spots.coordinates, spots.section, n_neighbors)

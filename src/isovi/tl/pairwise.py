@@ -38,7 +38,7 @@ def pairwise_distance(
     groups: str,
     *,
     reference: AnnData | None = None,
-    use_rep: str = "X_isovi",
+    use_rep: str | None = None,
     model: Any = None,
     calibration: str = SPLIT_KEY,
     spatial_key: str = "spatial",
@@ -62,7 +62,8 @@ def pairwise_distance(
     reference
         Cells with latents of the same model and with positions; ``adata`` by default.
     use_rep
-        Key in ``obsm`` of the latents.
+        Key in ``obsm`` of the latents, of both; by default ``"X_isovi_place"``, or ``"X_isovi"`` where the
+        latent representation of the reference has no parts.
     model
         The model of the latents. It says which cells of the reference it was trained on
         (:func:`training_split`), whatever the column says; the others calibrate the intervals.
@@ -93,6 +94,7 @@ def pairwise_distance(
         latent representation.
     """
     known = adata if reference is None else reference
+    use_rep = _inputs.place_rep(known, use_rep)
     trained, basis = _trained(known, calibration, model)
     if model is None:
         basis = _inputs.basis_of_split(

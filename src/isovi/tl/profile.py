@@ -36,7 +36,7 @@ _RANGE_PAIRS = 20_000  # drawn separately for each range, so that the short rang
 def distortion_profile(
     adata: AnnData,
     *,
-    use_rep: str = "X_isovi",
+    use_rep: str | None = None,
     spatial_key: str = "spatial",
     section_key: str | None = None,
     pairs: PairKind | None = None,
@@ -57,7 +57,8 @@ def distortion_profile(
     adata
         Annotated data matrix; only ``uns[key_added]`` is written.
     use_rep
-        Key in ``obsm`` of the latent representation, shape ``(n_obs, n_latent)``.
+        Key in ``obsm`` of the latent representation, shape ``(n_obs, n_latent)``. By default the part whose
+        distances were asked to follow the tissue, ``"X_isovi_place"``, or ``"X_isovi"`` without parts.
     spatial_key
         Key in ``obsm`` of the positions, shape ``(n_obs, 2)`` or ``(n_obs, 3)``.
     section_key
@@ -90,6 +91,7 @@ def distortion_profile(
         If a key is missing, the latent representation or the positions are not finite, or all weights are
         zero.
     """
+    use_rep = _inputs.place_rep(adata, use_rep)
     use_rep_of = use_rep if model is None else None
     mean, spots = _inputs.latent_spots(adata, use_rep_of, spatial_key, section_key, cells)
     latent = mean[None] if model is None else _inputs.samples(model, adata, spots, N_SAMPLES, seed)

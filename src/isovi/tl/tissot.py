@@ -22,7 +22,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 def tissot(
     adata: AnnData,
     *,
-    use_rep: str = "X_isovi",
+    use_rep: str | None = None,
     spatial_key: str = "spatial",
     section_key: str | None = None,
     n_neighbors: int = 12,
@@ -42,7 +42,8 @@ def tissot(
     adata
         Annotated data matrix; only the keys below are written.
     use_rep
-        Key in ``obsm`` of the latent representation, shape ``(n_obs, n_latent)``.
+        Key in ``obsm`` of the latent representation, shape ``(n_obs, n_latent)``. By default the part whose
+        distances were asked to follow the tissue, ``"X_isovi_place"``, or ``"X_isovi"`` without parts.
     spatial_key
         Key in ``obsm`` of the positions, shape ``(n_obs, 2)`` or ``(n_obs, 3)``.
     section_key
@@ -92,6 +93,7 @@ def tissot(
     >>> float(adata.obs["isovi_tissot_anisotropy"].median().round(3))
     2.0
     """
+    use_rep = _inputs.place_rep(adata, use_rep)
     latent, spots = _inputs.latent_spots(adata, use_rep, spatial_key, section_key, cells)
     ellipses = tissot_ellipses(latent, spots.coordinates, spots.section, n_neighbors)
     _warn_of_missing(ellipses, n_neighbors)
