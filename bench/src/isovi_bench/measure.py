@@ -85,11 +85,13 @@ def _groups(
     subsets = known_sets(latent, placement)
     section = prepared.task.spots.obs[SECTION_KEY].to_numpy()
     of_geometry = (
-        partial(control, latent, prepared) if prepared.shuffled else partial(geometry, latent, placement)
+        partial(control, latent, prepared, place=fitted.place)
+        if prepared.shuffled
+        else partial(geometry, latent, placement, place=fitted.place)
     )
     groups: dict[str, Callable[[], Measured]] = {
         "geometry": partial(of_geometry, seed),
-        "certificate": partial(certificate, latent, placement, seed),
+        "certificate": partial(certificate, latent[:, fitted.place], placement, seed),
     }
     if fitted.model is not None:
         groups["fit"] = partial(evaluate_fit, fitted.model, prepared.task.spots, placement, seed=seed)
@@ -98,7 +100,9 @@ def _groups(
             _on_each, subsets, lambda spots: agreement(latent[spots], labels[spots], seed)
         )
     if len(np.unique(section)) > 1:
-        groups["mixing"] = partial(_on_each, subsets, lambda spots: mixing(latent[spots], section[spots]))
+        groups["mixing"] = partial(
+            _on_each, subsets, lambda spots: mixing(latent[spots, fitted.identity], section[spots])
+        )
     return groups
 
 
@@ -139,14 +143,14 @@ def known_sets(latent: np.ndarray, placement: Spots) -> dict[str, np.ndarray]:
     return {name: spots for name, spots in placement.subsets().items() if finite[spots].all()}
 
 
-def geometry(latent: np.ndarray, placement: Spots, seed: int) -> Measured:
+def geometry(latent: np.ndarray, placement: Spots, seed: int, *, place: slice = slice(None)) -> Measured:
     """Geometry on the sets that are wholly known; see :func:`isovi.tl.evaluate.evaluate_geometry`."""
     finite = np.isfinite(latent).all(axis=1)
-    found = evaluate_geometry(latent[finite], placement.take(finite), seed=seed)
+    found = evaluate_geometry(latent[finite], placement.take(finite), place=place, seed=seed)
     return {name: found[name] for name in known_sets(latent, placement)}
 
 
-def control(latent: np.ndarray, prepared: Prepared, seed: int) -> Measured:
+def control(latent: np.ndarray, prepared: Prepared, seed: int, *, place: slice = slice(None)) -> Measured:
     """Geometry of a shuffled control: on training spots against the positions that the method was given.
 
     What it reaches there, it has memorised. Held-out spots keep their true positions.
@@ -159,9 +163,11 @@ def control(latent: np.ndarray, prepared: Prepared, seed: int) -> Measured:
         With shuffled positions in its task.
     seed
         Of the pairs.
+    place
+        Latent dimensions whose distances are to follow the tissue.
     """
-    found = geometry(latent, prepared.placement, seed)
-    memorised = geometry(latent, prepared.as_given(), seed)[TRAIN]
+    found = geometry(latent, prepared.placement, seed, place=place)
+    memorised = geometry(latent, prepared.as_given(), seed, place=place)[TRAIN]
     return {TRAIN: memorised, **({HELDOUT: found[HELDOUT]} if HELDOUT in found else {})}
 
 

@@ -55,11 +55,25 @@ class Fitted:
         With scvi-tools' methods of likelihood and expression, if the method has them.
     epochs
         Epochs trained, if it counts them.
+    n_place
+        Number of latent dimensions, the first ones, whose distances are to follow the tissue: metrics of
+        distances are theirs, those of mixing are of the others. 0 for all.
     """
 
     latent: np.ndarray
     model: Any | None = None
     epochs: int | None = None
+    n_place: int = 0
+
+    @property
+    def place(self) -> slice:
+        """Latent dimensions whose distances are to follow the tissue."""
+        return slice(self.n_place or None)
+
+    @property
+    def identity(self) -> slice:
+        """The other latent dimensions, or all."""
+        return slice(self.n_place, None)
 
 
 @runtime_checkable  # so that tests can check annotations

@@ -36,5 +36,5 @@ def isometry(task: Task, **settings: Any) -> Fitted:
         too far apart for one constraint.
     """
     given = take("isometry", settings, KNOWN)
-    distortion = distortion_of(given, default=Penalty(WEIGHT))
+    distortion = distortion_of(given, default=Penalty(WEIGHT, n_place=0))
     return trained(ExpressionVAE(prepared(task), distortion=distortion, **among(given, NETWORK)), task)

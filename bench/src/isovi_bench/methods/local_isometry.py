@@ -63,7 +63,7 @@ class LocalObjective(Objective):
     reconstruction: torch.Tensor  # running average over training minibatches
 
     def __init__(self, bound: Bound) -> None:
-        super().__init__(Penalty(bound.allowance), 1)
+        super().__init__(Penalty(bound.allowance, n_place=0), 1)
         self.bound = bound
         self.register_buffer("reconstruction", torch.tensor(math.nan))
 
@@ -162,7 +162,7 @@ def local_isometry(task: Task, **settings: Any) -> Fitted:
     bound = bound_of(plain.model, slack)
     seen = prepared(task, LocalVAE)
     seen.obsp[GRAPH_KEY] = graph(task, given.get("k", 10))
-    model = LocalVAE(seen, distortion=Penalty(bound.allowance), pairs=Edges(GRAPH_KEY), **network)
+    model = LocalVAE(seen, distortion=Penalty(bound.allowance, n_place=0), pairs=Edges(GRAPH_KEY), **network)
     model.module.objective = LocalObjective(bound)
     begin_from(plain.model, model)
     found = trained(

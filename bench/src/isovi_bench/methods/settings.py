@@ -11,7 +11,17 @@ from isovi.graph import AllPairs, PairKind, parse_pairs
 from isovi.model.objective import Constraint, Distortion, Penalty
 
 NETWORK = ("n_latent", "n_hidden", "n_layers", "dropout_rate")
-DISTANCES = ("target", "penalty", "normalization", "relative", "distance", "scale", "per_section", "pairs")
+DISTANCES = (
+    "target",
+    "penalty",
+    "normalization",
+    "relative",
+    "distance",
+    "scale",
+    "per_section",
+    "pairs",
+    "n_place",
+)
 
 
 def take(name: str, given: dict[str, Any], known: Iterable[str]) -> dict[str, Any]:
@@ -54,8 +64,8 @@ def distortion_of(settings: dict[str, Any], default: Distortion = Constraint()) 
     ----------
     settings
         ``target`` of a constraint, or the weight ``penalty`` with ``normalization`` and ``relative``; with
-        either ``distance``, ``scale`` and ``per_section``. See :class:`isovi.Constraint` and
-        :class:`isovi.Penalty`.
+        either ``distance``, ``scale``, ``per_section`` and ``n_place``. See :class:`isovi.Constraint` and
+        :class:`isovi.Penalty`. A penalty is of the whole latent unless ``n_place`` is given, as in the paper.
     default
         Used if neither a target nor a penalty is given; the default constraint.
 
@@ -64,7 +74,7 @@ def distortion_of(settings: dict[str, Any], default: Distortion = Constraint()) 
     InputError
         If both are given, a penalty's setting is given without one, or a value is out of range.
     """
-    shared = among(settings, ("distance", "scale", "per_section"))
+    shared = among(settings, ("distance", "scale", "per_section", "n_place"))
     of_penalty = among(settings, ("normalization", "relative"))
     if ("penalty" in settings) + ("target" in settings) > 1 or (of_penalty and "penalty" not in settings):
         raise InputError(
@@ -75,7 +85,7 @@ def distortion_of(settings: dict[str, Any], default: Distortion = Constraint()) 
     if "target" in settings:
         return Constraint(float(settings["target"]), **shared)
     if "penalty" in settings:
-        return Penalty(float(settings["penalty"]), **of_penalty, **shared)
+        return Penalty(float(settings["penalty"]), **of_penalty, **{"n_place": 0, **shared})
     return replace(default, **shared)
 
 

@@ -58,7 +58,10 @@ def trained(model: Any, task: Task, **kwargs: Any) -> Fitted:
         enable_progress_bar=False,
     )
     # Spots without positions are encoded: their pairs are of no length, and the encoder reads counts only.
-    return Fitted(model.get_latent_representation(task.spots.copy()), model, n_epochs(model))
+    latent = model.get_latent_representation(task.spots.copy())
+    distortion: Any = getattr(model, "distortion", None)
+    n_place = 0 if distortion is None else distortion.part(latent, "place").shape[1]
+    return Fitted(latent, model, n_epochs(model), n_place % latent.shape[1])
 
 
 def n_epochs(model: Any) -> int:
