@@ -467,3 +467,52 @@ def test_a_packed_store_has_the_same_unit_split_genes_and_pairs(tmp_path: Path) 
     for kind in (Neighbors(6), Radius(1.5)):
         here, there = (kind.fit(spots.without_positions(spots.split == HELDOUT)) for spots in (ours, theirs))
         assert (here.matrix != there.matrix[order][:, order]).nnz == 0
+
+
+# ---------------------------------------------------------------------------- two parts, several sections
+
+
+def test_both_parts_are_kept_beside_the_whole() -> None:
+    adata = simulate("layers", n_obs=100, n_genes=30, seed=0)
+    run = isovi.fit(adata, distortion=Constraint(n_place=2), holdout=0.25, **SHORT)
+    parts = [run.adata.obsm[f"X_isovi_{name}"] for name in ("place", "identity")]
+    np.testing.assert_array_equal(np.hstack(parts), run.adata.obsm["X_isovi"])
+    np.testing.assert_array_equal(run.latent("place"), parts[0])
+    again = isovi.fit(run.adata, distortion=Constraint(n_place=0), **SHORT)
+    assert not {"X_isovi_place", "X_isovi_identity"} & set(again.adata.obsm)  # of the earlier fit
+    np.testing.assert_array_equal(again.latent("identity"), again.adata.obsm["X_isovi"])
+
+
+def test_metrics_of_distances_are_those_of_the_place_part() -> None:
+    adata = simulate("layers", n_obs=100, n_genes=30, seed=0)
+    run = isovi.fit(adata, distortion=Constraint(n_place=2), holdout=0.25, **SHORT)
+    place, whole = (
+        isovi.tl.evaluate_geometry(run.latent(part), run.spots, seed=0)["heldout"]
+        for part in ("place", "whole")
+    )
+    for name in ("relative_distortion", "distortion_constant", "spearman_distance", "anisotropy"):
+        assert run.metrics["heldout"][name] == pytest.approx(place[name])
+    for name in ("coordinate_error", "morans_i", "gearys_c"):
+        assert run.metrics["heldout"][name] == pytest.approx(whole[name])
+
+
+def test_how_sections_mix_is_measured_and_domains_of_one_section_are_named() -> None:
+    """Two sections that share no gene can but have domains of their own."""
+    adata = simulate("layers", n_obs=200, n_genes=30, n_sections=2, seed=0)
+    counts = adata.X.toarray() + 1
+    first = (adata.obs["section"] == adata.obs["section"].iloc[0]).to_numpy()
+    counts[np.ix_(first, np.arange(30) < 15)] = 0
+    counts[np.ix_(~first, np.arange(30) >= 15)] = 0
+    adata.X = sparse.csr_matrix(counts * 20)
+    with pytest.warns(
+        IsoviWarning, match=r'domains have 95% of their spots or more in one value of obs\["section"\]'
+    ):
+        run = isovi.fit(adata, section_key="section", **{**SHORT, "max_epochs": 30})
+    found = run.metrics["mixing"]["section"]
+    assert found["same_group"] > 0.95 > found["same_group_mixed"]
+    assert found["ilisi"] < 0.1
+
+
+def test_one_section_has_nothing_to_mix() -> None:
+    run = isovi.fit(simulate("layers", n_obs=100, n_genes=30, seed=0), **SHORT)
+    assert run.metrics["mixing"] == {}

@@ -38,12 +38,14 @@ from isovi.progress import Progress, Silent, progress_of
 from isovi.run import BACKBONES, DOMAIN_KEY, GENE_KEY, LATENT_KEY, PARTS, Provenance, Run, Settings
 from isovi.spots import HELDOUT, SPLIT_KEY, TRAIN, VALIDATION, Spots
 from isovi.tl.evaluate import some
+from isovi.tl.mixing import N_NEAREST
 
 VALIDATION_SHARE = 0.1  # of the spots that are not held out
 MIN_TRAIN = 10  # training spots
 MIN_HELDOUT = 3  # held-out spots, if there are any
 MIN_SPOTS = 5  # training spots in which a gene must be seen
 GENE_SPOTS = 50_000  # training spots on which genes are chosen, at most
+SEPARATE = 0.95  # share of a domain in one section or batch that is worth a warning
 CHUNK_ENTRIES = 20_000_000  # entries of a dense chunk of genes
 
 
@@ -548,6 +550,7 @@ def complete(run: Run, used: AnnData | None = None) -> None:
     """
     stages: dict[str, Callable[[], None]] = {
         "Domains": lambda: find_domains(run),
+        "Mixing": lambda: run.metrics.update(mixing=mixing_by_column(run)),
         "Metrics": lambda: run.metrics.update(evaluate(run, run.model_data() if used is None else used)),
         "The certificate": lambda: run.metrics.update(certificate=certified(run)),
     }
@@ -572,6 +575,36 @@ def find_domains(run: Run) -> None:
         seed=settings.seed,
     )
     run.metrics |= domain_metrics(run.adata, settings)
+    for key in groupings(run):
+        warn_of_separate(run.adata, key)
+
+
+def mixing_by_column(run: Run) -> dict[str, dict[str, float]]:
+    """How well sections and batches mix, by column of ``obs``; none of fewer than 91 spots."""
+    if run.adata.n_obs <= N_NEAREST:
+        return {}
+    return {key: tl.mixing(run.adata, key, seed=run.settings.seed) for key in groupings(run)}
+
+
+def groupings(run: Run) -> list[str]:
+    """Columns of sections and batches, where there are several."""
+    keys = dict.fromkeys((run.settings.section_key, run.settings.batch_key))
+    return [key for key in keys if key is not None and run.adata.obs[key].nunique() > 1]
+
+
+def warn_of_separate(adata: AnnData, key: str) -> None:
+    """Warn of domains that lie in one section or batch."""
+    table = pd.crosstab(adata.obs[DOMAIN_KEY], adata.obs[key].astype(str), normalize="index")
+    alone = table.max(axis=1)[lambda share: share >= SEPARATE]
+    if len(alone):
+        where = ", ".join(f"{domain} ({table.loc[domain].idxmax()})" for domain in alone.index)
+        warnings.warn(
+            f"{len(alone)} of {len(table)} domains have {SEPARATE:.0%} of their spots or more in one value "
+            f'of obs["{key}"]: {where}. Either the tissue differs there, or a batch effect keeps spots '
+            "apart, which batch_key corrects.",
+            IsoviWarning,
+            stacklevel=3,
+        )
 
 
 def n_labels(adata: AnnData, label_key: str | None) -> int | None:

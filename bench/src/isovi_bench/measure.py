@@ -20,6 +20,7 @@ from isovi.spots import HELDOUT, TRAIN, Spots
 from isovi.tl.domains import cluster, standardize
 from isovi.tl.evaluate import evaluate_fit, evaluate_geometry
 from isovi.tl.metrics import is_labelled
+from isovi.tl.mixing import N_NEAREST
 from isovi_bench.prepare import SECTION_KEY, Prepared
 from isovi_bench.task import Fitted
 
@@ -41,7 +42,6 @@ METRIC_NAMES = tuple(name for names in GROUPS.values() for name in names)
 NEIGHBORS = 15  # of the graph that Leiden divides
 HALVINGS = 20  # of the interval in which its resolution is searched
 RESOLUTIONS = (1e-3, 10.0)
-LISI_NEIGHBORS = 90  # three times the perplexity, as scib-metrics has it
 
 
 def measure(fitted: Fitted, prepared: Prepared, *, seed: int = 0, metrics: tuple[str, ...] = ()) -> Measured:
@@ -287,7 +287,7 @@ def _communities(graph: igraph.Graph, resolution: float, seed: int) -> np.ndarra
 
 
 def mixing(latent: np.ndarray, section: np.ndarray) -> dict[str, float]:
-    """How well sections mix in the latent: iLISI and the acceptance of kBET (scib-metrics), 1 is best.
+    """How well sections mix in the latent: iLISI and the acceptance of kBET, 1 is best.
 
     Parameters
     ----------
@@ -300,12 +300,7 @@ def mixing(latent: np.ndarray, section: np.ndarray) -> dict[str, float]:
     -------
     ``ilisi`` and ``kbet``; empty if the spots are of one section, or too few.
     """
-    names, codes = np.unique(section, return_inverse=True)
-    if len(names) < 2 or len(latent) <= LISI_NEIGHBORS:
+    if len(np.unique(section)) < 2 or len(latent) <= N_NEAREST:
         return {}
-    from scib_metrics import ilisi_knn, kbet  # jax takes seconds to import
-    from scib_metrics.nearest_neighbors import NeighborsResults
-
-    distances, indices = NearestNeighbors(n_neighbors=LISI_NEIGHBORS).fit(latent).kneighbors(latent)
-    near = NeighborsResults(indices, distances)
-    return {"ilisi": float(ilisi_knn(near, codes)), "kbet": float(kbet(near, codes)[0])}
+    found = tl.mixing_of(latent, section)
+    return {name: found[name] for name in GROUPS["mixing"]}

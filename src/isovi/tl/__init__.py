@@ -23,6 +23,7 @@ from isovi.tl.metrics import (
     spatial_neighbors,
     spearman_distance,
 )
+from isovi.tl.mixing import mixing, mixing_of
 from isovi.tl.pairwise import pairwise_distance
 from isovi.tl.place import PlacedCells, SpatialPlacer
 from isovi.tl.placement_error import contact_f1, placement_error
@@ -48,6 +49,8 @@ __all__ = [
     "gearys_c_per_dimension",
     "is_labelled",
     "lognorm_squared_error",
+    "mixing",
+    "mixing_of",
     "morans_i",
     "morans_i_per_dimension",
     "mse_lognorm",
