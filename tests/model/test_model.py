@@ -166,7 +166,7 @@ def training_pairs(model: Any) -> tuple[np.ndarray, np.ndarray]:
     spots = np.sort(model.train_indices)
     upper = np.triu_indices(len(spots), 1)
     latent, tissue = (
-        data[spots] for data in (model.get_latent_representation(), model.adata.obsm["spatial"])
+        data[spots] for data in (model.get_latent_representation(part="place"), model.adata.obsm["spatial"])
     )
     same = (
         model.adata.obs["section"].to_numpy()[spots][:, None] == model.adata.obs["section"].to_numpy()[spots]
