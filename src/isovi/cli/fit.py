@@ -58,7 +58,7 @@ def fit(
     plain: Annotated[bool, typer.Option("--plain", help="Omit the distance term.")] = False,
     n_place: Annotated[
         int,
-        typer.Option(help="Number of latent dimensions whose distances count; 0 for all."),
+        typer.Option(help="Latent dimensions for distances; 0 for all."),
     ] = 3,
     pairs: Annotated[
         str,
