@@ -19,7 +19,6 @@ import pytest
 from anndata import AnnData
 
 from isovi import InputError, OutputError, diagnose, files, pipeline
-from isovi.data.io import Source
 from isovi.errors import IsoviWarning
 from isovi.files import Attempt
 from isovi.report.write import report
@@ -360,7 +359,7 @@ def test_resuming_a_live_fit_is_refused(held: Path, tissue_file: Path) -> None:
     assert tree(held.parent) == before
 
 
-def test_an_attempt_with_a_long_name_has_a_checkpoint_that_fits(tissue_file: Path, tmp_path: Path) -> None:
-    attempt = Attempt.of(Source(tissue_file), tmp_path / ("x" * 250), SETTINGS, 0)
+def test_an_attempt_with_a_long_name_has_a_checkpoint_that_fits(tmp_path: Path) -> None:
+    attempt = Attempt.of(tmp_path / ("x" * 250))
     attempt.checkpoint.write_text("")
     assert attempt.checkpoint.name.endswith(".partial.ckpt")

@@ -17,7 +17,7 @@ import pytest
 from safetensors.torch import load_file
 
 from isovi import InputError, OutputError, files, pipeline
-from isovi.data.io import Source
+from isovi.data.io import Source, digest
 from isovi.files import Attempt
 from isovi.model import checkpoint
 from isovi.progress import Progress
@@ -200,17 +200,22 @@ def test_force_fits_again_what_is_finished(
 def test_only_the_same_run_is_taken_for_finished(
     run: Any, tissue_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, settings = Source(tissue_file), run.run.settings
-    found = Attempt.of(source, run.out, settings, 0).found()
+    settings, sha256 = run.run.settings, digest(Source(tissue_file))
+    attempt, about = Attempt.of(run.out), files.describe(settings, sha256, min_counts=0)
+    found = attempt.found(about)
     assert found is not None and found.is_complete
-    assert not Attempt.of(source, tmp_path / "none", settings, 0).found()
-    assert not Attempt.of(source, run.out, SETTINGS, 0).found()
-    assert not Attempt.of(source, run.out, settings, 5).found()
+    assert not Attempt.of(tmp_path / "none").found(about)
+    assert not attempt.found(files.describe(SETTINGS, sha256, min_counts=0))
+    assert not attempt.found(files.describe(settings, sha256, min_counts=5))
     other = tmp_path / "other.h5ad"
     simulate("layers", n_obs=60, n_genes=20, seed=3).write_h5ad(other)
-    assert not Attempt.of(Source(other), run.out, settings, 0).found()
+    assert not attempt.found(files.describe(settings, digest(Source(other)), min_counts=0))
     monkeypatch.setattr(files, "version", lambda _: "99")
-    assert not Attempt.of(source, run.out, settings, 0).found()
+    assert not attempt.found(files.describe(settings, sha256, min_counts=0))
+
+
+def about_of(source: Source) -> dict[str, str]:
+    return files.describe(SETTINGS, digest(source), min_counts=0, **source.options)
 
 
 def test_paths_do_not_tell_attempts_apart(tissue_file: Path, tmp_path: Path) -> None:
@@ -220,12 +225,12 @@ def test_paths_do_not_tell_attempts_apart(tissue_file: Path, tmp_path: Path) -> 
         (folder / "tissue.h5ad").write_bytes(tissue_file.read_bytes())
         (folder / "positions.csv").write_text("barcode,x,y\none,1,2\n")
         sources.append(Source(folder / "tissue.h5ad", coordinates=folder / "positions.csv"))
-    first, second = (Attempt.of(source, source.path.parent / "out", SETTINGS, 0) for source in sources)
-    assert first.about == second.about
-    assert first.checkpoint == tmp_path / "a" / "out.partial.ckpt"
+    first, second = (about_of(source) for source in sources)
+    assert first == second
+    assert Attempt.of(tmp_path / "a" / "out").checkpoint == tmp_path / "a" / "out.partial.ckpt"
     (tmp_path / "b" / "positions.csv").write_text("barcode,x,y\none,1,1\n")
-    changed = Attempt.of(sources[1], tmp_path / "b" / "out", SETTINGS, 0).about
-    assert {name for name in changed if changed[name] != first.about[name]} == {"input_sha256"}
+    changed = about_of(sources[1])
+    assert {name for name in changed if changed[name] != first[name]} == {"input_sha256"}
 
 
 def test_settings_input_and_packages_tell_attempts_apart() -> None:
@@ -236,14 +241,14 @@ def test_settings_input_and_packages_tell_attempts_apart() -> None:
 
 
 def test_without_a_checkpoint_there_is_nothing_to_say(tmp_path: Path) -> None:
-    attempt, said = Attempt(tmp_path / "out", tmp_path / "x.ckpt", {}), Said()
+    attempt, said = Attempt(tmp_path / "out", tmp_path / "x.ckpt"), Said()
     with pytest.raises(RuntimeError), attempt.kept(said):
         raise RuntimeError
     assert said.lines == []
 
 
 def test_of_an_input_that_is_refused_the_checkpoint_is_not_advertised(tmp_path: Path) -> None:
-    attempt, said = Attempt(tmp_path / "out", tmp_path / "x.ckpt", {}), Said()
+    attempt, said = Attempt(tmp_path / "out", tmp_path / "x.ckpt"), Said()
     attempt.checkpoint.touch()
     with pytest.raises(InputError), attempt.kept(said):
         raise InputError("x", "y", "z")

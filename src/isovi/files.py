@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,6 @@ from anndata import AnnData
 from isovi import tl
 from isovi.data import check, io, pack
 from isovi.data.fingerprint import training_split
-from isovi.data.readers.filtering import drop_cells
 from isovi.data.readers.spatialdata import require_known_sections
 from isovi.data.usable import prepared, usable, with_raw, with_whole_counts
 from isovi.data.writable import require_own_names, writable
@@ -100,14 +99,15 @@ def fit(
             f"min_counts={min_counts} was given.", "It must be at least 0.", "Give another number."
         )
     with io.exclusive(out, [source.path, source.coordinates]) if first else nullcontext():
-        attempt = Attempt.of(source, out, settings, min_counts)
-        earlier = attempt.found() if resume and not force else None
+        attempt, sha256 = Attempt.of(out), io.digest(source)
+        about = describe(settings, sha256, min_counts=min_counts, **source.options)
+        earlier = attempt.found(about) if resume and not force else None
         if earlier is not None and earlier.is_complete:
             progress.say(f"{out} is finished: there is nothing to resume")
             if first:
                 draw(earlier, out / "figures")  # which may lack some if the fit was killed
             return earlier if first else None
-        attempt.begin(resume=resume, force=force, progress=progress)
+        attempt.begin(about, resume=resume, force=force, progress=progress)
         force = force or earlier is not None
         io.require_replaceable(out, force)
         if earlier is not None and not attempt.checkpoint.exists() and earlier.adata.X is not None:
@@ -123,11 +123,14 @@ def fit(
             with noted() as notes:
                 adata = read(source, settings, min_counts, progress)
             adata, converted = as_written(adata, settings, progress)
-            provenance = replace(attempt.provenance(source, call), notes=(*notes, *converted))
-            about = attempt.about | attempt.require_same(adata, settings)
-            kept: dict[str, Any] = {"keep": keep, "checkpoint": EpochCheckpoint(attempt.checkpoint, about)}
+            content = content_hash(adata, settings)
+            attempt.require_same(content, sha256)
+            checkpoint = EpochCheckpoint(attempt.checkpoint, {**about, CONTENT: content})
+            asked = source_of(source, min_counts)
+            provenance = Provenance(sha256=sha256, source=asked, call=call, notes=(*notes, *converted))
             scratch = io.scratch_directory(out) if pack.is_on_disk(adata.X) else None
-            run = run_pipeline(adata, settings, progress, provenance, scratch=scratch, **kept)
+            kept: dict[str, Any] = {"keep": keep, "checkpoint": checkpoint, "scratch": scratch}
+            run = run_pipeline(adata, settings, progress, provenance, **kept)
             return None if run is None else _finish(attempt, run, out, progress)
 
 
@@ -181,8 +184,9 @@ def read(source: io.Source, settings: Settings, min_counts: int, progress: Progr
                 "The position of every spot is needed.",
                 "Pass coordinates=FILE, a table with the names of the spots and columns x and y.",
             )
-        adata = drop_cells(prepared(adata, **settings.reading), min_counts, settings.layer)
-    require_known_sections(adata, settings.section_key)
+        adata = prepared(adata, min_counts=min_counts, **settings.reading)
+    if settings.section_key is None:
+        require_known_sections(adata)
     progress.say(f"{how} {adata.n_obs} spots x {adata.n_vars} genes from {source.path}")
     return adata
 
@@ -223,8 +227,6 @@ class Attempt:
         Folder of the results.
     checkpoint
         Beside it, where training is kept until the results are there.
-    about
-        Settings, hash of the input and versions: what has to be the same for resuming.
     """
 
     what: ClassVar[str] = "run"
@@ -232,18 +234,15 @@ class Attempt:
 
     out: Path
     checkpoint: Path
-    about: dict[str, str]
 
     @classmethod
-    def of(cls, source: io.Source, out: Path, settings: Settings, min_counts: int, **more: str) -> Attempt:
-        """The attempt to fit with these settings; the input is hashed."""
+    def of(cls, out: Path) -> Self:
+        """The attempt to fill a folder."""
         final = io.output_path(out)
-        about = describe(settings, io.digest(source), min_counts=min_counts, **source.options, **more)
-        about.pop("coordinates", None)  # a path; its content is in the hash
-        return cls(final, io.beside(final, cls.suffix), about)
+        return cls(final, io.beside(final, cls.suffix))
 
-    def before(self) -> dict[str, str]:
-        """What the unfinished attempt was about."""
+    def before(self) -> dict[str, str] | None:
+        """What the unfinished attempt was about; ``None`` if it had not begun to say so."""
         return read_about(self.checkpoint)
 
     def remove(self) -> None:
@@ -251,14 +250,8 @@ class Attempt:
         for path in (self.checkpoint, temporary_of(self.checkpoint)):
             path.unlink(missing_ok=True)
 
-    def provenance(self, source: io.Source, call: str) -> Provenance:
-        """Where the results come from."""
-        n = int(self.about["min_counts"])
-        asked = {"path": str(source.path), **source.options, **({"min_counts": n} if n else {})}
-        return Provenance(sha256=self.about["input_sha256"], source=asked, call=call)
-
-    def found(self) -> Run | None:
-        """The run in the folder, if it is the one that this attempt would make, complete or not."""
+    def found(self, about: Mapping[str, str]) -> Run | None:
+        """The run in the folder, if it is about the same, complete or not."""
         if not (self.out / io.RUN_FILE).is_file():
             return None
         run = Run.read(self.out)
@@ -266,11 +259,10 @@ class Attempt:
         source = {name: value for name, value in run.provenance.source.items() if name != "path"}
         source.setdefault("min_counts", 0)
         known = describe(run.settings, run.provenance.sha256, **source)
-        known.pop("coordinates", None)
         known |= {name: run.provenance.versions.get(name, "") for name in _VERSIONS}
-        return run if known == self.about else None
+        return run if known == about else None
 
-    def begin(self, *, resume: bool, force: bool, progress: Progress) -> None:
+    def begin(self, about: Mapping[str, str], *, resume: bool, force: bool, progress: Progress) -> None:
         """Look for an unfinished attempt, to resume it, or to remove it where it may be replaced.
 
         Every process of a fit comes to the same decision: none writes the checkpoint before all train.
@@ -296,8 +288,9 @@ class Attempt:
             progress.say(f"There is no unfinished {self.what} to resume: starting from the beginning")
             return
         before = self.before()
+        before = dict(about) if before is None else before
         content = before.pop(CONTENT, None)
-        both = {name: (before.get(name), self.about.get(name)) for name in sorted({*before, *self.about})}
+        both = {name: (before.get(name), about.get(name)) for name in sorted({*before, *about})}
         changed = {name: values for name, values in both.items() if values[0] != values[1]}
         if list(changed) == ["input_sha256"] and content is not None:
             progress.say("The input is another file: training is resumed if what is read of it is the same")
@@ -305,8 +298,8 @@ class Attempt:
             raise self._another(changed)
         progress.say(f"Resuming from {self.checkpoint}")
 
-    def require_same(self, adata: AnnData, settings: Settings) -> dict[str, str]:
-        """The hash of what a fit reads, by its name in a checkpoint.
+    def require_same(self, content: str, sha256: str) -> None:
+        """Refuse to resume on other data: on what a fit reads, by its hash, or on the file, by its own.
 
         Training may resume on another file than it began on, for example one that was mended, if what a fit
         reads of it is the same.
@@ -316,11 +309,9 @@ class Attempt:
         InputError
             If the unfinished attempt read something else.
         """
-        content = {CONTENT: content_hash(adata, settings)}
-        before = self.before() if self.checkpoint.exists() else content
-        if before.get(CONTENT, content[CONTENT]) != content[CONTENT]:
-            raise self._another({"input_sha256": (before.get("input_sha256"), self.about["input_sha256"])})
-        return content
+        before = (self.before() if self.checkpoint.exists() else None) or {}
+        if before.get(CONTENT, content) != content:
+            raise self._another({"input_sha256": (before.get("input_sha256"), sha256)})
 
     def _another(self, changed: Mapping[str, tuple[Any, Any]]) -> InputError:
         """The error for an unfinished attempt that something was different of: what it was, and is."""
@@ -345,8 +336,15 @@ class Attempt:
             raise
 
 
+def source_of(source: io.Source, min_counts: int) -> dict[str, Any]:
+    """What was read, as provenance has it."""
+    few = {"min_counts": min_counts} if min_counts else {}
+    return {"path": str(source.path), **source.options, **few}
+
+
 def describe(settings: Settings, digest: str, **source: Any) -> dict[str, str]:
     """What must not change between two attempts, as text by name."""
+    source.pop("coordinates", None)  # a path; its content is in the hash
     asked = {name: json.dumps(value) for name, value in settings.as_data().items()}
     asked |= {name: str(value) for name, value in source.items()}
     return {**asked, "input_sha256": digest, **{name: version(name) for name in _VERSIONS}}

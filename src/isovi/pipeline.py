@@ -37,7 +37,6 @@ from isovi.model.training import Interruptible
 from isovi.progress import Progress, Silent, progress_of
 from isovi.run import BACKBONES, DOMAIN_KEY, GENE_KEY, LATENT_KEY, PARTS, Provenance, Run, Settings
 from isovi.spots import HELDOUT, SPLIT_KEY, TRAIN, VALIDATION, Spots
-from isovi.tl.evaluate import some
 from isovi.tl.mixing import N_NEAREST
 
 VALIDATION_SHARE = 0.1  # of the spots that are not held out
@@ -260,8 +259,7 @@ def content_hash(adata: AnnData, settings: Settings) -> str:
     """SHA-256 of what a fit reads of an AnnData: names, counts, positions and the columns of ``obs``."""
     keys = (settings.section_key, settings.batch_key, settings.label_key)
     columns = [key for key in keys if key is not None and key in adata.obs]
-    counts = with_raw(adata, settings.layer)
-    counts = counts.X if settings.layer is None else counts.layers.get(settings.layer)
+    counts = check.counts_of(with_raw(adata, settings.layer), settings.layer)
     found = hashlib.sha256(f"{adata.shape}".encode())
     for part in (adata.obs_names, adata.var_names, *(adata.obs[key].astype(str) for key in columns)):
         found.update(pd.util.hash_array(np.asarray(part, dtype=object)).tobytes())
@@ -372,8 +370,8 @@ def choose_genes(adata: AnnData, spots: Spots, settings: Settings) -> np.ndarray
     InputError
         If no gene is seen often enough, or a spot has no count in the genes chosen.
     """
-    matrix = adata.X if settings.layer is None else adata.layers[settings.layer]
-    counts = gene_counts(adata, matrix, spots, settings.seed)
+    matrix = check.counts_of(adata, settings.layer)
+    counts = gene_counts(adata, matrix, spots, np.random.default_rng(settings.seed))
     seen = np.asarray((counts > 0).sum(axis=0)).ravel() >= MIN_SPOTS
     if not settings.keep_controls:  # a packed store of an earlier version may have them
         seen &= ~no_genes(adata.var)
@@ -386,7 +384,7 @@ def choose_genes(adata: AnnData, spots: Spots, settings: Settings) -> np.ndarray
     genes = seen.copy()
     if 0 < settings.n_top_genes < seen.sum():
         genes[seen] = most_variable(counts[:, np.flatnonzero(seen)], settings.n_top_genes)
-    if empty := count_empty(matrix, genes):
+    if empty := int((check.cell_totals(matrix, genes) == 0).sum()):
         raise InputError(
             f"{empty} spots have no count in the {int(genes.sum())} genes chosen.",
             "Every spot needs a count.",
@@ -395,10 +393,11 @@ def choose_genes(adata: AnnData, spots: Spots, settings: Settings) -> np.ndarray
     return genes
 
 
-def gene_counts(adata: AnnData, matrix: Any, spots: Spots, seed: int) -> sparse.csr_matrix:
+def gene_counts(adata: AnnData, matrix: Any, spots: Spots, rng: np.random.Generator) -> sparse.csr_matrix:
     """Counts of the training spots that genes are chosen on, in the order of the input."""
     order = pack.input_order(adata)
-    ranks = some(np.sort(order[spots.rows(TRAIN)]), GENE_SPOTS, seed)
+    ranks = np.sort(order[spots.rows(TRAIN)])
+    ranks = np.sort(rng.choice(ranks, min(GENE_SPOTS, len(ranks)), replace=False))
     rows = np.argsort(order)[ranks]
     ascending = np.argsort(rows)
     return pack.take_rows(matrix, rows[ascending])[np.argsort(ascending)]
@@ -416,15 +415,6 @@ def most_variable(counts: sparse.csr_matrix, n_top_genes: int) -> np.ndarray:
         check_values=False,
     )
     return filled.var["highly_variable"].to_numpy()
-
-
-def count_empty(counts: Any, genes: np.ndarray) -> int:
-    """Number of spots without any count in the given genes; counts on disk are read block by block."""
-    totals = np.zeros(counts.shape[0])
-    for block in check.blocks(counts):
-        kept = np.flatnonzero(genes[block.columns])
-        totals[block.rows] += np.asarray(block.values[:, kept].sum(axis=1)).ravel()
-    return int((totals == 0).sum())
 
 
 def report_split(spots: Spots, genes: np.ndarray, progress: Progress) -> None:

@@ -23,9 +23,9 @@ from isovi.data import check, io, pack
 from isovi.data.inspect import look_at
 from isovi.data.loading.resident import CountRows
 from isovi.data.query import match
-from isovi.data.readers.filtering import cell_totals, enough
 from isovi.data.readers.matrix import read_matrix
-from isovi.pipeline import choose_genes, count_empty
+from isovi.data.usable import enough
+from isovi.pipeline import choose_genes
 from isovi.run import Settings
 from isovi.spots import TRAIN, Spots
 
@@ -185,7 +185,7 @@ def test_entries_that_cancel_are_no_count() -> None:
         matrix = stored_as(entries, kind)
         with pytest.raises(InputError, match='1 spots without any count: "s3"'):
             check.counts(data(matrix), allow_empty_genes=True)
-        assert count_empty(matrix, np.ones(N_GENES, dtype=bool)) == 1
+        assert (check.cell_totals(matrix, np.ones(N_GENES, dtype=bool)) == 0).sum() == 1
         with pytest.warns(UserWarning, match="1 of 9 cells have no count"):
             assert not enough(matrix, 1)[3]
 
@@ -201,7 +201,7 @@ def test_a_gene_is_seen_in_spots_not_in_entries(twice: Any) -> None:
 
 
 def test_totals_count_each_entry_once(twice: Any) -> None:
-    np.testing.assert_array_equal(cell_totals(twice), dense(TWICE).sum(axis=1))
+    np.testing.assert_array_equal(check.cell_totals(twice), dense(TWICE).sum(axis=1))
 
 
 # ------------------------------------------------------------------- what models read

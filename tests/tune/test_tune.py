@@ -213,7 +213,7 @@ def test_nothing_is_thrown_away_unasked(tissue: Path, out: Path, trials: Any) ->
 
 
 def test_an_unfinished_search_is_replaced_when_forced(tissue: Path, out: Path, trials: Any) -> None:
-    old = SearchAttempt.of(Source(tissue), out, SETTINGS, 0, tried="others")
+    old = SearchAttempt.of(out)
     old.checkpoint.mkdir()
     (old.checkpoint / "training").touch()
     trials(

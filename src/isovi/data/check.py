@@ -574,7 +574,7 @@ def _matrix(adata: AnnData, layer: str | None) -> tuple[Any, str]:
             "Name one of these as `layer`, or leave it out if adata.X holds the counts.",
         )
     where = "adata.X" if layer is None else f'adata.layers["{layer}"]'
-    matrix = adata.X if layer is None else adata.layers[layer]
+    matrix = counts_of(adata, layer)
     if matrix is None or matrix.dtype.kind not in "biuf":
         found = "no values" if matrix is None else f"values of type {matrix.dtype}"
         raise InputError(
@@ -647,6 +647,20 @@ def _edges(matrix: Any, length: int) -> list[int]:
         reach = np.searchsorted(pointers, pointers[edges[-1]] + _BLOCK_VALUES, side="right") - 1
         edges.append(max(int(reach), edges[-1] + 1))
     return edges
+
+
+def counts_of(adata: AnnData, layer: str | None = None) -> Any:
+    """``X`` or a layer of the data; ``None`` if there is no such layer."""
+    return adata.X if layer is None else adata.layers.get(layer)
+
+
+def cell_totals(counts: Any, genes: np.ndarray | None = None) -> np.ndarray:
+    """Total counts of each cell, shape ``(cell,)``, of all genes or those of a mask; in memory or on disk."""
+    totals = np.zeros(counts.shape[0])
+    for block in blocks(counts):
+        values = block.values if genes is None else block.values[:, np.flatnonzero(genes[block.columns])]
+        totals[block.rows] += np.asarray(values.sum(axis=1)).ravel()
+    return totals
 
 
 def n_stored(matrix: Any) -> int:

@@ -15,7 +15,6 @@ from anndata import AnnData
 
 from isovi.data import check, decimals
 from isovi.data.findings import Finding, find_in, of_fields, section_columns
-from isovi.data.readers.filtering import cell_totals
 from isovi.data.readers.find import find
 from isovi.data.readers.source import INPUT_KEY, PIXELS, POSITIONS_KEY, UNKNOWN, Source
 from isovi.data.usable import RAW_LAYER, Usable, is_to_round, sample, usable
@@ -235,7 +234,7 @@ def look_at(
         return Counts(layer, f"no whole numbers: {decimals.kind_of(sample(matrix))}")
     if kinds and not is_decimal and layer is None:
         is_to_round(matrix)  # says it
-    totals = cell_totals(matrix, genes)
+    totals = check.cell_totals(matrix, genes)
     totals = totals if spots is None else totals[spots]
     return Counts(layer, "", float(np.median(totals)), int((totals == 0).sum()), is_decimal)
 

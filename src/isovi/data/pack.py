@@ -26,10 +26,9 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from isovi._shapes import CellIndexArray
 from isovi.data import check, decimals, io
 from isovi.data.readers.checksums import MARK, PACK_KEY, damaged, write_checksums
-from isovi.data.readers.filtering import enough
 from isovi.data.readers.source import Source
 from isovi.data.readers.spatialdata import require_known_sections
-from isovi.data.usable import is_to_round, usable
+from isovi.data.usable import enough, is_to_round, usable
 from isovi.data.writable import require_own_names, writable
 from isovi.errors import InputError, IsoviWarning, OutputError
 from isovi.geometry.hilbert import curve_order
@@ -128,7 +127,8 @@ def pack(
                 "Store the counts in X.",
             )
         adata = _writable(given, spatial_key, section_key)
-        require_known_sections(adata, section_key)
+        if section_key is None:
+            require_known_sections(adata)
         taken = usable(adata, keep_controls=keep_controls)
         taken.say()
         order, n_sections = _order(adata, taken.spots, spatial_key, section_key)

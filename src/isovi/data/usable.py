@@ -14,7 +14,6 @@ from scipy import sparse
 
 from isovi.data import check, decimals
 from isovi.data.genes import listed, no_genes
-from isovi.data.readers.filtering import cell_totals
 from isovi.errors import InputError, IsoviWarning
 
 TISSUE_COLUMN = "in_tissue"  # of obs: spots outside are left out
@@ -96,7 +95,12 @@ def usable(adata: AnnData, *, layer: str | None = None, keep_controls: bool = Fa
 
 
 def prepared(
-    adata: AnnData, *, layer: str | None = None, keep_controls: bool = False, round_counts: bool = False
+    adata: AnnData,
+    *,
+    layer: str | None = None,
+    keep_controls: bool = False,
+    round_counts: bool = False,
+    min_counts: int = 0,
 ) -> AnnData:
     """Data in memory as a fit uses it; the same object if nothing is left out or changed.
 
@@ -108,6 +112,8 @@ def prepared(
         As for :func:`usable`. ``"raw"`` stands for ``adata.raw`` where no layer is called so.
     round_counts
         Round counts that were corrected for ambient RNA, or estimated.
+    min_counts
+        Cells with fewer counts are left out.
 
     Raises
     ------
@@ -125,7 +131,58 @@ def prepared(
     if not found.is_all:
         adata = adata[found.spots, found.genes].copy()
     adata = with_raw(adata, layer)
-    return with_whole_counts(adata, layer, round_counts=round_counts)
+    return drop_cells(with_whole_counts(adata, layer, round_counts=round_counts), min_counts, layer)
+
+
+def enough(counts: Any, min_counts: int) -> np.ndarray:
+    """Mask of the cells with at least ``min_counts`` counts, shape ``(cell,)``.
+
+    Raises
+    ------
+    InputError
+        If there is no such cell.
+
+    Warns
+    -----
+    IsoviWarning
+        With the number of cells that are left out.
+    """
+    kept = check.cell_totals(counts) >= min_counts
+    if len(kept) and not kept.any():
+        raise InputError(
+            f"None of {len(kept)} cells has {min_counts} counts.",
+            "At least one cell is needed.",
+            "Lower `min_counts`.",
+        )
+    if not kept.all():
+        few = "no count" if min_counts == 1 else f"fewer than {min_counts} counts"
+        left = f"{int((~kept).sum())} of {len(kept)} cells have {few} and are left out."
+        warnings.warn(left, IsoviWarning, stacklevel=3)
+    return kept
+
+
+def drop_cells(adata: AnnData, min_counts: int = 1, layer: str | None = None) -> AnnData:
+    """The cells with at least ``min_counts`` counts; the same object if all have.
+
+    Parameters
+    ----------
+    adata
+        Data in memory; not changed.
+    min_counts
+        Counts that a cell needs.
+    layer
+        Layer of the counts; ``X`` by default.
+
+    Raises
+    ------
+    InputError
+        If there is no such cell.
+    """
+    counts = check.counts_of(adata, layer)
+    if min_counts <= 0 or counts is None:  # a missing layer is reported by isovi.data.check
+        return adata
+    kept = enough(counts, min_counts)
+    return adata if kept.all() else adata[kept].copy()
 
 
 def with_raw(adata: AnnData, layer: str | None) -> AnnData:
@@ -155,7 +212,7 @@ def with_whole_counts(adata: AnnData, layer: str | None, *, round_counts: bool =
     -------
     The same object, or one that shares all but the counts.
     """
-    counts = adata.X if layer is None else adata.layers.get(layer)
+    counts = check.counts_of(adata, layer)
     if counts is None:  # reported by isovi.data.check
         return adata
     matrix = usual_form(counts)
@@ -263,10 +320,10 @@ def _in_tissue(adata: AnnData) -> tuple[np.ndarray, str]:
 
 def _emptied(adata: AnnData, layer: str | None, genes: np.ndarray) -> np.ndarray:
     """Cells that have counts, but none in these genes."""
-    counts = adata.X if layer is None else adata.layers.get(layer)
+    counts = check.counts_of(adata, layer)
     if counts is None or counts.dtype.kind not in "biuf":
         return np.zeros(adata.n_obs, dtype=bool)
-    return (cell_totals(counts) > 0) & (cell_totals(counts, genes) == 0)
+    return (check.cell_totals(counts) > 0) & (check.cell_totals(counts, genes) == 0)
 
 
 def shallow_copy(adata: AnnData) -> AnnData:

@@ -20,7 +20,7 @@ from isovi.errors import InputError
 from isovi.graph import AllPairs, Neighbors, PairKind
 from isovi.model.objective import Constraint
 from isovi.progress import Progress
-from isovi.run import Settings
+from isovi.run import Provenance, Settings
 from isovi.spots import HELDOUT
 from isovi.tune.result import Tuned, name_of, summarise
 
@@ -97,12 +97,14 @@ def tune(
     from isovi.tune.workers import run_trials  # needs Ray
 
     with io.exclusive(out, [source.path, source.coordinates]):
-        attempt = SearchAttempt.of(source, out, settings, min_counts, tried="; ".join(tried))
-        attempt.begin(resume=resume, force=force, progress=progress)
+        attempt, sha256 = SearchAttempt.of(out), io.digest(source)
+        asked = {"min_counts": min_counts, "tried": "; ".join(tried), **source.options}
+        about = files.describe(settings, sha256, **asked)
+        attempt.begin(about, resume=resume, force=force, progress=progress)
         with attempt.kept(progress), io.output_directory(out, force) as folder:
             check_input(source, settings, min_counts, progress)
             attempt.checkpoint.mkdir(parents=True, exist_ok=True)
-            io.write_json(attempt.checkpoint / ABOUT, attempt.about)
+            io.write_json(attempt.checkpoint / ABOUT, about)
             found = run_trials(tried, source, min_counts, attempt.checkpoint, jobs=jobs, progress=progress)
             tuned = summarise(tried, found)
             tuned.table.to_csv(folder / "tune.csv")
@@ -112,7 +114,9 @@ def tune(
                 "tried": [one.as_data() for one in tried.values()],
                 "recommended": tuned.recommended.as_data(),
                 "failed": tuned.failed,
-                "provenance": as_data(attempt.provenance(source, call)),
+                "provenance": as_data(
+                    Provenance(sha256=sha256, source=files.source_of(source, min_counts), call=call)
+                ),
             }
             io.write_json(folder / io.RUN_FILE, record)
         attempt.remove()
@@ -157,11 +161,11 @@ class SearchAttempt(files.Attempt):
     what: ClassVar[str] = "search"
     suffix: ClassVar[str] = ".partial.trials"
 
-    def before(self) -> dict[str, str]:
-        """What the unfinished search was about."""
+    def before(self) -> dict[str, str] | None:
+        """What the unfinished search was about; ``None`` if it had not begun to say so."""
         file = self.checkpoint / ABOUT
         if not file.exists():
-            return self.about
+            return None
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):

@@ -10,10 +10,10 @@ from anndata import AnnData
 from scipy import sparse
 
 from isovi.data.readers.annotated import canonical_counts
-from isovi.data.readers.filtering import drop_cells
 from isovi.data.readers.positions import Joined
 from isovi.data.readers.source import readable
 from isovi.data.readers.tenx import read_h5
+from isovi.data.usable import drop_cells
 from isovi.errors import IsoviWarning
 
 

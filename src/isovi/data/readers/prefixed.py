@@ -11,12 +11,12 @@ from anndata import AnnData
 from scipy import sparse
 
 from isovi.data.readers.annotated import canonical_counts
-from isovi.data.readers.filtering import drop_cells
 from isovi.data.readers.images import add_images, pixels_of
 from isovi.data.readers.matrix import make_unique
 from isovi.data.readers.positions import Joined
 from isovi.data.readers.source import readable
 from isovi.data.readers.visium import find_positions
+from isovi.data.usable import drop_cells
 from isovi.errors import InputError
 
 _PART = re.compile(

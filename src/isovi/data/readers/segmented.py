@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from isovi.data.readers.filtering import drop_cells
 from isovi.data.readers.images import add_images, pixels_of
 from isovi.data.readers.matrix import find_matrix, read_matrix
 from isovi.data.readers.positions import PositionTable, join, position_table
 from isovi.data.readers.source import Reader, readable
+from isovi.data.usable import drop_cells
 
 FOLDER = "segmented_outputs"
 MATRICES = ("filtered_feature_cell_matrix", "raw_feature_cell_matrix")

@@ -366,8 +366,8 @@ def require_sections(attrs: Mapping[str, Any] | None, system: str | None, sectio
     )
 
 
-def require_known_sections(adata: AnnData, section_key: str | None) -> None:
-    """:func:`require_sections` for data from :func:`isovi.data.io.read`; other data passes."""
+def require_known_sections(adata: AnnData) -> None:
+    """:func:`require_sections`, where none were declared, for data from :func:`isovi.data.io.read`."""
     system = adata.uns.get(INPUT_KEY, {}).get("coordinate_system")
     if system is not None:
-        require_sections(adata.uns.get(ATTRS_KEY), str(system), section_key)
+        require_sections(adata.uns.get(ATTRS_KEY), str(system), None)

@@ -14,7 +14,6 @@ from anndata import AnnData
 from scipy import sparse
 
 from isovi.data.readers.annotated import canonical_counts
-from isovi.data.readers.filtering import drop_cells
 from isovi.data.readers.matrix import make_unique
 from isovi.data.readers.positions import _KNOWN, Joined, PositionTable
 from isovi.data.readers.source import POSITIONS_KEY
@@ -27,6 +26,7 @@ from isovi.data.readers.tabular import (
     columns_of,
     texts,
 )
+from isovi.data.usable import drop_cells
 from isovi.errors import InputError, IsoviWarning
 
 GENE_NAMES = frozenset(

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from anndata import AnnData
 
-from isovi.data.readers.filtering import drop_cells
 from isovi.data.readers.images import add_images, pixels_of
 from isovi.data.readers.matrix import find_matrix, read_matrix
 from isovi.data.readers.positions import join, read_positions
 from isovi.data.readers.source import Reader
+from isovi.data.usable import drop_cells
 
 MATRICES = ("filtered_feature_bc_matrix", "raw_feature_bc_matrix")
 POSITIONS = ("tissue_positions.csv", "tissue_positions_list.csv", "tissue_positions.parquet")

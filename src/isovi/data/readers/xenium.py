@@ -13,11 +13,11 @@ from anndata import AnnData
 from scipy import sparse
 
 from isovi.data.readers.annotated import canonical_counts
-from isovi.data.readers.filtering import drop_cells
 from isovi.data.readers.matrix import find_matrix, make_unique, read_matrix
 from isovi.data.readers.positions import PositionTable, join, position_table, read_positions
 from isovi.data.readers.source import MICROMETRES, Reader, readable
 from isovi.data.readers.tenx import GENES
+from isovi.data.usable import drop_cells
 
 MATRIX = "cell_feature_matrix"
 ZARR = (".zarr.zip", ".zarr")
