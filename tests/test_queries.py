@@ -141,6 +141,27 @@ def test_a_saved_model_is_loaded_with_genes_in_any_order(model: Any, tissue: Ann
     )
 
 
+def test_a_saved_model_is_not_loaded_with_other_genes(model: Any, tissue: AnnData, tmp_path: Path) -> None:
+    """As scvi-tools has it; a query with other genes is for load_query_data."""
+    model.save(str(tmp_path / "model"), overwrite=True)
+    fewer = tissue[:N_OBS, 1:].copy()
+    renamed = tissue[:N_OBS].copy()
+    renamed.var_names = ["another", *renamed.var_names[1:]]
+    for data in (fewer, renamed):
+        with pytest.raises(ValueError, match="other genes than the model"):
+            type(model).load(str(tmp_path / "model"), adata=data)
+
+
+def test_a_query_is_prepared_by_a_saved_reference(model: Any, new: AnnData, tmp_path: Path) -> None:
+    model.save(str(tmp_path / "model"), overwrite=True)
+    query = new[:, 5:].copy()
+    for reference in (str(tmp_path / "model"), model):
+        found = type(model).prepare_query_anndata(query, reference, inplace=False)
+        assert found.var_names.equals(model.adata.var_names)
+        names = type(model).prepare_query_anndata(query, reference, return_reference_var_names=True)
+        assert names.equals(model.adata.var_names)
+
+
 @pytest.mark.parametrize("by_path", [False, True])
 def test_query_data_may_have_its_genes_in_any_order_or_lack_some(
     by_path: bool, model: Any, new: AnnData, tmp_path: Path

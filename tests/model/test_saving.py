@@ -576,3 +576,49 @@ def test_queries_of_labelled_models_come_back(tissue: AnnData, quickly: Callable
     query = quickly(cls.load_query_data(tissue.copy(), tmp_path / "model"), max_epochs=1)
     query.save(tmp_path / "query")
     assert np.array_equal(cls.load(tmp_path / "query", query.adata).predict(), query.predict())
+
+
+# ------------------------------------------------------------------ models of scvi-tools before 0.15
+
+
+class Calls:
+    """Calls a function when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("called",)
+
+
+def legacy(model: Any, folder: Path, **attributes: Any) -> Path:
+    """The three files of a model as scvi-tools wrote them before 0.15."""
+    folder.mkdir()
+    torch.save(model.module.state_dict(), folder / "model_params.pt")
+    np.savetxt(folder / "var_names.csv", model.adata.var_names.to_numpy(), fmt="%s")
+    kept = {name: value for name, value in vars(model).items() if name[0] != "_" and name[-1] == "_"}
+    (folder / "attr.pkl").write_bytes(pickle.dumps({**kept, **attributes}))
+    return folder
+
+
+def test_a_model_of_old_is_converted_to_data(
+    tissue: AnnData, quickly: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    IsoSCVI.setup_anndata(tissue)
+    made = quickly(IsoSCVI(tissue, n_latent=3, n_hidden=8), max_epochs=1)
+    old = legacy(made, tmp_path / "old")
+    monkeypatch.setattr(pd, "read_pickle", lambda *_: pytest.fail("it was unpickled"))
+    IsoSCVI.convert_legacy_save(old, tmp_path / "new")
+    assert {file.name for file in (tmp_path / "new").iterdir()} == {"model.json", "model.safetensors"}
+    loaded = IsoSCVI.load(tmp_path / "new", tissue)
+    np.testing.assert_array_equal(loaded.get_latent_representation(), made.get_latent_representation())
+
+
+def test_a_model_of_old_that_would_run_code_is_refused(
+    tissue: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    IsoSCVI.setup_anndata(tissue)
+    old = legacy(IsoSCVI(tissue, n_latent=3, n_hidden=8), tmp_path / "old", harm_=Calls())
+    with pytest.raises(InputError, match=r"may execute code as it is read: it names posix\.mkdir"):
+        IsoSCVI.convert_legacy_save(old, tmp_path / "new")
+    assert not (tmp_path / "called").exists() and not (tmp_path / "new").exists()
+    pickle.loads((old / "attr.pkl").read_bytes())  # the payload is a real one
+    assert (tmp_path / "called").exists()

@@ -93,7 +93,8 @@ class GenesDiffer(InputError):
         super().__init__(
             f"The data has {'another order of genes' if same else 'other genes'} than the model.",
             f"They must be its {len(genes)} genes in its order: {first}, ...",
-            "Pass the data to get_latent_representation, load or load_query_data, which match genes by name.",
+            "Pass the data to get_latent_representation or load_query_data, which match genes by name, or "
+            "take the model's genes of it.",
         )
         self.genes = genes
 
@@ -148,11 +149,28 @@ def aligned(adata: AnnData, genes: pd.Index) -> AnnData:
     )
 
 
-def with_genes(loading: Callable[[Any], Any], adata: Any) -> Any:
-    """What a function makes of data, which is brought to the genes that it asks for if these are others."""
+def with_genes(loading: Callable[[Any], Any], adata: Any, *, same: bool = False) -> Any:
+    """What a function makes of data, which is brought to the genes that it asks for if these are others.
+
+    Parameters
+    ----------
+    loading
+        The function.
+    adata
+        Data for it.
+    same
+        Whether the data must have the same genes, in any order.
+
+    Raises
+    ------
+    InputError
+        If no gene is shared, or the genes differ and must not.
+    """
     try:
         return loading(adata)
     except GenesDiffer as error:
+        if same and (len(error.genes) != adata.n_vars or not adata.var_names.isin(error.genes).all()):
+            raise
         return loading(aligned(adata, error.genes))
 
 

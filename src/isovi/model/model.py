@@ -65,7 +65,7 @@ from isovi.model.hooks import (
 )
 from isovi.model.module import check_thinning, distance_preserving
 from isovi.model.objective import Constraint, Distortion, Objective, Part, Penalty
-from isovi.model.saving import SavesAsData, loads_query_data, read_files
+from isovi.model.saving import SavesAsData, loads_query_data, read_files, reads_reference
 from isovi.model.speed import FusedAdam, logging_by_epoch
 from isovi.model.training import BestEpoch, CollapseWatch, DualAscent, PairBinding, n_epochs, outcome
 
@@ -253,23 +253,25 @@ class DistancePreservingMixin(SavesAsData, ChoosesLoader, TakesOtherData, ReprMi
         trust: bool = False,
         **kwargs: Any,
     ) -> Any:
-        """Load a saved model, as the backbone does; genes of ``adata`` are matched by name.
+        """Load a saved model, as the backbone does; genes of ``adata`` may be in any order.
 
         Parameters
         ----------
         dir_path, adata, *args, **kwargs
-            As for the backbone. If the genes of ``adata`` are not the model's, in its order, the model gets a
-            copy with those.
+            As for the backbone. If the genes of ``adata`` are not in the model's order, the model gets a copy
+            in which they are.
         trust
             Load a pickle that may execute code; only for a folder of your own, or of someone whom you trust.
 
         Raises
         ------
         InputError
-            If ``adata`` has none of the model's genes.
+            If ``adata`` has other genes than the model.
         """
         loading: Callable[..., Any] = super().load
-        return with_genes(lambda data: loading(dir_path, data, *args, trust=trust, **kwargs), adata)
+        return with_genes(
+            lambda data: loading(dir_path, data, *args, trust=trust, **kwargs), adata, same=True
+        )
 
     def other_data(self, adata: AnnData) -> AnnData:
         """Data with the model's genes in its order: the data itself, or a copy that the next one replaces.
@@ -584,6 +586,9 @@ def preserve_distances(backbone: type) -> type:
     added = {"__module__": __name__, "__doc__": backbone.__doc__}
     if hasattr(backbone, "from_scvi_model"):
         added["from_scvi_model"] = keeps_record(backbone.from_scvi_model.__func__)
+    for name in ("prepare_query_anndata", "prepare_query_mudata"):
+        if hasattr(backbone, name):
+            added[name] = reads_reference(getattr(backbone, name))
     if hasattr(backbone, "load_query_data"):
         added["load_query_data"] = loads_query_data(backbone.load_query_data.__func__)
     return builds(distance_preserving(module))(type(name, (DistancePreservingMixin, backbone), added))

@@ -12,7 +12,7 @@ import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -166,6 +166,12 @@ def _names() -> dict[str, type]:
     return {name: _stand_in(name, base) for name, base in found.items()}
 
 
+def _allowed() -> dict[str, Any]:
+    """What a pickle may find, by name: stand-ins, and two makers of empty containers."""
+    containers = {"collections.defaultdict": dict, "builtins.bytes": bytes}
+    return {**_names(), **{name: _empty(name, kind) for name, kind in containers.items()}}
+
+
 def _empty(path: str, kind: type) -> Callable[..., Any]:
     """A function that a pickle finds under the name of another, and that makes an empty container."""
 
@@ -184,26 +190,71 @@ def read_pickled(file: Path, device: Any = None) -> tuple[dict[str, Any], Any, d
     InputError
         If it names anything but what a usual model consists of, or is damaged.
     """
-    empty = [_empty("collections.defaultdict", dict), _empty("builtins.bytes", bytes)]
-    allowed: list[Any] = [*_names().values(), *empty]
     try:
-        with torch.serialization.safe_globals(allowed):
+        with torch.serialization.safe_globals(list(_allowed().values())):
             found = torch.load(file, map_location=device or "cpu", weights_only=True)
         names = ("attr_dict", "var_names", "model_state_dict")
         attributes, var_names, state = (thawed(found[name]) for name in names)
-    except pickle.UnpicklingError as error:
-        raise InputError(
+    except Exception as error:
+        raise _not_read(file, error) from error
+    return attributes, var_names, state
+
+
+class _Plain(pickle.Unpickler):
+    """Finds what is allowed alone, which only records its arguments."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file)
+        self.known = {**_allowed(), "_codecs.encode": _encoded}
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What stands for a name."""
+        if (found := self.known.get(f"{module}.{name}")) is None:
+            raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
+        return found
+
+
+def read_legacy(folder: Path, prefix: str) -> tuple[dict[str, Any], Any, dict[str, Any]]:
+    """Attributes, names of features and weights of a model of scvi-tools before 0.15; nothing is executed.
+
+    Raises
+    ------
+    InputError
+        If a pickle in it names anything but what a usual model consists of, is damaged or missing.
+    """
+    file = folder / f"{prefix}attr.pkl"
+    try:
+        with file.open("rb") as stream:
+            attributes = thawed(_Plain(stream).load())
+        file = folder / f"{prefix}model_params.pt"
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        file = folder / f"{prefix}var_names.csv"
+        var_names = np.atleast_1d(np.genfromtxt(file, delimiter=",", dtype=str))
+        if "registry_" not in attributes:
+            raise ValueError("it has no registry, as before 0.14")
+    except Exception as error:
+        raise _not_read(file, error) from error
+    return attributes, var_names, dict(state)
+
+
+def _encoded(text: str, _: str = "latin1") -> bytes:
+    """Bytes as pickles of old protocols write them."""
+    return text.encode("latin1")
+
+
+def _not_read(file: Path, error: Exception) -> InputError:
+    """The error for a file that is not read, or not without executing what it names."""
+    if isinstance(error, pickle.UnpicklingError):
+        return InputError(
             f'"{file}" is a pickle that may execute code as it is read{_what_for(error)}.',
             "Only plain data is read of a pickle.",
             "Pass trust=True if you trust whoever made it; saved again, the model is data.",
-        ) from error
-    except Exception as error:
-        raise InputError(
-            f'"{file}" could not be read ({type(error).__name__}).',
-            "It must be a model that scvi-tools or isoVI saved, and complete.",
-            "Copy or save it again; pass trust=True if it is whole and you trust whoever made it.",
-        ) from error
-    return attributes, var_names, state
+        )
+    return InputError(
+        f'"{file}" could not be read ({type(error).__name__}).',
+        "It must be a model that scvi-tools or isoVI saved, and complete.",
+        "Copy or save it again; pass trust=True if it is whole and you trust whoever made it.",
+    )
 
 
 def _what_for(error: BaseException) -> str:

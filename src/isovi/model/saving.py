@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from mudata import MuData
 
 from isovi.data.query import with_genes
-from isovi.errors import InputError
 from isovi.model.folder import (
     ADATA,
     MDATA,
@@ -25,6 +25,7 @@ from isovi.model.folder import (
     write,
 )
 from isovi.model.hooks import files_read_by
+from isovi.model.pickled import read_legacy
 
 _NO_FIT = "Error(s) in loading state_dict"  # how torch's message of weights of other shapes begins
 _NO_ROOM = "can't allocate memory"  # in its message of a network that does not fit into memory
@@ -151,15 +152,37 @@ class SavesAsData:
             super().view_setup_args(Folder(dir_path, trust=trust), prefix)  # type: ignore[misc]
 
     @classmethod
-    def convert_legacy_save(cls, *args: Any, trust: bool = False, **kwargs: Any) -> None:
-        """Convert a model of scvi-tools before 0.15, two pickles; needs ``trust=True``, see :meth:`load`."""
-        if not trust:
-            raise InputError(
-                "A model of scvi-tools before 0.15 was given.",
-                "It is made of pickles, which may execute code as they are read.",
-                "Pass trust=True if you trust whoever made it.",
-            )
-        super().convert_legacy_save(*args, **kwargs)  # type: ignore[misc]
+    def convert_legacy_save(
+        cls,
+        dir_path: str | os.PathLike[str],
+        output_dir_path: str | os.PathLike[str],
+        overwrite: bool = False,
+        prefix: str | None = None,
+        *,
+        trust: bool = False,
+        **save_kwargs: Any,
+    ) -> None:
+        """Convert a model of scvi-tools before 0.15, two pickles and a table; nothing in it is executed.
+
+        Parameters
+        ----------
+        dir_path, output_dir_path, overwrite, prefix, **save_kwargs
+            As for the backbone. What is written is data, as by :meth:`save`.
+        trust
+            Unpickle it, which may execute code, and write scvi-tools' ``model.pt``.
+
+        Raises
+        ------
+        InputError
+            If it holds anything but plain data.
+        """
+        if trust:
+            asked = (str(dir_path), str(output_dir_path), overwrite, prefix)
+            super().convert_legacy_save(*asked, **save_kwargs)  # type: ignore[misc]
+            return
+        parts = Parts(*read_legacy(Path(dir_path), prefix or ""))
+        with replacing(output_dir_path, prefix or "", overwrite) as folder:
+            write(folder, prefix or "", parts, cls.__name__)
 
 
 def loads_query_data(load_query_data: Callable[..., Any]) -> Any:
@@ -186,6 +209,19 @@ def loads_query_data(load_query_data: Callable[..., Any]) -> Any:
             )
 
     return classmethod(loading)
+
+
+def reads_reference(prepare: Callable[..., Any]) -> Any:
+    """A backbone's ``prepare_query_anndata`` that reads a saved reference as ``load`` does."""
+
+    @functools.wraps(prepare)
+    def preparing(data: Any, reference_model: Any, *args: Any, trust: bool = False, **kwargs: Any) -> Any:
+        if isinstance(reference_model, str | os.PathLike):
+            reference_model = Folder(reference_model, trust=trust)
+        with files_read_by(read_files):
+            return prepare(data, reference_model, *args, **kwargs)
+
+    return staticmethod(preparing)
 
 
 def read_files(
