@@ -61,6 +61,7 @@ from isovi.model.hooks import (
     files_read_by,
     manager_of,
     module_of,
+    quiet_training,
     training_by,
     training_of,
     under_name_of_backbone,
@@ -302,6 +303,7 @@ class DistancePreservingMixin(SavesAsData, ChoosesLoader, TakesOtherData, ReprMi
 
     @records_cells
     @files_read_by(read_files)  # by scvi-tools' SaveCheckpoint
+    @quiet_training()
     def train(
         self,
         max_epochs: int | None = None,
