@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from isovi import InputError, cli, files
+from isovi import InputError, IsoviWarning, cli, files
 from isovi.progress import Progress
 from isovi.run import Run
 
@@ -86,3 +86,15 @@ def test_sections_with_few_reference_spots_are_named(run: Any) -> None:
     few.spots = replace(spots, split=np.where(np.arange(len(spots)) < 2, "train", "heldout"))
     with pytest.raises(InputError, match="Of 2 sections none has more than"):
         files.reference_spots(few, progress)
+
+
+def test_columns_that_are_there_are_not_replaced_without_a_word(
+    run: Any, query: Path, tmp_path: Path
+) -> None:
+    cells = anndata.io.read_h5ad(query)
+    cells.obs["placed_section"] = "mine"
+    cells.write_h5ad(tmp_path / "again.h5ad")
+    with pytest.warns(IsoviWarning, match=r'already has obs\["placed_section"\], which the result replaces'):
+        files.place(run.out, tmp_path / "again.h5ad", tmp_path / "placed.h5ad")
+    placed = anndata.io.read_h5ad(tmp_path / "placed.h5ad")
+    assert "mine" not in set(placed.obs["placed_section"].astype(str))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from anndata import AnnData
 from scipy import sparse
 
 import isovi
-from isovi import AllPairs, Constraint, InputError, IsoVAE, IsoviWarning, Neighbors, Penalty, Radius
+from isovi import AllPairs, Constraint, InputError, IsoVAE, IsoviWarning, Neighbors, Penalty, Radius, pipeline
 from isovi.data import check, pack
 from isovi.pipeline import MIN_SPOTS, choose_genes, content_hash, most_variable, report_metrics, split
 from isovi.pl._data import shepard_pairs
@@ -516,3 +517,49 @@ def test_how_sections_mix_is_measured_and_domains_of_one_section_are_named() -> 
 def test_one_section_has_nothing_to_mix() -> None:
     run = isovi.fit(simulate("layers", n_obs=100, n_genes=30, seed=0), **SHORT)
     assert run.metrics["mixing"] == {}
+
+
+# ---------------------------------------------------------------------------- what is there already
+
+
+def test_what_the_result_replaces_is_said_and_noted(tissue: AnnData) -> None:
+    tissue.obs["isovi_domain"], tissue.obsm["X_isovi"] = "mine", np.ones((tissue.n_obs, 2))
+    words = 'The data already has obs["isovi_domain"], obsm["X_isovi"], which the result replaces.'
+    with pytest.warns(IsoviWarning, match=re.escape(words)) as said:
+        run = isovi.fit(tissue, holdout=0.25, max_epochs=1, n_latent=4, progress=False)
+    assert [str(one.message) for one in said if "already has" in str(one.message)] == [words]
+    assert words in run.provenance.notes
+    assert "mine" not in set(run.adata.obs["isovi_domain"])
+    assert set(tissue.obs["isovi_domain"]) == {"mine"} and (tissue.obsm["X_isovi"] == 1).all()
+
+
+def test_domains_of_something_else_are_not_those_of_a_run_whose_own_failed(
+    tissue: AnnData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(pipeline, "find_domains", fail)
+    tissue.obs["isovi_domain"] = "mine"
+    with pytest.warns(IsoviWarning, match="Domains could not be computed"):
+        run = isovi.fit(tissue, holdout=0.25, max_epochs=1, n_latent=4, progress=False)
+    assert "isovi_domain" not in run.adata.obs
+
+
+@pytest.mark.parametrize("name", ["section_key", "batch_key", "label_key"])
+def test_a_column_that_is_read_is_not_replaced(tissue: AnnData, name: str) -> None:
+    """Labels would be compared with themselves."""
+    tissue.obs["isovi_domain"] = np.repeat(["a", "b"], tissue.n_obs // 2)
+    with pytest.raises(InputError, match=f'{name}="isovi_domain" was given'):
+        isovi.fit(tissue, progress=False, **{name: "isovi_domain"})
+
+
+def test_the_agreement_with_labels_is_reported(fitted: Run) -> None:
+    said: list[str] = []
+
+    class Recorded(Progress):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    report_metrics(replace(fitted, metrics={**fitted.metrics, "ari": 0.5, "nmi": 0.625}), Recorded())
+    assert said[0].endswith(" domains (agreement with the labels, all spots: ARI 0.500, NMI 0.625)")

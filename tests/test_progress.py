@@ -6,6 +6,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+import isovi.progress
 from isovi.progress import ConsoleProgress, Progress, Silent, progress_of
 
 METRICS = {"elbo_train": 12.3456, "relative_distortion_train": 0.25, "kl_local_train": 7.0}
@@ -32,6 +33,41 @@ def test_off_a_terminal_about_ten_lines_are_printed(epochs: int, lines: int) -> 
     assert len(said) == lines
     assert said[0] == f"  epoch {max(epochs // 10, 1)}/{epochs}  ELBO loss 12.35, distortion 0.25"
     assert progress.bar is None
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time of progress, as its only item."""
+    now = [100.0]
+    monkeypatch.setattr(isovi.progress, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.mark.parametrize(("seconds", "left"), [(0.5, "45 s"), (4.0, "6 min"), (100.0, "2.5 h"), (0.05, "")])
+def test_off_a_terminal_the_time_left_is_said(clock: list[float], seconds: float, left: str) -> None:
+    progress, out = on(terminal=False)
+    for epoch in range(1, 11):
+        progress.epoch(epoch, 100, {"elbo_train": 2.0})
+        clock[0] += seconds
+    expected = f"  epoch 10/100  ELBO loss 2{f', about {left} left' if left else ''}"
+    assert out.getvalue().splitlines()[-1] == expected
+
+
+def test_a_resumed_training_counts_from_where_it_resumed(clock: list[float]) -> None:
+    progress, out = on(terminal=False)
+    progress.epoch(80, 100, {})
+    clock[0] += 50
+    progress.epoch(90, 100, {})
+    assert out.getvalue().splitlines()[-1] == "  epoch 90/100  about 50 s left"
+
+
+def test_off_a_terminal_nobody_waits_longer_than_five_minutes(clock: list[float]) -> None:
+    progress, out = on(terminal=False)
+    for epoch in range(1, 41):
+        progress.epoch(epoch, 400, METRICS)
+        clock[0] += 100
+    said = [line.split()[1] for line in out.getvalue().splitlines()]
+    assert said == [f"{epoch}/400" for epoch in (4, 7, 10, 13, 16, 19, 22, 25, 28, 31, 34, 37, 40)]
 
 
 def test_metrics_that_were_not_logged_are_left_out() -> None:

@@ -19,7 +19,7 @@ from isovi.data import check, io, pack
 from isovi.data.fingerprint import training_split
 from isovi.data.readers.spatialdata import require_known_sections
 from isovi.data.usable import prepared, usable, with_raw, with_whole_counts
-from isovi.data.writable import require_own_names, writable
+from isovi.data.writable import require_own_names, say_replaced, writable
 from isovi.diagnose import as_warning, draw
 from isovi.errors import InputError, IsoviError, OutputError, noted, require_seed
 from isovi.interrupts import Interrupted, kept_at
@@ -412,6 +412,7 @@ def place(
         cells, _ = as_written(
             io.read(query, keep_controls=run.settings.keep_controls), run.settings, progress
         )
+        say_replaced(cells, obs=(RADIUS_KEY, FLAG_KEY, SECTION_KEY), obsm=(PLACED_KEY,))
         counted = counts_for(cells, run.settings, layer, progress)
         check_query(counted, run)
         kept = reference_spots(run, progress)

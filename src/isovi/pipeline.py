@@ -26,6 +26,7 @@ from isovi import tl
 from isovi.data import check, findings, pack
 from isovi.data.genes import no_genes
 from isovi.data.usable import prepared, shallow_copy, with_raw
+from isovi.data.writable import say_replaced
 from isovi.errors import InputError, IsoviWarning, noted
 from isovi.geometry.certificate import CERTIFIED_EPSILON, cells_needed
 from isovi.graph import AllPairs, PairKind
@@ -191,6 +192,7 @@ def run_pipeline(
     started = time.perf_counter()
     with noted() as notes:
         check_data(adata, settings)
+        say_replaced(adata, obs=(DOMAIN_KEY, SPLIT_KEY), obsm=(LATENT_KEY,), var=(GENE_KEY,))
     provenance = replace(provenance, notes=(*provenance.notes, *notes))
     spots = split(adata, settings)
     with isolated_random_state(settings.seed):
@@ -253,6 +255,13 @@ def check_data(adata: AnnData, settings: Settings) -> None:
         allow_empty_genes=True,  # genes that training spots lack are dropped
     )
     findings.require(findings.find_in(adata, **settings.keys))
+    for name in ("section_key", "batch_key", "label_key"):
+        if (key := getattr(settings, name)) in (DOMAIN_KEY, SPLIT_KEY):
+            raise InputError(
+                f'{name}="{key}" was given.',
+                f'obs["{key}"] of the result holds what this fit makes.',
+                f'Give the column another name: adata.obs["before"] = adata.obs.pop("{key}").',
+            )
 
 
 def content_hash(adata: AnnData, settings: Settings) -> str:
@@ -512,6 +521,7 @@ def annotate(
 ) -> AnnData:
     """The data with latent representation, its parts, split and genes; counts are shared with the input."""
     annotated = shallow_copy(adata)
+    annotated.obs = annotated.obs.drop(columns=DOMAIN_KEY, errors="ignore")  # of something else
     annotated.obsm[LATENT_KEY] = latent
     for key, part in PARTS.items():
         annotated.obsm.pop(key, None)  # of an earlier fit
@@ -662,7 +672,11 @@ def report_metrics(run: Run, progress: Progress) -> None:
     )
     if "coordinate_error" in found:
         line += f", coordinate error {number(found['coordinate_error'], '.2f')} spacings"
-    progress.say(f"{line}; {run.metrics['n_domains']} domains")
+    line += f"; {run.metrics['n_domains']} domains"
+    if "ari" in run.metrics:
+        agreement = ", ".join(f"{name.upper()} {number(run.metrics[name], '.3f')}" for name in ("ari", "nmi"))
+        line += f" (agreement with the labels, all spots: {agreement})"
+    progress.say(line)
     unmeasured = [m.label for n, m in tl.METRICS.items() if not np.isfinite(found.get(n, 0.0))]
     if unmeasured:
         progress.say(f"Not measured on {where.lower()} spots: {', '.join(unmeasured)}. {why_unmeasured(run)}")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from rich.console import Console
 from scipy import io as matrix_market
 from scipy import sparse
 
 from isovi import IsoSCVI, IsoVAE, files
+from isovi.cli import tables
 from isovi.data import io
 from isovi.data.inspect import inspect
 from isovi.data.io import Source
@@ -494,3 +497,32 @@ def test_spots_of_few_counts_are_left_out_in_fit_and_pack(tmp_path: Path) -> Non
     assert (packed.X[:] != tissue[packed.obs_names].X).nnz == 0
     with pytest.raises(InputError, match="which is packed"):
         files.read(Source(tmp_path / "packed.zarr"), Settings(), least, Silent())
+
+
+# ---------------------------------------------------------------------------- labels
+
+
+def test_columns_that_may_be_labels_are_listed_with_their_categories(tmp_path: Path) -> None:
+    adata = make_tissue()
+    kinds = np.resize(["T cell", "B cell", "stroma"], N_OBS)
+    adata.obs = pd.DataFrame(
+        {
+            "sample": np.repeat(["a", "b"], N_OBS // 2),  # sections
+            "cell_type": pd.Categorical(kinds, categories=["T cell", "B cell", "stroma", "absent"]),
+            "Region": [None, *kinds[1:]],
+            "total_counts": np.arange(N_OBS, dtype=float),
+            "array_row": np.resize([1, 2, 3], N_OBS),
+            "in_tissue": True,
+            "barcode": adata.obs_names,  # names, not categories
+            "one": "all",
+            "isovi_domain": pd.Categorical(kinds),  # which a fit writes
+        },
+        index=adata.obs_names,
+    )
+    adata.write_h5ad(tmp_path / "tissue.h5ad")
+    found = inspect(tmp_path / "tissue.h5ad")
+    assert found.labels == {"cell_type": 3, "Region": 3}
+    assert list(found.sections) == ["sample"]
+    shown = Console(file=StringIO(), width=120)
+    shown.print(tables.inspection(found))
+    assert 'labels       3 categories in obs["cell_type"]' in shown.file.getvalue()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -153,3 +153,55 @@ def test_a_backbone_that_numbers_its_cells_keeps_its_own_field(tissue: AnnData, 
     assert model.adata_manager.data_registry[REGISTRY_KEYS.INDICES_KEY].attr_key == "_indices"
     assert "_isovi_cell" not in tissue.obs
     assert np.isfinite(model.history_["relative_distortion_train"].to_numpy(float)).all()
+
+
+TRIED = {"SCVI", "CondSCVI", "MULTIVI", *(backbone.model.__name__ for backbone in BACKBONES.values())}
+REFUSED = {"AmortizedLDA": "a model of Pyro", "DestVI": "no latent representation of each cell"}
+
+
+def test_every_class_of_scvi_tools_is_tried_or_refused() -> None:
+    known = {name for name in scvi.model.__all__ if isinstance(getattr(scvi.model, name), type)}
+    assert known == TRIED | REFUSED.keys()
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_class_that_cannot_keep_distances_is_refused_by_name(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name} was given.*{REFUSED[name]}.*such as scvi.model.SCVI"):
+        preserve_distances(getattr(scvi.model, name))
+
+
+@pytest.mark.parametrize(
+    ("name", "setup", "sizes"),
+    [
+        ("CondSCVI", {"labels_key": "label"}, set()),
+        ("MULTIVI", {"batch_key": "section"}, {"n_genes", "n_regions"}),
+    ],
+)
+def test_others_train_with_distances(
+    make_tissue: Callable, quickly: Callable, name: str, setup: dict[str, str], sizes: set[str]
+) -> None:
+    adata = make_tissue()
+    cls = preserve_distances(getattr(scvi.model, name))
+    cls.setup_anndata(adata, **setup)
+    parts = {"n_genes": adata.n_vars // 2, "n_regions": adata.n_vars - adata.n_vars // 2}
+    model = quickly(cls(adata, **{one: parts[one] for one in sizes}), max_epochs=1)
+    assert np.isfinite(model.history_["relative_distortion_train"].to_numpy(float)).all()
+    assert len(model.get_latent_representation()) == adata.n_obs
+
+
+def test_a_backbone_that_makes_its_network_otherwise_is_refused(tissue: AnnData) -> None:
+    cls = preserve_distances(scvi.external.POISSONVI)
+    cls.setup_anndata(tissue)
+    with pytest.raises(InputError, match="IsoPOISSONVI makes a network of"):
+        cls(tissue)
+
+
+def test_a_spatialdata_is_refused_with_what_to_do() -> None:
+    class SpatialData:  # of which only this is looked at
+        tables: ClassVar[dict[str, Any]] = {}
+
+    for made in (IsoSCVI, IsoSCVI.setup_anndata):
+        with pytest.raises(InputError, match=r"table = IsoSCVI.setup_spatialdata\(sdata\).*IsoSCVI\(table\)"):
+            made(SpatialData())
+    with pytest.raises(InputError, match=r"str was given.*isovi.data.io.read\(path\)"):
+        IsoSCVI("section.h5ad")

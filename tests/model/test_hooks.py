@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import logging
 import re
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from scvi.module import VAE
 from scvi.train import Trainer, TrainingPlan
 
 import isovi
+from isovi import IsoSCVI
 from isovi.model import hooks
 from isovi.model.folder import ADATA, MDATA, PICKLE
 
@@ -307,3 +309,19 @@ def test_no_other_module_touches_a_private_name_of_scvi_tools_or_lightning() -> 
         for name in names_in(file) & theirs
     }
     assert not touched
+
+
+def test_a_training_shows_no_warning_and_no_advertisement(
+    tissue: AnnData, recwarn: pytest.WarningsRecorder, caplog: pytest.LogCaptureFixture, capsys: Any
+) -> None:
+    before = [list(logging.getLogger(name).filters) for name in hooks.LOGGERS]
+    IsoSCVI.setup_anndata(tissue)
+    model = IsoSCVI(tissue, n_latent=4, n_hidden=16)
+    recwarn.clear()
+    with caplog.at_level(logging.INFO):
+        model.train(8, early_stopping=True, early_stopping_patience=1, early_stopping_min_delta=1e9)
+    assert [str(one.message) for one in recwarn] == []
+    assert not [one for one in caplog.messages if one.startswith(hooks.ADVERTISEMENT)]
+    assert "did not improve" not in capsys.readouterr().out
+    assert len(model.history_["elbo_train"]) < 8  # it stopped early, which is what is not said twice
+    assert [list(logging.getLogger(name).filters) for name in hooks.LOGGERS] == before

@@ -39,6 +39,17 @@ def test_recovers_planted_bands_where_the_latent_alone_does_not():
     assert agreement(adata, "latent_only") < 0.7
 
 
+def test_a_column_of_something_else_is_not_replaced_without_a_word():
+    adata = bands()
+    adata.obs["isovi_domain"] = "mine"
+    with pytest.warns(IsoviWarning, match=r'already has obs\["isovi_domain"\], which the result replaces'):
+        domains(adata, n_domains=2, n_rings=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", IsoviWarning)
+        domains(adata, n_domains=3, n_rings=0)  # its own, made anew
+    assert adata.obs["isovi_domain"].nunique() == 3
+
+
 def test_number_of_domains_is_chosen():
     adata = bands()
     domains(adata)

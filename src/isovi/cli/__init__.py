@@ -6,13 +6,7 @@ import typer
 
 from isovi.cli import console, files, fit, place, runs
 
-app = typer.Typer(
-    help="Distance-preserving generative models of spatial transcriptomics.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    add_completion=False,
-)
+app = console.App(help="Distance-preserving generative models of spatial transcriptomics.", package="isovi")
 for verb in (
     fit.fit,
     files.inspect,

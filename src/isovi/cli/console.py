@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import os
 import re
@@ -11,13 +12,15 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console as RichConsole
 from rich.markup import escape
+from typer.core import TyperCommand, TyperGroup
 
 from isovi import interrupts
 from isovi.errors import IsoviError
@@ -45,6 +48,73 @@ _PARAMETER = re.compile(
     """,
     re.VERBOSE,
 )
+
+
+# ---------------------------------------------------------------------------- applications
+
+
+class _PlainFlags:
+    """Mixin over a command: its help shows no type behind flags, which take no value."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Parameters of the command."""
+        found: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for flag in (one for one in found if getattr(one, "is_flag", False)):
+            vars(flag)["display_type_rich"] = lambda ctx: None  # noqa: ARG005  # typer calls it by this name
+        return found
+
+
+class Verb(_PlainFlags, TyperCommand):
+    """A command."""
+
+
+class Verbs(_PlainFlags, TyperGroup):
+    """Commands beneath a name."""
+
+
+class App(typer.Typer):
+    """An application of several commands.
+
+    Parameters
+    ----------
+    help
+        What it is for.
+    package
+        Distribution whose version ``--version`` prints. Without it the application is part of another one.
+    """
+
+    def __init__(self, *, help: str, package: str | None = None) -> None:  # noqa: A002  # as typer calls it
+        style: dict[str, Any] = {"pretty_exceptions_enable": False, "rich_markup_mode": "rich"}
+        super().__init__(cls=Verbs, help=help, no_args_is_help=True, **style)
+        if package is not None:
+            self.callback()(_with_version(package))
+
+    def command(self, *args: Any, **kwargs: Any) -> Any:
+        """Decorator of a function that makes it a command: its docstring, reflowed, is the help."""
+
+        def made(function: Callable[..., Any]) -> Callable[..., Any]:
+            text = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(function.__doc__ or ""))
+            return super(App, self).command(*args, **{"cls": Verb, "help": text, **kwargs})(function)
+
+        return made
+
+
+def _with_version(package: str) -> Callable[..., None]:
+    def show(asked: bool) -> bool:
+        if asked:
+            typer.echo(f"{package} {version(package)}")
+            raise typer.Exit
+        return asked
+
+    shown = typer.Option(False, "--version", callback=show, is_eager=True, help="Show the version and exit.")
+
+    def main(version: bool = shown) -> None:  # noqa: ARG001  # the callback has seen it
+        return
+
+    return main
+
+
+# ---------------------------------------------------------------------------- terminals
 
 
 class Console(RichConsole):
@@ -165,12 +235,13 @@ def as_options(text: str) -> str:
 
 
 def _options(command: Any) -> Iterator[tuple[str, str]]:
-    """Names of the parameters of a command and those beneath it, and the options that set them."""
-    for parameter in command.params:
+    """Names of the parameters of all commands, and the options that set them."""
+    verbs = getattr(command, "commands", None)
+    for verb in () if verbs is None else verbs.values():
+        yield from _options(verb)
+    for parameter in command.params if verbs is None else ():  # groups have --version and completion only
         if parameter.param_type_name == "option":
             yield parameter.name, parameter.opts[0]
-    for verb in getattr(command, "commands", {}).values():
-        yield from _options(verb)
 
 
 def _as_option(found: re.Match[str], options: dict[str, str]) -> str:

@@ -13,6 +13,10 @@ from isovi import interrupts
 from isovi.cli.console import DEFAULT, CommandProgress, Console, Debug, quiet, reported, typed
 from isovi.cli.options import (
     INPUT,
+    INPUTS,
+    MODEL,
+    SEARCH,
+    TRAINING,
     BatchKey,
     Coordinates,
     CoordinateSystem,
@@ -46,28 +50,41 @@ class Backbone(StrEnum):
 def fit(
     file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT, parser=path)],
     out: Annotated[Path, typer.Option(help="Output folder, written as a whole.", parser=path)],
-    backbone: Annotated[Backbone, typer.Option(help="scVI, or a Gaussian VAE.")] = Backbone.scvi,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
+    debug: Debug = False,
+    backbone: Annotated[
+        Backbone, typer.Option(help="scVI, or a Gaussian VAE.", rich_help_panel=MODEL)
+    ] = Backbone.scvi,
     distortion_target: Annotated[
         float | None,
-        typer.Option(help=f"Target of the relative distortion. {DEFAULT.format('0.2')}", show_default=False),
+        typer.Option(
+            help=f"Target of the relative distortion. {DEFAULT.format('0.2')}",
+            show_default=False,
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     penalty: Annotated[
         float | None,
-        typer.Option(help="Fixed weight of the distortion instead of a target."),
+        typer.Option(help="Fixed weight of the distortion instead of a target.", rich_help_panel=MODEL),
     ] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="Omit the distance term.")] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Omit the distance term.", rich_help_panel=MODEL)
+    ] = False,
     n_place: Annotated[
-        int,
-        typer.Option(help="Latent dimensions for distances; 0 for all."),
+        int, typer.Option(help="Latent dimensions for distances; 0 for all.", rich_help_panel=MODEL)
     ] = 3,
     pairs: Annotated[
         str,
-        typer.Option(help="Pairs whose distances count, see above."),
+        typer.Option(help="Pairs whose distances count, see above.", rich_help_panel=MODEL),
     ] = "all",
+    n_latent: Annotated[int, typer.Option(help="Number of latent dimensions.", rich_help_panel=MODEL)] = 10,
     spatial_key: SpatialKey = "spatial",
     section_key: SectionKey = None,
     batch_key: BatchKey = None,
-    label_key: Annotated[str | None, typer.Option(help="Column of obs with reference labels.")] = None,
+    label_key: Annotated[
+        str | None, typer.Option(help="Column of obs with reference labels.", rich_help_panel=INPUTS)
+    ] = None,
     layer: Layer = None,
     table: Table = None,
     coordinate_system: CoordinateSystem = None,
@@ -76,15 +93,15 @@ def fit(
     keep_controls: KeepControls = False,
     round_counts: RoundCounts = False,
     n_top_genes: TopGenes = 2000,
-    n_latent: Annotated[int, typer.Option(help="Number of latent dimensions.")] = 10,
     holdout: Holdout = "0.1",
     max_epochs: MaxEpochs = None,
-    seed: Annotated[int, typer.Option(help="Random seed of split, training, metrics.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing run.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
-    devices: Annotated[int, typer.Option(help="GPUs (or processes) per machine.")] = 1,
-    nodes: Annotated[int, typer.Option(help="Number of machines.")] = 1,
-    debug: Debug = False,
+    seed: Annotated[
+        int, typer.Option(help="Random seed of split, training, metrics.", rich_help_panel=TRAINING)
+    ] = 0,
+    devices: Annotated[
+        int, typer.Option(help="GPUs (or processes) per machine.", rich_help_panel=TRAINING)
+    ] = 1,
+    nodes: Annotated[int, typer.Option(help="Number of machines.", rich_help_panel=TRAINING)] = 1,
 ) -> None:
     """Fit a distance-preserving model; write latent space, domains, metrics and report.
 
@@ -155,14 +172,27 @@ def distortion_of(target: float | None, penalty: float | None, plain: bool, n_pl
 def tune(
     file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT, parser=path)],
     out: Annotated[Path, typer.Option(help="Output folder, written as a whole.", parser=path)],
-    targets: Annotated[str, typer.Option(help="Distortion targets to try.")] = "0.1,0.2,0.3",
-    n_latents: Annotated[str, typer.Option(help="Numbers of latent dimensions.")] = "10,20",
-    pairs: Annotated[str, typer.Option(help="Kinds of pairs to try.")] = "all,all+knn:6",
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing search.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted search.")] = False,
+    debug: Debug = False,
+    targets: Annotated[
+        str, typer.Option(help="Distortion targets to try.", rich_help_panel=SEARCH)
+    ] = "0.1,0.2,0.3",
+    n_latents: Annotated[
+        str, typer.Option(help="Numbers of latent dimensions.", rich_help_panel=SEARCH)
+    ] = "10,20",
+    pairs: Annotated[
+        str, typer.Option(help="Kinds of pairs to try.", rich_help_panel=SEARCH)
+    ] = "all,all+knn:6",
     trials: Annotated[
         int | None,
-        typer.Option(help=f"Number of random combinations. {DEFAULT.format('all')}", show_default=False),
+        typer.Option(
+            help=f"Number of random combinations. {DEFAULT.format('all')}",
+            show_default=False,
+            rich_help_panel=SEARCH,
+        ),
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Number of parallel trials.")] = 1,
+    jobs: Annotated[int, typer.Option(help="Number of parallel trials.", rich_help_panel=SEARCH)] = 1,
     spatial_key: SpatialKey = "spatial",
     section_key: SectionKey = None,
     batch_key: BatchKey = None,
@@ -176,10 +206,9 @@ def tune(
     n_top_genes: TopGenes = 2000,
     holdout: Holdout = "0.2",
     max_epochs: MaxEpochs = None,
-    seed: Annotated[int, typer.Option(help="Random seed of split and training.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing search.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted search.")] = False,
-    debug: Debug = False,
+    seed: Annotated[
+        int, typer.Option(help="Random seed of split and training.", rich_help_panel=TRAINING)
+    ] = 0,
 ) -> None:
     r"""Search over target, latent size and pairs, and show the trade-off.
 

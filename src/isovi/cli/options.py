@@ -24,29 +24,53 @@ def path(text: str) -> Path:
     return Path(text)
 
 
+INPUTS, MODEL, SEARCH, TRAINING = "Input", "Model", "Search", "Split and training"  # groups of options
+
 INPUT = "Input file or folder, in any format that isovi inspect supports. It is not changed."
-Table = Annotated[str | None, typer.Option(help="SpatialData table to read, if several.")]
-CoordinateSystem = Annotated[str | None, typer.Option(help="Coordinate system of SpatialData.")]
-Coordinates = Annotated[Path | None, typer.Option(help="Table of positions: names, x, y.", parser=path)]
-MinCounts = Annotated[int, typer.Option(help="Leave out spots with fewer counts.")]
+Table = Annotated[
+    str | None, typer.Option(help="SpatialData table to read, if several.", rich_help_panel=INPUTS)
+]
+CoordinateSystem = Annotated[
+    str | None, typer.Option(help="Coordinate system of SpatialData.", rich_help_panel=INPUTS)
+]
+Coordinates = Annotated[
+    Path | None,
+    typer.Option(help="Table of positions: names, x, y.", parser=path, rich_help_panel=INPUTS),
+]
+MinCounts = Annotated[int, typer.Option(help="Leave out spots with fewer counts.", rich_help_panel=INPUTS)]
 KeepControls = Annotated[
-    bool, typer.Option("--keep-controls", help="Keep control probes and blanks as genes.")
+    bool,
+    typer.Option("--keep-controls", help="Keep control probes and blanks as genes.", rich_help_panel=INPUTS),
 ]
-RoundCounts = Annotated[bool, typer.Option("--round-counts", help="Round corrected (ambient RNA) counts.")]
-SpatialKey = Annotated[str, typer.Option(help="Key in obsm of the positions.")]
-SectionKey = Annotated[str | None, typer.Option(help="Column of obs with the tissue section.")]
-BatchKey = Annotated[str | None, typer.Option(help="Column of obs with the batch, as in scVI.")]
+RoundCounts = Annotated[
+    bool,
+    typer.Option("--round-counts", help="Round corrected (ambient RNA) counts.", rich_help_panel=INPUTS),
+]
+SpatialKey = Annotated[str, typer.Option(help="Key in obsm of the positions.", rich_help_panel=INPUTS)]
+SectionKey = Annotated[
+    str | None, typer.Option(help="Column of obs with the tissue section.", rich_help_panel=INPUTS)
+]
+BatchKey = Annotated[
+    str | None, typer.Option(help="Column of obs with the batch, as in scVI.", rich_help_panel=INPUTS)
+]
 Layer = Annotated[
-    str | None, typer.Option(help=f"Layer with raw counts. {DEFAULT.format('X')}", show_default=False)
+    str | None,
+    typer.Option(
+        help=f"Layer with raw counts. {DEFAULT.format('X')}", show_default=False, rich_help_panel=INPUTS
+    ),
 ]
-TopGenes = Annotated[int, typer.Option(help="Number of variable genes; 0 for all.")]
-Holdout = Annotated[str, typer.Option(help="Share to hold out, or section:NAME.")]
+TopGenes = Annotated[int, typer.Option(help="Number of variable genes; 0 for all.", rich_help_panel=TRAINING)]
+Holdout = Annotated[str, typer.Option(help="Share to hold out, or section:NAME.", rich_help_panel=TRAINING)]
 TrustPickle = Annotated[
     bool, typer.Option("--trust-pickle", help="Load a pickled model, which may run code.")
 ]
 MaxEpochs = Annotated[
     int | None,
-    typer.Option(help=f"Maximum epochs. {DEFAULT.format('by number of spots')}", show_default=False),
+    typer.Option(
+        help=f"Maximum epochs. {DEFAULT.format('by number of spots')}",
+        show_default=False,
+        rich_help_panel=TRAINING,
+    ),
 ]
 
 

@@ -16,22 +16,31 @@ def compare(
     save: Annotated[
         Path | None, typer.Option(help="File for a plot of the latent spaces.", parser=path)
     ] = None,
+    allow_different: Annotated[
+        bool, typer.Option("--allow-different", help="Compare runs of different data or splits.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Print the metrics of several runs side by side, and where their plots are.
 
+    The runs must be of the same data, split and genes: otherwise their metrics are of different spots.
+
     Example: [bold]isovi compare run plain_run --save latents.png[/bold]
     """
     from isovi import compare as comparison
-    from isovi.cli.tables import metrics
+    from isovi.cli.tables import metrics, metrics_beside
     from isovi.run import Run
 
     with reported(debug):
         console, found = Console(), [Run.read(run) for run in runs]
+        table = comparison.compare(found, allow_different=allow_different)
         if save is not None:
             comparison.draw(found, save)
             console.print(str(save), markup=False, highlight=False, soft_wrap=True)
-        console.print(metrics(comparison.compare(found), [str(run.settings.distortion) for run in found]))
+        distortions, beside = [comparison.distortion_of(run) for run in found], metrics_beside(console.width)
+        for start in range(0, len(found), beside):
+            shown = slice(start, start + beside)
+            console.print(metrics(table.iloc[:, shown], distortions[shown]))
         for plot in (plot for run in runs for plot in sorted((run / "figures").glob("*.png"))):
             console.print(str(plot), markup=False, highlight=False, soft_wrap=True)
 

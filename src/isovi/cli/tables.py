@@ -32,12 +32,17 @@ PLACEMENT = {
 def metrics(table: pd.DataFrame, distortions: Sequence[str]) -> Table:
     """A table of :func:`isovi.compare.compare`, with the distortion of each run under its name."""
     shown = Table(title=f"{table.attrs['spots'].capitalize()} spots")
-    shown.add_column("")
-    for run, distortion in zip(table.columns, distortions, strict=True):
-        shown.add_column(escape(f"{run}\n{distortion}"), justify="right")
+    shown.add_column("", overflow="fold")
+    for run, distortion in zip(table.columns, distortions, strict=True):  # folded: cut names look alike
+        shown.add_column(escape(f"{run}\n{distortion}"), justify="right", overflow="fold")
     for title, row in table.iterrows():
         shown.add_row(str(title), *("-" if np.isnan(value) else f"{value:.4g}" for value in row))
     return shown
+
+
+def metrics_beside(width: int) -> int:
+    """Runs that such a table has room for in so many characters, at least one."""
+    return max((width - 27) // 15, 1)
 
 
 def placement(errors: dict[str, dict[str, Any]]) -> Table:
@@ -118,6 +123,7 @@ def _lines(found: Inspection) -> Iterator[tuple[str, str]]:
     yield from (("sections", f'{number} in obs["{key}"]') for key, number in found.sections.items())
     if not found.sections:
         yield "sections", "one, as far as the columns' names tell"
+    yield from (("labels", f'{number} categories in obs["{key}"]') for key, number in found.labels.items())
     yield from (("found", str(one)) for one in found.findings)
     yield from (("note", note) for note in found.notes)
 

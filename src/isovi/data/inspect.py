@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,11 @@ from isovi.data.readers.source import INPUT_KEY, PIXELS, POSITIONS_KEY, UNKNOWN,
 from isovi.data.usable import RAW_LAYER, Usable, is_to_round, sample, usable
 from isovi.data.writable import writable
 from isovi.errors import InputError, IsoviWarning
-from isovi.spots import spacing
+from isovi.spots import SPLIT_KEY, spacing
 
 COUNT_LAYERS = ("counts", "raw_counts", "raw", "count")  # taken before others
+MOST_LABELS = 100  # more categories are names of something else
+_OURS = ("isovi_domain", SPLIT_KEY)  # columns that a fit writes
 _XY = (("x", "y"), ("x_centroid", "y_centroid"), ("center_x", "center_y"))
 
 
@@ -88,6 +90,9 @@ class Inspection:
     sections
         Columns of ``obs`` that may tell tissue sections, with their number of sections; the first would
         be used.
+    labels
+        Other columns of ``obs`` that may be labels, with their number of categories: candidates for
+        ``label_key``.
     findings
         What a fit would warn of or refuse in the positions.
     notes
@@ -104,6 +109,7 @@ class Inspection:
     positions: tuple[Positions, ...]
     counts: tuple[Counts, ...]
     sections: dict[str, int]
+    labels: dict[str, int]
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
     missing: tuple[str, ...]
@@ -155,6 +161,7 @@ def inspect(source: Source | str | Path) -> Inspection:
             key = next((key for key, _ in usable_positions(annotation)), None)
             found = () if key is None else find_in(annotation, key)
             sections = sections_in(annotation, found)
+            labels = labels_in(annotation, sections)
             positions = tuple(positions_in(annotation, next(iter(sections), None)))
             counts = tuple(sorted(counts_in(adata, taken), key=_preference))
             missing = (
@@ -166,7 +173,7 @@ def inspect(source: Source | str | Path) -> Inspection:
             converted = writable(adata).notes
     notes = (*(str(note.message) for note in said), *converted)
     return Inspection(
-        source, reader.kind, n_obs, n_vars, about, positions, counts, sections, found, notes, missing
+        source, reader.kind, n_obs, n_vars, about, positions, counts, sections, labels, found, notes, missing
     )  # fmt: skip
 
 
@@ -261,6 +268,22 @@ def sections_in(adata: AnnData, findings: tuple[Finding, ...] = ()) -> dict[str,
     """Columns that may tell sections apart and their number of sections; what was found comes first."""
     found = [one.parameters["section_key"] for one in findings if "section_key" in one.parameters]
     return {key: len(check.sections(adata, key)[1]) for key in found} | section_columns(adata)
+
+
+def labels_in(adata: AnnData, sections: Collection[str] = ()) -> dict[str, int]:
+    """Columns of names that may be labels and their number of categories, but for sections and our own."""
+    found = {}
+    for key in adata.obs:
+        column = adata.obs[key]
+        named = isinstance(column.dtype, pd.CategoricalDtype) or not (
+            pd.api.types.is_numeric_dtype(column) or pd.api.types.is_datetime64_any_dtype(column)
+        )
+        if key in sections or key in _OURS or not named:
+            continue
+        number = int(column.dropna().astype(str).nunique())
+        if 2 <= number <= min(MOST_LABELS, len(column) // 3):
+            found[str(key)] = number
+    return found
 
 
 def _coordinate_system(adata: AnnData) -> dict[str, str]:

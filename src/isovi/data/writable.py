@@ -18,7 +18,7 @@ from anndata import AnnData
 from pandas.api import types
 from scipy import sparse
 
-from isovi.errors import InputError
+from isovi.errors import InputError, IsoviWarning
 
 _RESERVED = "_index"  # anndata's own column of every table
 _NAME_BYTES, _KEPT_BYTES = 200, 160  # of names, which are file names in zarr stores
@@ -355,3 +355,24 @@ def _for_json(value: Any) -> Any:
     if type(value).__module__ in ("datetime", "pathlib", "uuid", "decimal", "pandas"):
         return str(value)
     raise TypeError
+
+
+def say_replaced(adata: AnnData, **keys: tuple[str, ...]) -> None:
+    """Warn of what a result replaces, before it does.
+
+    Parameters
+    ----------
+    adata
+        Data that the result is added to.
+    **keys
+        Keys that are written, by attribute: ``obs=("isovi_domain",)``.
+
+    Warns
+    -----
+    IsoviWarning
+        If some of them exist.
+    """
+    found = [f'{name}["{key}"]' for name, of in keys.items() for key in of if key in getattr(adata, name)]
+    if found:
+        said = f"The data already has {', '.join(found)}, which the result replaces."
+        warnings.warn(said, IsoviWarning, stacklevel=3)

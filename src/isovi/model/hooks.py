@@ -7,8 +7,10 @@ fails by its name when a new version drops it, and one that no other module reac
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -17,9 +19,10 @@ from typing import Any, NamedTuple, TypeVar
 import lightning.pytorch as pl
 import rich.pretty  # noqa: F401  # scvi-tools 1.4 uses it in view_anndata_setup without importing it
 from anndata import AnnData
+from lightning.fabric.utilities.warnings import PossibleUserWarning
 from mudata import MuData
 from scvi.data import AnnDataManager
-from scvi.train import TrainRunner
+from scvi.train import LoudEarlyStopping, TrainRunner
 
 Class = TypeVar("Class", bound=type)
 
@@ -36,6 +39,10 @@ PLAN, SPLITTER = "_training_plan_cls", "_data_splitter_cls"
 # scvi-tools' Trainer warns of this whenever several processes train, with early stopping or without.
 STOPPING_DISABLED = "early_stopping was automatically disabled"
 
+
+# How an advertisement of Lightning begins, and the loggers that may show it.
+ADVERTISEMENT = "💡 Tip"
+LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero")
 
 # The function that reads a saved model, and the modules that have it under that name.
 FILES = "_load_saved_files"
@@ -232,3 +239,29 @@ def exceptions_as_they_are() -> Iterator[None]:
         raise
     finally:
         del names["print"]
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(ADVERTISEMENT)
+
+
+@contextmanager
+def quiet_training() -> Iterator[None]:
+    """Keep from a training what nobody asked for; warnings of isoVI, errors and the user's logging stay.
+
+    That is an advertisement of Lightning, its advice on log intervals and loader workers, its own use of a
+    deprecated function, and scvi-tools' line on why it stopped, which the summary of the training says.
+    """
+    names = vars(sys.modules[LoudEarlyStopping.__module__])
+    names["print"] = lambda *_: None
+    for name in LOGGERS:
+        logging.getLogger(name).addFilter(_is_no_advertisement)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=PossibleUserWarning)
+            warnings.filterwarnings("ignore", category=FutureWarning, module=r"lightning\.")
+            yield
+    finally:
+        for name in LOGGERS:
+            logging.getLogger(name).removeFilter(_is_no_advertisement)
+        names.pop("print", None)

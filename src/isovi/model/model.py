@@ -20,6 +20,8 @@ from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.dataloaders import DataSplitter
 from scvi.model import SCVI
+from scvi.model.base import VAEMixin
+from scvi.module.base import BaseModuleClass, PyroBaseModuleClass
 
 from isovi._repr import ReprMixin, Rows
 from isovi.data import check
@@ -59,11 +61,12 @@ from isovi.model.hooks import (
     files_read_by,
     manager_of,
     module_of,
+    quiet_training,
     training_by,
     training_of,
     under_name_of_backbone,
 )
-from isovi.model.module import check_thinning, distance_preserving
+from isovi.model.module import DistancePreservingModule, check_thinning, distance_preserving
 from isovi.model.objective import Constraint, Distortion, Objective, Part, Penalty
 from isovi.model.saving import SavesAsData, loads_query_data, read_files, reads_reference
 from isovi.model.speed import FusedAdam, logging_by_epoch
@@ -112,6 +115,7 @@ class DistancePreservingMixin(SavesAsData, ChoosesLoader, TakesOtherData, ReprMi
         pairs: PairKind = AllPairs(),  # noqa: B008  # likewise
         **kwargs: Any,
     ) -> None:
+        _require_data(adata)
         _check_distortion(distortion)
         if distortion is not None:  # kept in init_params_, so that a saved model knows its network
             kwargs = {**self.network_defaults, **kwargs}
@@ -125,6 +129,7 @@ class DistancePreservingMixin(SavesAsData, ChoosesLoader, TakesOtherData, ReprMi
         self.distortion, self.pairs = distortion, pairs
         objective = self._new_objective()
         if self.module is not None:  # else it is made in training
+            _require_own_network(type(self), self.module)
             self.module.objective = objective
         asked = {"distortion": distortion, "pairs": pairs}
         self.init_params_ = {"non_kwargs": asked, "kwargs": {"kwargs": kwargs}}  # read by load
@@ -178,6 +183,7 @@ class DistancePreservingMixin(SavesAsData, ChoosesLoader, TakesOtherData, ReprMi
         InputError
             If positions or sections are missing or cannot be used.
         """
+        _require_data(adata)
         source = kwargs.get("source_registry")
         genes = _genes_of(source)
         if genes is not None and isinstance(adata, AnnData) and not adata.var_names.equals(genes):
@@ -299,6 +305,7 @@ class DistancePreservingMixin(SavesAsData, ChoosesLoader, TakesOtherData, ReprMi
 
     @records_cells
     @files_read_by(read_files)  # by scvi-tools' SaveCheckpoint
+    @quiet_training()
     def train(
         self,
         max_epochs: int | None = None,
@@ -576,11 +583,11 @@ def preserve_distances(backbone: type) -> type:
     'IsoLinearSCVI'
     """
     module = module_of(backbone)
-    if module is None:
+    if reason := _why_unsupported(backbone, module):
         raise InputError(
-            f"{backbone!r} was given.",
-            "preserve_distances needs a scvi-tools model class with a torch module.",
-            "Give for example scvi.model.SCANVI.",
+            f"{getattr(backbone, '__name__', repr(backbone))} was given to preserve_distances.",
+            reason,
+            "Give a model class such as scvi.model.SCVI, SCANVI, TOTALVI or PEAKVI.",
         )
     name = f"Iso{backbone.__name__}"
     added = {"__module__": __name__, "__doc__": backbone.__doc__}
@@ -592,6 +599,47 @@ def preserve_distances(backbone: type) -> type:
     if hasattr(backbone, "load_query_data"):
         added["load_query_data"] = loads_query_data(backbone.load_query_data.__func__)
     return builds(distance_preserving(module))(type(name, (DistancePreservingMixin, backbone), added))
+
+
+def _why_unsupported(backbone: Any, module: Any) -> str:
+    """Why distances cannot be kept in the latent of a model class, or nothing if they can."""
+    if module is None:
+        return "Its network is not built by a class of its own that could be replaced."
+    if issubclass(module, PyroBaseModuleClass):
+        return "It is a model of Pyro, whose loss Pyro computes: a term for distances cannot be added to it."
+    if not issubclass(module, BaseModuleClass):
+        return "Its network is not one of torch."
+    if not issubclass(backbone, VAEMixin):
+        return "It has no latent representation of each cell, as scvi-tools' VAEMixin gives it."
+    return ""
+
+
+def _require_own_network(model: type, module: Any) -> None:
+    """Refuse a backbone that makes its network by another class than it says."""
+    if not isinstance(module, DistancePreservingModule):
+        raise InputError(
+            f"{model.__name__} makes a network of {type(module).__name__}.",
+            "Distances can be kept where a model builds its network by its own class, and this one does not.",
+            "Give preserve_distances a model class such as scvi.model.SCVI, SCANVI, TOTALVI or PEAKVI.",
+        )
+
+
+def _require_data(adata: Any) -> None:
+    """Say what to do with a SpatialData or a file, of which no model is made."""
+    if adata is None or isinstance(adata, AnnData | MuData):
+        return
+    if hasattr(adata, "tables"):  # SpatialData, without importing it
+        raise InputError(
+            "A SpatialData was given.",
+            "A model is made of one of its tables, once positions are registered.",
+            "Call table = IsoSCVI.setup_spatialdata(sdata), and make the model of what it returns: "
+            "IsoSCVI(table).",
+        )
+    raise InputError(
+        f"{type(adata).__name__} was given.",
+        "A model is made of an AnnData that was set up.",
+        "Read a file with isovi.data.io.read(path), and call setup_anndata first.",
+    )
 
 
 def _genes_of(registry: dict[str, Any] | None) -> pd.Index | None:

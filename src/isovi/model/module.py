@@ -93,6 +93,12 @@ class DistancePreservingModule:
     def _distortion(
         self, tensors: dict[str, torch.Tensor], inferred: dict[str, Any], backbone_loss: torch.Tensor
     ) -> DistortionTerm | None:
+        if keys.QZ not in inferred:
+            raise InputError(
+                f"{type(self).__name__} infers {', '.join(inferred)}.",
+                f'Distances are kept between posteriors "{keys.QZ}" of cells, which it does not infer.',
+                "Give preserve_distances a model class such as scvi.model.SCVI, SCANVI, TOTALVI or PEAKVI.",
+            )
         posterior, sample = inferred[keys.QZ], inferred[keys.Z]
         encoder = getattr(self, "z_encoder", None)
         transform = getattr(encoder, "z_transformation", lambda z: z)

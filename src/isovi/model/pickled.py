@@ -205,7 +205,7 @@ class _Plain(pickle.Unpickler):
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file)
-        self.known = {**_allowed(), "_codecs.encode": _encoded}
+        self.known = {**_allowed(), "_codecs.encode": _encoded, "builtins.bytearray": _encoded}
 
     def find_class(self, module: str, name: str) -> Any:
         """What stands for a name."""
@@ -237,9 +237,11 @@ def read_legacy(folder: Path, prefix: str) -> tuple[dict[str, Any], Any, dict[st
     return attributes, var_names, dict(state)
 
 
-def _encoded(text: str, _: str = "latin1") -> bytes:
-    """Bytes as pickles of old protocols write them."""
-    return text.encode("latin1")
+def _encoded(data: str | bytes, _: str = "latin1") -> bytes:
+    """Bytes as pickles write them; no number, of which ``bytearray`` would make as many bytes."""
+    if not isinstance(data, str | bytes):
+        raise ValueError(f"bytes of a {type(data).__name__}")
+    return _bytes(data)
 
 
 def _not_read(file: Path, error: Exception) -> InputError:

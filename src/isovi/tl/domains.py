@@ -13,6 +13,7 @@ from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
+from isovi.data.writable import say_replaced
 from isovi.errors import InputError, IsoviWarning
 from isovi.tl import _inputs
 from isovi.tl.metrics import Graph, spatial_neighbors
@@ -79,9 +80,12 @@ def domains(
     Warns
     -----
     IsoviWarning
-        If fewer domains than requested were found, because too few spots differ.
+        If fewer domains than requested were found, because too few spots differ, or if ``obs[key_added]``
+        exists and was not made by this function.
     """
     use_rep = _inputs.identity_rep(adata, use_rep)
+    if key_added not in adata.uns:
+        say_replaced(adata, obs=(key_added,))
     latent, spots = _inputs.latent_spots(adata, use_rep, spatial_key, section_key, None)
     _require_counts(n_domains, n_rings, seed, adata.n_obs)
     graph = spatial_neighbors(spots.coordinates, spots.section, n_neighbors)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import typer
-
 from isovi.cli import console
 from isovi_bench.cli import compare, studies, timings
 
-app = typer.Typer(
+app = console.App(
     help="Compare methods for spatial transcriptomics on the same spots, genes and splits.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    add_completion=False,
+    package="isovi-bench",
 )
 app.command("run")(compare.run_grid)
 for verb in (

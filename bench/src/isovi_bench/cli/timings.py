@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from isovi.cli.console import DEFAULT, Debug, quiet, reported
+from isovi.cli.console import DEFAULT, App, Debug, quiet, reported
 from isovi_bench.cli.options import say
 
-app = typer.Typer(help="Measure time and memory of isoVI and of the benchmark.", no_args_is_help=True)
+app = App(help="Measure time and memory of isoVI and of the benchmark.")
 
 Section = Annotated[Path | None, typer.Option(help="A real section beside the simulated tissues: .h5ad.")]
 Rows = Annotated[Path | None, typer.Option(help="Also write all numbers: .json.")]
