@@ -170,21 +170,19 @@ def test_a_class_that_cannot_keep_distances_is_refused_by_name(name: str) -> Non
         preserve_distances(getattr(scvi.model, name))
 
 
-@pytest.mark.parametrize(
-    ("name", "setup", "sizes"),
-    [
-        ("CondSCVI", {"labels_key": "label"}, set()),
-        ("MULTIVI", {"batch_key": "section"}, {"n_genes", "n_regions"}),
-    ],
-)
-def test_others_train_with_distances(
-    make_tissue: Callable, quickly: Callable, name: str, setup: dict[str, str], sizes: set[str]
+@pytest.mark.filterwarnings("ignore:MULTIVI:DeprecationWarning")
+def test_a_class_that_takes_mudata_only_is_refused_at_setup(tissue: AnnData) -> None:
+    with pytest.raises(InputError, match="takes MuData only"):
+        preserve_distances(scvi.model.MULTIVI).setup_anndata(tissue, batch_key="section")
+
+
+def test_the_model_of_conditional_references_trains_with_distances(
+    make_tissue: Callable, quickly: Callable
 ) -> None:
     adata = make_tissue()
-    cls = preserve_distances(getattr(scvi.model, name))
-    cls.setup_anndata(adata, **setup)
-    parts = {"n_genes": adata.n_vars // 2, "n_regions": adata.n_vars - adata.n_vars // 2}
-    model = quickly(cls(adata, **{one: parts[one] for one in sizes}), max_epochs=1)
+    cls = preserve_distances(scvi.model.CondSCVI)
+    cls.setup_anndata(adata, labels_key="label")
+    model = quickly(cls(adata), max_epochs=1)
     assert np.isfinite(model.history_["relative_distortion_train"].to_numpy(float)).all()
     assert len(model.get_latent_representation()) == adata.n_obs
 

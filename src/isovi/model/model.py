@@ -84,7 +84,7 @@ class DistancePreservingMixin(SavesAsData, ChoosesLoader, TakesOtherData, ReprMi
     Parameters
     ----------
     adata
-        AnnData set up with :meth:`setup_anndata`.
+        AnnData or MuData set up with :meth:`setup_anndata`.
     registry
         As for the backbone: of a datamodule, or when loading without data. Without both ``adata`` and
         ``registry``, where the backbone allows it, the network is made by :meth:`train`, which then needs a
@@ -108,7 +108,7 @@ class DistancePreservingMixin(SavesAsData, ChoosesLoader, TakesOtherData, ReprMi
 
     def __init__(
         self,
-        adata: AnnData | MuData | None = None,
+        adata: Any = None,
         registry: dict[str, Any] | None = None,
         *,
         distortion: Distortion | None = Constraint(),  # noqa: B008  # frozen, and the documented default
@@ -154,7 +154,7 @@ class DistancePreservingMixin(SavesAsData, ChoosesLoader, TakesOtherData, ReprMi
     @classmethod
     def setup_anndata(
         cls,
-        adata: AnnData,
+        adata: Any,
         *args: Any,
         spatial_key: str = "spatial",
         section_key: str | None = None,
@@ -166,7 +166,8 @@ class DistancePreservingMixin(SavesAsData, ChoosesLoader, TakesOtherData, ReprMi
         Parameters
         ----------
         adata
-            Data with expression, raw counts unless the model's likelihood takes others, and positions.
+            AnnData or MuData with expression, raw counts unless the model's likelihood takes others, and
+            positions.
         spatial_key
             Key in ``adata.obsm`` of the positions, shape ``(cell, 2)`` or ``(cell, 3)``, in any unit, the
             same for all cells of a section.
@@ -191,7 +192,7 @@ class DistancePreservingMixin(SavesAsData, ChoosesLoader, TakesOtherData, ReprMi
             raise GenesDiffer(adata, genes)
         fields = spatial_fields(spatial_key, section_key, source)
         super().setup_anndata(adata, *args, **kwargs)
-        manager = manager_of(cls, adata)
+        manager = _manager_after_setup(cls, adata)
         known = manager.data_registry  # some backbones number the cells themselves
         manager.register_new_fields([field for field in fields if field.registry_key not in known])
         manager.update_setup_method_args({"spatial_key": spatial_key, "section_key": section_key})
@@ -593,9 +594,9 @@ def preserve_distances(backbone: type) -> type:
     added = {"__module__": __name__, "__doc__": backbone.__doc__}
     if hasattr(backbone, "from_scvi_model"):
         added["from_scvi_model"] = keeps_record(backbone.from_scvi_model.__func__)
-    for name in ("prepare_query_anndata", "prepare_query_mudata"):
-        if hasattr(backbone, name):
-            added[name] = reads_reference(getattr(backbone, name))
+    for prepare in ("prepare_query_anndata", "prepare_query_mudata"):
+        if hasattr(backbone, prepare):
+            added[prepare] = reads_reference(getattr(backbone, prepare))
     if hasattr(backbone, "load_query_data"):
         added["load_query_data"] = loads_query_data(backbone.load_query_data.__func__)
     return builds(distance_preserving(module))(type(name, (DistancePreservingMixin, backbone), added))
@@ -612,6 +613,18 @@ def _why_unsupported(backbone: Any, module: Any) -> str:
     if not issubclass(backbone, VAEMixin):
         return "It has no latent representation of each cell, as scvi-tools' VAEMixin gives it."
     return ""
+
+
+def _manager_after_setup(model: type, adata: Any) -> AnnDataManager:
+    """The manager that a backbone's ``setup_anndata`` made; some have the method and make none."""
+    try:
+        return manager_of(model, adata)
+    except ValueError as error:
+        raise InputError(
+            f"The backbone of {model.__name__} did not register the AnnData.",
+            "Positions are registered with an AnnData, and this backbone takes MuData only.",
+            "Give preserve_distances a model class such as scvi.model.SCVI, SCANVI, TOTALVI or PEAKVI.",
+        ) from error
 
 
 def _require_own_network(model: type, module: Any) -> None:
