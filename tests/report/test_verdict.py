@@ -139,7 +139,7 @@ def test_without_held_out_spots_nothing_is_claimed() -> None:
 
 def test_few_held_out_spots_certify_little() -> None:
     certified = said({"certificate": {"epsilon": 0.26}})[2]
-    assert certified.status == "caution" and "114 held-out spots would do for 10%" in certified.text
+    assert certified.status == "caution" and "58 held-out spots would do for 10%" in certified.text
     assert said({"certificate": {"L": 40.0}})[2].status == "caution"
     assert "too few" in said({"certificate": {}})[2].text
 
