@@ -268,7 +268,7 @@ def cells_needed(epsilon: float, delta: float = DELTA, *, curve: bool = False, h
     if curve:
         return 2 * math.ceil(2 * math.log(2 / delta) / epsilon**2)
     tested = math.ceil(math.log(delta) / math.log1p(-epsilon))
-    return max(4 * tested - 2, 4) if halves else 2 * tested
+    return max(4 * tested - 2 if halves else 2 * tested, 4)
 
 
 def least_epsilon(n_pairs: int, delta: float = DELTA, *, halves: bool = False) -> float:
@@ -288,9 +288,9 @@ def least_epsilon(n_pairs: int, delta: float = DELTA, *, halves: bool = False) -
     >>> least_epsilon(29), least_epsilon(57, halves=True), least_epsilon(20)
     (0.1, 0.1, 0.14)
     """
-    tested = n_pairs - n_pairs // 2 if halves else n_pairs
-    if tested < 1 or n_pairs < 1 + halves:
+    if n_pairs < 2:
         return 1.0
+    tested = n_pairs - n_pairs // 2 if halves else n_pairs
     return math.ceil(100 * (1 - delta ** (1 / tested))) / 100
 
 

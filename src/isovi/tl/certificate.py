@@ -166,9 +166,8 @@ def certificate(
     chosen, others, basis = _unseen(adata, split_key, cells, model)
     if model is None and basis == "split column":
         basis = _inputs.basis_of_split(adata, use_rep, split_key, chosen, (HELDOUT,))
-    use_rep_of = use_rep if model is None else None
-    rows = np.concatenate([chosen, others])
-    latent, spots = _inputs.latent_spots(adata, use_rep_of, spatial_key, section_key, rows)
+    rows, stored = np.concatenate([chosen, others]), use_rep if model is None else None
+    latent, spots = _inputs.latent_spots(adata, stored, spatial_key, section_key, rows)
     if model is not None:
         latent = _inputs.samples(model, adata, spots, 1, seed)[0]
     both, rng = _Cells(latent, spots.coordinates, spots.section), np.random.default_rng(seed)
@@ -186,17 +185,11 @@ def certificate(
     n_pairs, halves = (len(pairs[0]), aside.n_pairs < MIN_PAIRS) if matched else (tested.n_pairs, False)
     point = None
     if epsilon is not None:
-        asked: dict[str, Any] = {"rng": rng, "epsilon": epsilon, "delta": delta}
         middle = None if halves else _middle(aside, about, rng, epsilon)
-        if matched:
-            point = certify_point(*distances, *pairs, middle=middle, **asked)
-        else:
-            point = certify_matchings(*tested, middle=middle or 0.0, **asked)
+        asked: dict[str, Any] = {"rng": rng, "epsilon": epsilon, "delta": delta, "middle": middle}
+        point = certify_point(*distances, *pairs, **asked) if matched else certify_matchings(*tested, **asked)
         if middle is not None:
-            half = _approximate(tested, about, middle, **asked)
-            point = replace(
-                point, approximate_L=float(np.exp(2 * half)), approximate_scale=float(np.exp(middle - half))
-            )
+            point = replace(point, **_approximate(tested, about, **asked))
     found = Certificate(curve, point, matched, basis, least_epsilon(n_pairs, delta, halves=halves))
     adata.uns[key_added] = as_arrays(found) | _inputs.parameters(use_rep, spatial_key, section_key, seed)
     return found
@@ -261,16 +254,17 @@ def _middle(
 def _approximate(
     cells: _Cells,
     about: DistortionProfile | None,
-    middle: float,
     *,
+    middle: float,
     rng: np.random.Generator,
     epsilon: float,
     delta: float,
-) -> float:
-    """Half-width about the middle that a bootstrap over cells gives."""
+) -> dict[str, Any]:
+    """L and λ that a bootstrap over cells gives, for the same middle."""
     source, target, weight = cells.all_pairs(about, rng)
     away = np.abs(log_ratios(*cells.distances(source, target), middle) - middle)
-    return approximate_limit(away, source, target, weight, rng=rng, epsilon=epsilon, delta=delta)
+    half = approximate_limit(away, source, target, weight, rng=rng, epsilon=epsilon, delta=delta)
+    return {"approximate_L": float(np.exp(2 * half)), "approximate_scale": float(np.exp(middle - half))}
 
 
 def _unseen(
