@@ -213,6 +213,7 @@ METRICS = {
     "a scale as text": at("distance_scale", value="1"),
     "a certificate as text": at("certificate", value="L(0.1) <= 3"),
     "half a certificate": at("certificate", value={"delta": 0.05}),
+    "a method that is no text": at("certificate", "method", value=3),
 }
 HISTORIES = {
     "words": "epoch,elbo_train\nzero,low\n",

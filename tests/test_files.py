@@ -100,7 +100,7 @@ def test_a_fit_ends_with_what_is_known_of_held_out_distances(run: Any) -> None:
         f"Held-out geometry: relative distortion {distortion:.3f}; L(0.1) = {constant:.2f};"
     )
     assert f"confidence: L({run.metrics['certificate']['epsilon']:g}) <= " in last
-    assert "(0.1 takes 114 held-out spots)" in last
+    assert "(0.1 takes 58 held-out spots)" in last
 
 
 def test_a_zarr_store_is_read(fit: Callable, tissue: AnnData, tmp_path: Path) -> None:

@@ -192,12 +192,22 @@ def metrics_of(data: Mapping[str, Any], file: Path) -> dict[str, Any]:
         found |= {part: _numbers(data.get(part), file, part) for part in parts}
     certificate = data.get("certificate", {})
     if certificate != {}:
-        found["certificate"] = _numbers(
-            certificate, file, "certificate", ("delta", "epsilon", "L", "n_pairs")
-        )
+        found["certificate"] = _certificate(certificate, file)
         if math.isnan(found["certificate"]["L"]):
             found["certificate"]["L"] = math.inf
     return found
+
+
+def _certificate(data: Any, file: Path) -> dict[str, Any]:
+    """Numbers of a certificate, and how it was tested where that is recorded."""
+    needed = ("delta", "epsilon", "L", "n_pairs")
+    method = data.get("method", "") if isinstance(data, Mapping) else ""
+    if not isinstance(method, str):
+        raise damaged(file, f'"method" of "certificate" is {method!r}, no text')
+    if not isinstance(data, Mapping) or not method:
+        return _numbers(data, file, "certificate", needed)
+    numbers = {name: value for name, value in data.items() if name != "method"}
+    return {**_numbers(numbers, file, "certificate", needed), "method": method}
 
 
 def _numbers(data: Any, file: Path, part: str, names: tuple[str, ...] = ()) -> dict[str, float]:

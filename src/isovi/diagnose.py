@@ -45,8 +45,9 @@ def diagnose(run: Run | str | Path, *, trust: bool = False) -> dict[str, Any]:
     What ``diagnosis.json`` holds: ``profile`` with ``heldout``, ``train`` and ``posterior`` (held-out again,
     over samples of the posterior), each a list of ``epsilon``, ``L``, ``scale``, and ``bins``, the held-out
     profile by range of tissue distance; ``certificate`` (pairs matched by range) and
-    ``certificate_random_pairs``, with ``n_pairs``, ``delta``, ``eta``, ``basis``, ``curve`` and ``point``;
-    ``anisotropy`` and ``area``, quantiles by part; ``distortion_map``; ``autocorrelation``.
+    ``certificate_random_pairs``, with ``n_pairs``, ``delta``, ``eta``, ``basis``, ``curve`` and ``point``
+    (with ``method`` and the limit by a bootstrap, ``approximate_L``); ``anisotropy`` and ``area``, quantiles
+    by part; ``distortion_map``; ``autocorrelation``.
 
     Raises
     ------
@@ -198,7 +199,10 @@ def _profile_record(profiles: dict[str, DistortionProfile]) -> dict[str, Any]:
 
 
 def _certificate_record(found: Certificate) -> dict[str, Any]:
-    point = None if found.point is None else asdict(found.for_epsilon(found.point.epsilon))
+    point = None
+    if found.point is not None:
+        more = {name: getattr(found.point, name) for name in ("method", "approximate_L", "approximate_scale")}
+        point = asdict(found.for_epsilon(found.point.epsilon)) | more
     return {
         "n_pairs": found.n_pairs,
         "delta": found.delta,

@@ -656,11 +656,12 @@ def domain_metrics(adata: AnnData, settings: Settings) -> dict[str, Any]:
 
 
 def certified(run: Run) -> dict[str, Any]:
-    """What is certified for random pairs of spots: ``epsilon``, ``L``, ``delta``, ``n_pairs``; or nothing."""
+    """What is certified for random pairs of spots: a ``PointCertificate`` by field, if finite; or nothing."""
     found = run.certificate() if HELDOUT in run.parts() else None
     if found is None or found.point is None or not np.isfinite(found.point.L):
         return {}
-    return asdict(found.point)
+    fields = asdict(found.point)
+    return {name: value for name, value in fields.items() if isinstance(value, str) or np.isfinite(value)}
 
 
 def report_metrics(run: Run, progress: Progress) -> None:

@@ -23,7 +23,7 @@ from isovi._repr import ReprMixin, Rows
 from isovi.data import check, io, pack
 from isovi.data.fingerprint import RUN_KEY, SEALS, seals
 from isovi.errors import InputError, IsoviWarning, require_seed
-from isovi.geometry.certificate import CERTIFIED_EPSILON, least_epsilon
+from isovi.geometry.certificate import CERTIFIED_EPSILON
 from isovi.graph import KIND_CLASSES, AllPairs, PairKind
 from isovi.model.model import IsoSCVI, IsoVAE
 from isovi.model.objective import Constraint, Distortion, Part, Penalty
@@ -400,7 +400,7 @@ class Run(ReprMixin):
         """
         asked: dict[str, Any] = {"matched": matched, "seed": self.settings.seed, **self.settings.keys}
         curve = tl.certificate(self.adata, epsilon=None, **asked)
-        epsilon = max(CERTIFIED_EPSILON, least_epsilon(curve.n_pairs))
+        epsilon = max(CERTIFIED_EPSILON, curve.least_epsilon)
         return curve if epsilon >= 1 else tl.certificate(self.adata, epsilon=epsilon, **asked)
 
     def summary(self) -> Rows:

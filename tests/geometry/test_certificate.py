@@ -61,16 +61,17 @@ def test_the_curve_is_wrong_no_more_often_than_it_says() -> None:
     assert failures <= most_failures(REPETITIONS)
 
 
+@pytest.mark.parametrize("middle", [None, 0.4])
 @pytest.mark.parametrize(("n_pairs", "epsilon"), [(60, 0.1), (200, 0.05), (500, 0.2)])
-def test_the_point_is_wrong_as_often_as_it_says_and_not_much_less(n_pairs: int, epsilon: float) -> None:
+def test_the_point_is_wrong_as_often_as_it_says_and_not_much_less(
+    n_pairs: int, epsilon: float, middle: float | None
+) -> None:
     failures = 0
     for seed in range(REPETITIONS):
         rng = np.random.default_rng(seed)
         drawn = ratios(n_pairs, rng)
-        found = certify_point(
-            drawn, np.ones(n_pairs), *numbered(n_pairs), rng=rng, epsilon=epsilon, delta=DELTA
-        )
-        failures += outside(found) > epsilon
+        asked = {"rng": rng, "epsilon": epsilon, "delta": DELTA, "middle": middle}
+        failures += outside(certify_point(drawn, np.ones(n_pairs), *numbered(n_pairs), **asked)) > epsilon
     assert failures <= most_failures(REPETITIONS)
     assert failures >= 0.2 * DELTA * REPETITIONS  # exact, up to the steps of the binomial: not slack
 
@@ -173,20 +174,13 @@ def test_too_few_cells_are_refused_with_the_number_it_takes() -> None:
 @pytest.mark.parametrize("epsilon", [0.03, 0.1, 0.26, 0.5, 0.9])
 @pytest.mark.parametrize("delta", [0.01, 0.05, 0.3])
 def test_as_many_cells_as_it_takes_are_enough_and_fewer_are_not(epsilon: float, delta: float) -> None:
-    n_pairs = cells_needed(epsilon, delta) // 2
-    rng = np.random.default_rng(0)
-    certify_point(
-        np.ones(n_pairs), np.ones(n_pairs), *numbered(n_pairs), rng=rng, epsilon=epsilon, delta=delta
-    )
-    with pytest.raises(InputError, match="are needed"):
-        certify_point(
-            np.ones(n_pairs - 1),
-            np.ones(n_pairs - 1),
-            *numbered(n_pairs - 1),
-            rng=rng,
-            epsilon=epsilon,
-            delta=delta,
-        )
+    for middle in (None, 0.0):
+        n_pairs = cells_needed(epsilon, delta, halves=middle is None) // 2
+        asked = {"rng": np.random.default_rng(0), "epsilon": epsilon, "delta": delta, "middle": middle}
+        certify_point(np.ones(n_pairs), np.ones(n_pairs), *numbered(n_pairs), **asked)
+        fewer = n_pairs - 1
+        with pytest.raises(InputError, match="are needed"):
+            certify_point(np.ones(fewer), np.ones(fewer), *numbered(fewer), **asked)
 
 
 def test_a_curve_of_the_wished_width_takes_as_many_cells() -> None:

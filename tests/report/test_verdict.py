@@ -137,9 +137,15 @@ def test_without_held_out_spots_nothing_is_claimed() -> None:
     assert "memorised" in found[1].text and "no spots were held out" in found[2].text
 
 
+def test_the_approximate_limit_is_no_guarantee() -> None:
+    text = said({"certificate": {"approximate_L": 5.5}})[2].text
+    assert "approximate 95% limit (bootstrap over cells) is a factor of 5.50, which is no guarantee" in text
+    assert "approximate" not in said({})[2].text
+
+
 def test_few_held_out_spots_certify_little() -> None:
     certified = said({"certificate": {"epsilon": 0.26}})[2]
-    assert certified.status == "caution" and "114 held-out spots would do for 10%" in certified.text
+    assert certified.status == "caution" and "58 held-out spots would do for 10%" in certified.text
     assert said({"certificate": {"L": 40.0}})[2].status == "caution"
     assert "too few" in said({"certificate": {}})[2].text
 

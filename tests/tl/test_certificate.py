@@ -69,6 +69,26 @@ def test_what_is_written_can_be_stored(tmp_path) -> None:
     assert stored["epsilon"][0] == pytest.approx(0.01 + 2 * found.eta)
 
 
+def test_the_middle_is_of_validation_cells_and_the_limit_is_recorded() -> None:
+    adata = run()
+    for matched, method in {True: "one matching", False: "all matchings"}.items():
+        point = tl.certificate(adata, matched=matched).point
+        assert point.method == adata.uns["isovi_certificate"]["point"]["method"] == method
+        assert 1 < point.approximate_L < (np.inf if matched else point.L)
+        assert point.approximate_L == adata.uns["isovi_certificate"]["point"]["approximate_L"]
+
+
+def test_without_validation_cells_some_held_out_ones_are_set_aside() -> None:
+    adata = run(160)
+    adata.obs["isovi_split"] = adata.obs["isovi_split"].astype(str).replace("validation", "train")
+    at_random = tl.certificate(adata, matched=False)
+    assert at_random.point.method == "all matchings" and at_random.n_pairs == 40
+    assert at_random.point.n_pairs == 30 and at_random.least_epsilon == 0.1
+    matched = tl.certificate(adata, epsilon=0.2)
+    assert matched.point.method == "halves" and matched.least_epsilon == 0.14
+    assert np.isnan(matched.point.approximate_L)
+
+
 def test_cells_that_were_seen_are_refused() -> None:
     with pytest.raises(InputError, match="300 of 600 cells were trained on"):
         tl.certificate(run(), cells=np.ones(600, dtype=bool))
@@ -84,7 +104,7 @@ def test_without_a_split_the_cells_have_to_be_named() -> None:
 
 def test_too_few_cells_say_how_many_it_takes() -> None:
     adata = run(60)
-    with pytest.raises(InputError, match="114 held-out cells in pairs are needed"):
+    with pytest.raises(InputError, match="58 held-out cells in pairs are needed"):
         tl.certificate(adata)
     assert tl.certificate(adata, epsilon=None).point is None
     with pytest.raises(InputError, match="1 held-out cells make 0 pairs"):

@@ -16,7 +16,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from isovi import tl
 from isovi.errors import InputError, IsoviWarning
-from isovi.spots import HELDOUT, TRAIN, Spots
+from isovi.spots import HELDOUT, SPLIT_KEY, TRAIN, Spots
 from isovi.tl.domains import cluster, standardize
 from isovi.tl.evaluate import evaluate_fit, evaluate_geometry
 from isovi.tl.metrics import is_labelled
@@ -177,6 +177,7 @@ def certificate(latent: np.ndarray, placement: Spots, seed: int) -> Measured:
         return {}
     adata = AnnData(obsm={"X_isovi": latent, "spatial": placement.coordinates})
     adata.obs[SECTION_KEY] = placement.section
+    adata.obs[SPLIT_KEY] = placement.split
     cells = np.flatnonzero(placement.split == HELDOUT)
     try:
         point = tl.certificate(adata, section_key=SECTION_KEY, cells=cells, matched=False, seed=seed).point

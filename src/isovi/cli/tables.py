@@ -92,10 +92,15 @@ def _sentence(one: dict[str, Any], name: str) -> str:
     if point["L"] is None or not np.isfinite(point["L"]):
         why = "too many of them are of spots at one position, or with one latent representation"
         return f"Nothing is certified for {name}: {why}"
-    return (
+    said = (
         f"Certified for {name} ({one['n_pairs']} disjoint ones) with {1 - one['delta']:.0%} confidence: "
         f"L({point['epsilon']:.2g}) <= {_number(point['L'])}"
     )
+    approximate = point.get("approximate_L")
+    if approximate is None or not np.isfinite(approximate):
+        return said
+    limit = f"approximate {1 - one['delta']:.0%} limit (bootstrap over cells)"
+    return f"{said}; {limit}: {_number(approximate)}"
 
 
 def _at(curve: list[dict[str, float]], epsilon: float) -> float:

@@ -1,7 +1,8 @@
 """Certificates: bounds on L(ε) of unseen pairs that hold with a stated confidence.
 
 Held-out cells are grouped into disjoint pairs. Given the fitted encoder the ratios d_Z / d_S of these pairs
-are independent, so their empirical distribution bounds the true one without further assumptions.
+are independent, so their empirical distribution bounds the true one without further assumptions. Random pairs
+can be grouped in many ways: :mod:`isovi.geometry.matchings` uses all of them.
 """
 
 from __future__ import annotations
@@ -76,9 +77,8 @@ class CurveCertificate(ReprMixin):
 class PointCertificate(ReprMixin):
     """With confidence 1 - δ, for one ε: at most a share ε of pairs violates λ d_S <= d_Z <= L λ d_S.
 
-    The middle of the interval of log ratios is chosen on one half of the pairs. Intervals around it are
-    nested, so the other half can be used to find the shortest one whose share of pairs outside has an exact
-    binomial upper bound (Clopper & Pearson 1934) of at most ε.
+    Intervals of log ratios around one middle are nested. The shortest one of which a test says that at most a
+    share ε of pairs lies outside is certified, if the middle does not depend on the pairs of the test.
 
     Attributes
     ----------
@@ -89,9 +89,18 @@ class PointCertificate(ReprMixin):
     scale
         λ, latent length per coordinate unit.
     delta
-        Probability that the statement is wrong.
+        Probability that the certificate is wrong.
     n_pairs
-        Number of disjoint pairs, both halves.
+        Number of disjoint pairs.
+    method
+        ``"all matchings"`` (:func:`isovi.geometry.matchings.certify_matchings`): the middle is from other
+        cells, and the test averages over the ways of joining the cells to pairs. ``"one matching"``: the
+        middle is from other cells, and the share outside has an exact binomial upper bound (Clopper & Pearson
+        1934) of at most ε. ``"halves"``: the middle is from one half of the pairs, and the other is tested in
+        that way.
+    approximate_L, approximate_scale
+        L and λ of the interval with the same middle to which a bootstrap over cells gives a confidence of
+        about 1 - δ: right for many cells, and no guarantee. NaN if it was not computed.
     """
 
     epsilon: float
@@ -99,11 +108,18 @@ class PointCertificate(ReprMixin):
     scale: float
     delta: float
     n_pairs: int
+    method: str = "halves"
+    approximate_L: float = math.nan
+    approximate_scale: float = math.nan
 
     def summary(self) -> Rows:
         """Values shown in the representation, by name."""
         bound = {f"L({self.epsilon:g}) at most": self.L, "λ": self.scale}
-        return {"confidence": 1 - self.delta, "disjoint pairs": self.n_pairs, **bound}
+        about = {"confidence": 1 - self.delta, "disjoint pairs": self.n_pairs, "tested": self.method}
+        if math.isnan(self.approximate_L):
+            return {**about, **bound}
+        approximate = f"approximate {1 - self.delta:.0%} limit of L({self.epsilon:g}) (bootstrap over cells)"
+        return {**about, **bound, approximate: self.approximate_L}
 
 
 def certify_curve(
@@ -150,6 +166,7 @@ def certify_point(
     epsilon: float = CERTIFIED_EPSILON,
     trained: CellBoolArray | None = None,
     delta: float = DELTA,
+    middle: float | None = None,
 ) -> PointCertificate:
     """Certify L for one ε, more tightly than :func:`certify_curve`.
 
@@ -161,6 +178,10 @@ def certify_point(
         Random generator that splits the pairs into halves.
     epsilon
         Share of pairs that may violate the bounds.
+    middle
+        Middle of the interval of log ratios, from other cells than those of the pairs
+        (:func:`isovi.geometry.matchings.middle_of`): all pairs are then tested. By default it is chosen on
+        one half of the pairs, and the other half is tested.
 
     Raises
     ------
@@ -169,18 +190,31 @@ def certify_point(
         :func:`cells_needed`.
     """
     _check(source, target, trained, delta)
-    allowed = _allowed(len(source), epsilon, delta)
-    order = rng.permutation(len(source))
-    chosen, tested = order[: len(order) // 2], order[len(order) // 2 :]
-    profile = distortion_profile(latent[chosen], tissue[chosen])
-    middle = _middle(profile, allowed / len(tested))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        away = np.abs(np.log(latent[tested]) - np.log(tissue[tested]) - middle)
-    away[(latent[tested] == 0) & (tissue[tested] == 0)] = 0.0
-    half = np.sort(away)[len(tested) - allowed - 1]
+    require_pairs(len(source), epsilon, delta, halves=middle is None)
+    tested, method = np.arange(len(source)), "one matching"
+    if middle is None:
+        order = rng.permutation(len(source))
+        chosen, tested, method = order[: len(order) // 2], order[len(order) // 2 :], "halves"
+        profile = distortion_profile(latent[chosen], tissue[chosen])
+        middle = _middle(profile, _allowed(len(tested), epsilon, delta) / len(tested))
+    away = np.sort(np.abs(log_ratios(latent[tested], tissue[tested], middle) - middle))
+    half = away[len(tested) - _allowed(len(tested), epsilon, delta) - 1]
     return PointCertificate(
-        float(epsilon), float(np.exp(2 * half)), float(np.exp(middle - half)), float(delta), len(source)
+        float(epsilon),
+        float(np.exp(2 * half)),
+        float(np.exp(middle - half)),
+        float(delta),
+        len(source),
+        method,
     )
+
+
+def log_ratios(latent: PairFloatArray, tissue: PairFloatArray, middle: float) -> PairFloatArray:
+    """log(d_Z / d_S); ``middle`` for pairs that coincide in both spaces, which satisfy any bounds."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = np.log(latent) - np.log(tissue)
+    found[(latent == 0) & (tissue == 0)] = middle
+    return found
 
 
 def _middle(profile: DistortionProfile, epsilon: float) -> float:
@@ -190,65 +224,88 @@ def _middle(profile: DistortionProfile, epsilon: float) -> float:
     return float(np.median(profile.log_ratio)) if len(profile.log_ratio) else 0.0
 
 
-def _allowed(n_pairs: int, epsilon: float, delta: float) -> int:
-    """Largest number of pairs in the tested half outside the interval with an exact bound of at most ε."""
-    tested = n_pairs - n_pairs // 2
+def _allowed(tested: int, epsilon: float, delta: float) -> int:
+    """Largest number of tested pairs outside the interval with an exact bound of at most ε; -1 if none."""
     outside = np.arange(max(int(epsilon * tested), 0) + 1)
     fits = beta.ppf(1 - delta, outside + 1, np.maximum(tested - outside, 1e-9)) <= epsilon
-    if n_pairs < 2 or not fits.any():
-        raise InputError(
-            f"There are {n_pairs} disjoint pairs of held-out cells.",
-            f"To certify ε = {epsilon:g} with confidence {1 - delta:g}, {cells_needed(epsilon, delta)} "
-            "held-out cells in pairs are needed.",
-            f"Hold out more cells, or use an ε of at least {least_epsilon(n_pairs, delta):.2g}.",
-        )
-    return int(outside[fits].max())
+    return int(outside[fits].max(initial=-1))
 
 
-def cells_needed(epsilon: float, delta: float = DELTA, *, curve: bool = False) -> int:
+def require_pairs(n_pairs: int, epsilon: float, delta: float, *, halves: bool = False) -> None:
+    """Raise an error if a tighter certificate takes more disjoint pairs than there are."""
+    needed = cells_needed(epsilon, delta, halves=halves)
+    if n_pairs >= needed // 2:
+        return
+    raise InputError(
+        f"There are {n_pairs} disjoint pairs of held-out cells.",
+        f"To certify ε = {epsilon:g} with confidence {1 - delta:g}, {needed} "
+        "held-out cells in pairs are needed.",
+        f"Hold out more cells, or use an ε of at least {least_epsilon(n_pairs, delta, halves=halves):.2g}.",
+    )
+
+
+def cells_needed(epsilon: float, delta: float = DELTA, *, curve: bool = False, halves: bool = False) -> int:
     """Number of held-out cells that a certificate needs.
 
     Parameters
     ----------
     epsilon
-        Smallest share of violating pairs for which :func:`certify_point` should give a finite bound; for a
-        curve the desired width 2η, by which its ε increases.
+        Smallest share of violating pairs for which L should be certified with a finite bound; for a curve the
+        desired width 2η, by which its ε increases.
     delta
         Probability that the certificate is wrong.
     curve
         Whether to certify the whole curve.
+    halves
+        Whether the middle is chosen on one half of the pairs, because there are no other cells to choose it
+        on.
 
     Examples
     --------
-    >>> cells_needed(0.1), cells_needed(0.1, curve=True)
-    (114, 1476)
+    >>> cells_needed(0.1), cells_needed(0.1, halves=True), cells_needed(0.1, curve=True)
+    (58, 114, 1476)
     """
     if curve:
         return 2 * math.ceil(2 * math.log(2 / delta) / epsilon**2)
     tested = math.ceil(math.log(delta) / math.log1p(-epsilon))
-    return max(4 * tested - 2, 4)
+    return max(4 * tested - 2 if halves else 2 * tested, 4)
 
 
-def least_epsilon(n_pairs: int, delta: float = DELTA) -> float:
+def least_epsilon(n_pairs: int, delta: float = DELTA, *, halves: bool = False) -> float:
     """Smallest ε, rounded up to two digits, that this many disjoint pairs can certify; 1 if there is none.
+
+    Parameters
+    ----------
+    n_pairs
+        Number of disjoint pairs.
+    delta
+        Probability that the certificate is wrong.
+    halves
+        As for :func:`cells_needed`.
 
     Examples
     --------
-    >>> least_epsilon(57), least_epsilon(20)
-    (0.1, 0.26)
+    >>> least_epsilon(29), least_epsilon(57, halves=True), least_epsilon(20)
+    (0.1, 0.1, 0.14)
     """
     if n_pairs < 2:
         return 1.0
-    return math.ceil(100 * (1 - delta ** (1 / (n_pairs - n_pairs // 2)))) / 100
+    tested = n_pairs - n_pairs // 2 if halves else n_pairs
+    return math.ceil(100 * (1 - delta ** (1 / tested))) / 100
+
+
+def check_delta(delta: float) -> None:
+    """Raise an error if δ is no probability."""
+    if not 0 < delta < 1:
+        raise InputError(
+            f"delta={delta}.", "delta must be a probability between 0 and 1.", "Use for example 0.05."
+        )
 
 
 def _check(
     source: PairIndexArray, target: PairIndexArray, trained: CellBoolArray | None, delta: float
 ) -> None:
-    if not 0 < delta < 1:
-        raise InputError(
-            f"delta={delta}.", "delta must be a probability between 0 and 1.", "Use for example 0.05."
-        )
+    check_delta(delta)
     cells = np.concatenate([source, target])
     shared = len(cells) - len(np.unique(cells))
     if shared:

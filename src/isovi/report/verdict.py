@@ -125,6 +125,10 @@ def _certified(metrics: Metrics) -> Statement:
         f"of this tissue keep their distance within a factor of {found['L']:.2f} (from {found['n_pairs']:,} "
         "disjoint pairs of held-out spots)."
     )
+    approximate = plain_number(found.get("approximate_L"))
+    if approximate is not None:
+        limit = f"approximate {1 - found['delta']:.0%} limit (bootstrap over cells)"
+        text += f" The {limit} is a factor of {approximate:.2f}, which is no guarantee."
     if found["epsilon"] > CERTIFIED_EPSILON:
         enough = f"{cells_needed(CERTIFIED_EPSILON)} held-out spots would do for {CERTIFIED_EPSILON:.0%}."
         return Statement("caution", "Little is certified", f"{text} {enough}")

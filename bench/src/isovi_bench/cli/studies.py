@@ -91,19 +91,27 @@ def transfer(
 
 
 def coverage(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders written by isovi fit.")],
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUN]...", help="Folders written by isovi fit.")
+    ] = None,
     splits: Annotated[int, typer.Option(help="Number of splits of the held-out cells.", min=1)] = 200,
+    cells: Annotated[int, typer.Option(help="Held-out cells that certify in each split.", min=58)] = 114,
+    simulated: Annotated[int, typer.Option(help="Number of draws of simulated populations.", min=0)] = 0,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     debug: Debug = False,
 ) -> None:
-    """Count how often certificates from some held-out cells are refuted by the others.
+    """Count how often certificates are wrong: of simulated populations, and of other held-out cells of runs.
 
-    Example: [bold]isovi-bench coverage run other_run[/bold]
+    Examples: [bold]isovi-bench coverage run other_run[/bold],
+    [bold]isovi-bench coverage --simulated 2000[/bold]
     """
     with reported(debug):
         from isovi.run import Run
         from isovi_bench.studies import coverage as study
 
         quiet()
-        rows = study.measure([Run.read(run) for run in runs], n_splits=splits, seed=seed)
-        say(study.report(rows))
+        if simulated:
+            say(study.report(study.simulate(simulated, seed=seed)))
+        if runs:
+            found = [Run.read(run) for run in runs]
+            say(study.report(study.measure(found, n_splits=splits, n_cells=cells, seed=seed)))
