@@ -1,7 +1,7 @@
 """Public sections, fetched at first use and kept: Visium data of 10x Genomics, under the licence CC BY 4.0.
 
 The files are those of the `dataset pages <https://www.10xgenomics.com/datasets>`_ of 10x Genomics, from the
-copy that scverse keeps for squidpy. Each is checked against its SHA-256, so a section is always the same bytes.
+copy that scverse keeps for squidpy. Each is checked against its SHA-256, so a section is always the same.
 """
 
 from __future__ import annotations
