@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from itertools import pairwise
 from typing import Any
@@ -15,7 +16,6 @@ author = "isoVI developers"
 project_copyright = f"2026, {author}"
 release = version = __version__
 
-# No intersphinx: the build must pass without a network.
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
@@ -27,6 +27,20 @@ extensions = [
     "sphinx_design",
 ]
 exclude_patterns = ["_build"]
+
+# Links to the pages of other projects need their inventories: `make docs` must pass without a network.
+if os.environ.get("READTHEDOCS") or os.environ.get("ISOVI_INTERSPHINX"):
+    extensions.append("sphinx.ext.intersphinx")
+intersphinx_mapping = {
+    "anndata": ("https://anndata.readthedocs.io/en/stable/", None),
+    "matplotlib": ("https://matplotlib.org/stable/", None),
+    "numpy": ("https://numpy.org/doc/stable/", None),
+    "pandas": ("https://pandas.pydata.org/docs/", None),
+    "python": ("https://docs.python.org/3/", None),
+    "scanpy": ("https://scanpy.readthedocs.io/en/stable/", None),
+    "scvi-tools": ("https://docs.scvi-tools.org/en/stable/", None),
+    "spatialdata": ("https://spatialdata.scverse.org/en/stable/", None),
+}
 
 nitpicky = True
 nitpick_ignore_regex = [(r"py:.*", r"(scvi|spatialdata)\..*")]  # documented where this build cannot look
@@ -56,12 +70,18 @@ copybutton_prompt_is_regexp = True
 
 html_theme = "sphinx_book_theme"
 html_title = "isoVI"
+html_logo = "_static/logo.svg"
+html_favicon = "_static/logo.svg"
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
 html_theme_options = {
     "show_toc_level": 2,
     "navbar_persistent": [],  # the sidebar has the search
-    "use_download_button": False,
+    "logo": {"text": "isoVI", "alt_text": "isoVI"},
+    "repository_url": "https://github.com/isovi/isovi",
+    "use_repository_button": True,
+    "use_issues_button": True,
+    "use_download_button": True,  # a tutorial as a notebook
 }
 
 

@@ -141,7 +141,7 @@ def test_shapes_are_checked_in_tests() -> None:
         weighted_median(torch.ones(3), torch.ones(2))
 
 
-def test_import_checks_no_shapes_and_draws_no_random_numbers() -> None:
+def test_import_checks_no_shapes_draws_no_random_numbers_and_loads_no_report() -> None:
     code = """
 import random, sys, numpy, scvi, torch
 state = lambda: (random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
@@ -149,5 +149,7 @@ before = state()
 import isovi
 assert state() == before
 assert "beartype" not in sys.modules
+import isovi.cli
+assert "bokeh" not in sys.modules, "only a report needs it"
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -43,7 +43,7 @@ def test_it_holds_tables_findings_and_failures_without_the_folders_of_the_machin
         "## Findings",
         "The paper's Table 1",
         "| graphpca | starmap | 1 | RuntimeError: a.h5ad",
-        "<details>",
+        ":::{dropdown} ",
     ):
         assert expected in text
     assert "## Ellipses" not in text  # there are no latents to draw them from

@@ -1,0 +1,185 @@
+"""Public sections, fetched at first use and kept: Visium data of 10x Genomics, under the licence CC BY 4.0.
+
+The files are those of the `dataset pages <https://www.10xgenomics.com/datasets>`_ of 10x Genomics, from the
+copy that scverse keeps for squidpy. Each is checked against its SHA-256, so a section is always the same.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from anndata import AnnData
+
+from isovi.data import io
+from isovi.data.outputs import output_directory
+from isovi.errors import InputError
+
+CACHE_VARIABLE = "ISOVI_DATA"
+"""Environment variable with the folder in which sections are kept, in place of the user's cache folder."""
+
+_COUNTS, _IMAGES = "filtered_feature_bc_matrix.h5", "spatial.tar.gz"
+
+
+@dataclass(frozen=True)
+class PublicSection:
+    """Where a section is from, and the checksums of its files."""
+
+    tissue: str
+    sample: str
+    """Name that 10x Genomics gave it."""
+    counts: str
+    """SHA-256 of the counts."""
+    images: str
+    """SHA-256 of the archive with positions and images."""
+    base_url: str = "https://exampledata.scverse.org/squidpy/10x_genomics"
+
+    def url(self, file: str) -> str:
+        """Address of one of its files."""
+        return f"{self.base_url}/{self.sample}/{self.sample}_{file}"
+
+
+SECTIONS = {
+    "human_lymph_node": PublicSection(
+        "human lymph node",
+        "V1_Human_Lymph_Node",
+        "86fd533eb907450e7125b9820183a0ca73776eeafcc5eddae5695b6aabfd9139",
+        "812808883366ff9623dc8354847a7211b0d922b2bfc4c9359d6e12e993ea6a73",
+    ),
+    "human_breast_cancer_1": PublicSection(
+        "human breast cancer, block A, section 1",
+        "V1_Breast_Cancer_Block_A_Section_1",
+        "b3cbb6ead60afad848ebcc07a34835613d9d2d79e416ad8300b210d9de584b65",
+        "415530a9d31172f63fd358d5d1cefb0798698ef9c0e614f52825894cd45c61bf",
+    ),
+    "human_breast_cancer_2": PublicSection(
+        "human breast cancer, block A, section 2, beside section 1",
+        "V1_Breast_Cancer_Block_A_Section_2",
+        "e325b4e53f0036a71904cea6b7cd65945f10c25cf2ef8e2f681de9ac1ff7766c",
+        "15fcf837478bcba847b50e393b016f95f02067ea930e81f96b103f2a14bf6db0",
+    ),
+    "human_heart": PublicSection(
+        "human heart",
+        "V1_Human_Heart",
+        "a7274ea2ff2717693b200e614c288c174f02925b6d82c98221871a08e52d415b",
+        "f2033b6ec4c13dcaf75386d4de3e86cb3357e15fe0eaa2be7037c3d3f0194188",
+    ),
+    "mouse_brain_coronal": PublicSection(
+        "mouse brain, coronal",
+        "V1_Adult_Mouse_Brain",
+        "eb78379e02dcf48036abf05b67233e73ecb0d880787feb82f76ff16f6ce01eb3",
+        "46d6b05ba740f232d6bf4b27b9a8846815851e000985fb878f1364bab04e5bd4",
+    ),
+    "mouse_brain_sagittal": PublicSection(
+        "mouse brain, sagittal, anterior",
+        "V1_Mouse_Brain_Sagittal_Anterior",
+        "56078d8d6fe6c13de248fdb1c518b691cdef78fb00021b659786b4a47c6656d5",
+        "5f41a803e2bd69fa4dfca6abc8fa2d4e0d76aeb6c72d7038a5fdcf9cc50a36f8",
+    ),
+}
+"""The sections by name. All are Visium, with raw counts of all genes, positions and the histology image."""
+
+
+def load(name: str, cache: str | os.PathLike[str] | None = None) -> AnnData:
+    """Read a public section, after fetching it if this is its first use.
+
+    Parameters
+    ----------
+    name
+        One of :data:`SECTIONS`.
+    cache
+        Folder in which sections are kept; by default that in the environment variable ``ISOVI_DATA``, else
+        the user's cache folder.
+
+    Returns
+    -------
+    Raw counts of the spots in the tissue, with positions in ``obsm["spatial"]``, in pixels.
+
+    Raises
+    ------
+    InputError
+        See :func:`fetch`.
+    """
+    return io.read(fetch(name, cache))
+
+
+def fetch(name: str, cache: str | os.PathLike[str] | None = None) -> Path:
+    """Fetch a public section once, and return its folder, which every command of isoVI takes.
+
+    Parameters
+    ----------
+    name
+        One of :data:`SECTIONS`.
+    cache
+        See :func:`load`.
+
+    Returns
+    -------
+    Folder as Space Ranger writes it: ``filtered_feature_bc_matrix.h5`` and ``spatial/``.
+
+    Raises
+    ------
+    InputError
+        If there is no section of this name, pooch is not installed, the section cannot be fetched (no
+        network, for example), or what arrives has another checksum.
+    """
+    if name not in SECTIONS:
+        raise InputError(
+            f"name={name!r}.",
+            "It must be the name of a public section.",
+            f"Use one of {', '.join(SECTIONS)}.",
+        )
+    section, folder = SECTIONS[name], _cache(cache) / name
+    if folder.is_dir():
+        return folder
+    downloads = folder.with_name("downloads")
+    counts = _download(section.url(_COUNTS), section.counts, downloads, folder)
+    images = _download(section.url(_IMAGES), section.images, downloads, folder)
+    with output_directory(folder) as new:  # whole or not at all
+        with tarfile.open(images) as archive:
+            archive.extractall(new, filter="data")
+        os.replace(counts, new / _COUNTS)
+    images.unlink()
+    return folder
+
+
+def _cache(given: str | os.PathLike[str] | None) -> Path:
+    if given or os.environ.get(CACHE_VARIABLE):
+        return Path(given or os.environ[CACHE_VARIABLE]).expanduser()
+    return Path(_pooch().os_cache("isovi"))
+
+
+def _pooch() -> Any:
+    try:
+        import pooch
+    except ImportError as error:
+        raise InputError(
+            "pooch is not installed.",
+            "Public sections are fetched with it.",
+            'Install it, for example by pip install "isovi[datasets]".',
+        ) from error
+    return pooch
+
+
+def _download(url: str, sha256: str, downloads: Path, folder: Path) -> Path:
+    """A file of the section that is to be kept in `folder`, with the right checksum."""
+    pooch = _pooch()
+    pooch.get_logger().setLevel("WARNING")
+    name = folder.name
+    try:
+        return Path(pooch.retrieve(url, f"sha256:{sha256}", fname=url.rpartition("/")[2], path=downloads))
+    except ValueError as error:  # pooch has removed what arrived
+        raise InputError(
+            f"What {url} sent has another checksum than {name!r}.",
+            "A section must be the bytes that were published.",
+            "Try again later. If it persists, report it: the file was replaced, or a proxy changes it.",
+        ) from error
+    except OSError as error:  # those of requests among them
+        raise InputError(
+            f"{url} could not be fetched ({type(error).__name__}).",
+            f"The first use of {name!r} needs a network; later ones read it from {folder.parent}.",
+            f"Fetch it on a machine with a network and copy {folder} to this one, or use isovi.simulate.",
+        ) from error
