@@ -15,7 +15,8 @@ import pytest
 from anndata import AnnData
 from matplotlib import image
 
-from isovi import InputError, Neighbors, OutputError, files
+from isovi import InputError, Neighbors, OutputError, files, tl
+from isovi.data import check
 from isovi.data.io import Source
 from isovi.run import Run, Settings
 
@@ -52,6 +53,13 @@ def test_as_many_domains_as_labels_are_compared_with_them(run: Any) -> None:
     metrics, adata = run.json("metrics.json"), run.adata()
     assert metrics["n_domains"] == adata.obs["isovi_domain"].nunique() == adata.obs["domain"].nunique()
     assert -1 <= metrics["ari"] <= 1 and 0 <= metrics["nmi"] <= 1
+    seed = adata.uns["isovi_domain"]["seed"]
+    coordinates = check.spots(adata, **run.run.settings.keys).coordinates
+    tiles = tl.coordinate_domains(coordinates, adata.obs["domain"].nunique(), seed)
+    for name, value in tl.clustering_agreement(tiles, adata.obs["domain"]).items():
+        assert metrics[f"domain_{name}_coordinates_only"] == pytest.approx(value)
+    between = tl.clustering_agreement(adata.obs["isovi_domain"], tiles)["ari"]
+    assert metrics["domain_agreement_coordinates_only"] == pytest.approx(between)
 
 
 def test_the_record_says_what_was_run_on_what(run: Any, tissue_file: Path) -> None:

@@ -648,11 +648,26 @@ def outcome_of(model: Any) -> dict[str, Any]:
 
 
 def domain_metrics(adata: AnnData, settings: Settings) -> dict[str, Any]:
-    """Number of domains, and their agreement with labels where there are any."""
-    found: dict[str, Any] = {"n_domains": int(adata.obs[DOMAIN_KEY].nunique())}
-    if settings.label_key is not None:
-        found |= tl.clustering_agreement(adata.obs[DOMAIN_KEY], adata.obs[settings.label_key])
-    return found
+    """Number of domains, and their agreement with labels, where there are any, beside that of tiles.
+
+    Tiles are k-means on the coordinates alone. With labels, ``ari`` and ``nmi`` are those of the domains,
+    ``domain_ari_coordinates_only`` and ``domain_nmi_coordinates_only`` those of as many tiles, and
+    ``domain_agreement_coordinates_only`` is the adjusted Rand index of domains and tiles.
+    """
+    domains = adata.obs[DOMAIN_KEY]
+    found: dict[str, Any] = {"n_domains": int(domains.nunique())}
+    if settings.label_key is None:
+        return found
+    labels, record = adata.obs[settings.label_key], adata.uns[DOMAIN_KEY]
+    coordinates = check.spots(adata, **settings.keys).coordinates
+    tiles = tl.coordinate_domains(coordinates, record["n_domains"], record["seed"])
+    beside = tl.clustering_agreement(tiles, labels)
+    return {
+        **found,
+        **tl.clustering_agreement(domains, labels),
+        **{f"domain_{name}_coordinates_only": value for name, value in beside.items()},
+        "domain_agreement_coordinates_only": record["coordinates_only"],
+    }
 
 
 def certified(run: Run) -> dict[str, Any]:

@@ -11,7 +11,15 @@ import pytest
 from scipy import sparse
 
 from isovi.errors import InputError, IsoviWarning
-from isovi.tl import choose_n_domains, clustering_agreement, domains, ring_means, spatial_neighbors
+from isovi.tl import (
+    choose_n_domains,
+    clustering_agreement,
+    coordinate_domains,
+    domains,
+    ring_means,
+    smooth,
+    spatial_neighbors,
+)
 
 
 def bands(n: int = 20, noise: float = 2.0, seed: int = 0) -> anndata.AnnData:
@@ -31,10 +39,11 @@ def agreement(adata: anndata.AnnData, key: str = "isovi_domain") -> float:
     return clustering_agreement(adata.obs[key], adata.obs["truth"])["ari"]
 
 
-def test_recovers_planted_bands_where_the_latent_alone_does_not():
+@pytest.mark.parametrize("smoothing", ["auto", "rings"])
+def test_recovers_planted_bands_where_the_latent_alone_does_not(smoothing):
     adata = bands()
-    domains(adata, n_domains=4)
-    domains(adata, n_domains=4, n_rings=0, key_added="latent_only")
+    domains(adata, n_domains=4, smoothing=smoothing)
+    domains(adata, n_domains=4, smoothing=None, key_added="latent_only")
     assert agreement(adata) > 0.9
     assert agreement(adata, "latent_only") < 0.7
 
@@ -50,19 +59,76 @@ def test_a_column_of_something_else_is_not_replaced_without_a_word():
     assert adata.obs["isovi_domain"].nunique() == 3
 
 
+def test_a_number_of_rings_chooses_rings():
+    adata = bands()
+    domains(adata, n_domains=4, n_rings=2)
+    domains(adata, n_domains=4, n_rings=2, smoothing="rings", key_added="rings")
+    domains(adata, n_domains=4, n_rings=0, key_added="none")
+    domains(adata, n_domains=4, smoothing=None, key_added="latent_only")
+    assert (adata.obs["isovi_domain"] == adata.obs["rings"]).all()
+    assert (adata.obs["none"] == adata.obs["latent_only"]).all()
+    assert (adata.obs["rings"] != adata.obs["none"]).any()
+
+
+def test_what_neighbours_do_not_explain_is_not_smoothed():
+    """Cell types that lie anywhere are found; means over rings would hide them."""
+    adata = bands(noise=0.3)
+    order = np.random.default_rng(1).permutation(adata.n_obs)
+    adata.obsm["X_isovi"] = adata.obsm["X_isovi"][order]
+    adata.obs["truth"] = adata.obs["truth"].to_numpy()[order]
+    domains(adata, n_domains=4)
+    assert agreement(adata) > 0.95
+    assert (adata.uns["isovi_domain"]["noise"] == 1).all()
+
+
+def test_what_was_chosen_is_kept():
+    adata = bands()
+    domains(adata, n_domains=4)
+    record = adata.uns["isovi_domain"]
+    smoothed = smooth(adata.obsm["X_isovi"], adata.obsm["spatial"], np.zeros(adata.n_obs))
+    np.testing.assert_array_equal(record["length"], smoothed.length)
+    np.testing.assert_array_equal(record["noise"], smoothed.noise)
+    assert (record["noise"][4] == 1) and (record["noise"][:4] < 1).all()  # the fifth column is noise alone
+    assert record["candidates"].tolist() == [4] and record["stability"][0] > 0.9
+
+
+def test_domains_that_are_tiles_are_said_so():
+    adata = bands()
+    domains(adata, n_domains=4)
+    assert adata.uns["isovi_domain"]["coordinates_only"] < 0.6
+    adata.obsm["X_isovi"] = 5 * coordinate_tiles(adata)
+    domains(adata, n_domains=4)
+    assert adata.uns["isovi_domain"]["coordinates_only"] > 0.9
+
+
+def coordinate_tiles(adata: anndata.AnnData) -> np.ndarray:
+    return np.eye(4)[coordinate_domains(adata.obsm["spatial"], 4)]
+
+
+def test_tiles_of_different_places_that_are_fewer_than_asked_for():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = coordinate_domains(np.repeat([[0.0, 0.0], [1.0, 5.0]], [3, 4], axis=0), 4)
+    assert found.tolist() == [1, 1, 1, 0, 0, 0, 0]
+
+
 def test_number_of_domains_is_chosen():
     adata = bands()
     domains(adata)
     assert agreement(adata) > 0.9
     record = adata.uns["isovi_domain"]
     assert record["n_domains"] == adata.obs["isovi_domain"].nunique()
-    assert len(record["candidates"]) == len(record["bic"]) == 19
+    assert len(record["candidates"]) == len(record["bic"]) == len(record["stability"]) == 19
 
 
 def test_well_separated_clusters_are_counted():
     rng = np.random.default_rng(0)
     features = np.repeat(10 * np.eye(5), 40, axis=0) + rng.normal(size=(200, 5))
-    assert choose_n_domains(features)["n_domains"] == 5
+    found = choose_n_domains(features)
+    assert found["n_domains"] == 5
+    assert found["stability"][3] == pytest.approx(1)  # five domains
+    assert found["stability"][8:].max() < 0.95  # ten and more
+    assert choose_n_domains(features, candidates=[4, 5, 6])["n_domains"] == 5
 
 
 def test_same_seed_same_domains():
@@ -86,14 +152,16 @@ def test_writes_only_the_documented_keys():
     assert set(adata.obsm) == set(before.obsm)
     assert not adata.obsp.keys()
     np.testing.assert_array_equal(adata.obsm["X_isovi"], before.obsm["X_isovi"])
-    assert adata.uns["region"] == {
+    settings = {
         "use_rep": "X_isovi",
         "spatial_key": "spatial",
-        "n_rings": 3,
-        "n_neighbors": 6,
+        "smoothing": "auto",
         "seed": 0,
         "n_domains": 4,
     }
+    found = {"length", "noise", "candidates", "stability", "coordinates_only"}
+    assert adata.uns["region"].keys() == settings.keys() | found
+    assert settings.items() <= {k: v for k, v in adata.uns["region"].items() if k not in found}.items()
 
 
 def test_categories_are_ordered_by_size():
@@ -161,6 +229,8 @@ def test_collapsed_latent_is_said_so():
         ({"n_domains": 401}, "no more domains than spots"),
         ({"n_domains": 0}, "at least one domain"),
         ({"n_rings": -1}, "must not be negative"),
+        ({"smoothing": "gp"}, "smoothing='gp'"),
+        ({"smoothing": None, "n_rings": 2}, "n_rings=2"),
         ({"seed": -1}, "seed must be between"),
         ({"use_rep": "X_pca"}, "X_isovi"),
         ({"spatial_key": "nowhere"}, "nowhere"),

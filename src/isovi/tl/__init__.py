@@ -7,7 +7,7 @@ from isovi.geometry.pairs import pair_distances
 from isovi.tl.autocorrelation import autocorrelation_table, spatial_autocorrelation
 from isovi.tl.certificate import certificate
 from isovi.tl.distortion_map import distortion_map
-from isovi.tl.domains import choose_n_domains, domains, ring_means
+from isovi.tl.domains import Smoothing, choose_n_domains, coordinate_domains, domains, ring_means
 from isovi.tl.evaluate import METRICS as METRICS
 from isovi.tl.evaluate import Metric, evaluate_fit, evaluate_geometry
 from isovi.tl.metrics import (
@@ -28,17 +28,21 @@ from isovi.tl.pairwise import pairwise_distance
 from isovi.tl.place import PlacedCells, SpatialPlacer
 from isovi.tl.placement_error import contact_f1, placement_error
 from isovi.tl.profile import distortion_profile
+from isovi.tl.smoothing import Smoothed, smooth
 from isovi.tl.tissot import tissot
 
 __all__ = [
     "Metric",
     "PlacedCells",
+    "Smoothed",
+    "Smoothing",
     "SpatialPlacer",
     "autocorrelation_table",
     "certificate",
     "choose_n_domains",
     "clustering_agreement",
     "contact_f1",
+    "coordinate_domains",
     "coordinate_error",
     "distortion_map",
     "distortion_profile",
@@ -58,6 +62,7 @@ __all__ = [
     "pairwise_distance",
     "placement_error",
     "ring_means",
+    "smooth",
     "spatial_autocorrelation",
     "spatial_neighbors",
     "spearman_distance",

@@ -1,22 +1,30 @@
-"""Spatial domains: a Gaussian mixture on the latent representation and its means over neighbours."""
+"""Spatial domains: a Gaussian mixture on the latent representation, smoothed in tissue."""
 
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
+from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 
 from isovi.data.writable import say_replaced
 from isovi.errors import InputError, IsoviWarning
 from isovi.tl import _inputs
 from isovi.tl.metrics import Graph, spatial_neighbors
+from isovi.tl.smoothing import smooth
+
+Smoothing: TypeAlias = Literal["auto", "rings"] | None
+
+N_RINGS = 3
+"""Number of rings if none is given."""
 
 MAX_DOMAINS = 20
 """Largest number of domains tried if none is given."""
@@ -35,16 +43,16 @@ def domains(
     spatial_key: str = "spatial",
     section_key: str | None = None,
     n_domains: int | None = None,
-    n_rings: int = 3,
+    smoothing: Smoothing = "auto",
+    n_rings: int | None = None,
     n_neighbors: int = 6,
     key_added: str = "isovi_domain",
     seed: int = 0,
 ) -> None:
     """Find spatial domains: groups of spots with similar latent representations and surroundings.
 
-    The features of a spot are its latent representation and the mean over each ring of spatial neighbours
-    (ring l: the spots exactly l steps away on the graph of nearest neighbours of its section). The features
-    are scaled to variance one and clustered by a Gaussian mixture whose components share one covariance.
+    The latent representation is smoothed in tissue, scaled to variance one in each column and clustered by a
+    Gaussian mixture whose components share one covariance.
 
     Parameters
     ----------
@@ -59,15 +67,23 @@ def domains(
         Column of ``obs`` with the tissue section; ``None`` if there is only one. Neighbours are computed
         within sections; domains are shared by all sections.
     n_domains
-        Number of domains. ``None`` chooses a number between 2 and 20 from the latent representation and its
-        first ring: the knee of the Bayesian information criterion, see :func:`choose_n_domains`.
+        Number of domains. ``None`` chooses a number between 2 and 20: the knee of the Bayesian information
+        criterion, see :func:`choose_n_domains`.
+    smoothing
+        ``"auto"`` smooths each latent dimension as far as the data supports it, see
+        :func:`isovi.tl.smooth`. ``"rings"`` adds the means over rings of spatial neighbours (ring l: the
+        spots exactly l steps away on the graph of nearest neighbours of its section) to the latent
+        representation, whatever the data. ``None`` clusters the latent representation alone.
     n_rings
-        Number of rings; 0 clusters the latent representation alone.
+        Number of rings, 3 by default; a number implies ``smoothing="rings"``, and 0 implies ``None``.
     n_neighbors
-        Number of neighbours of each spot on the spatial graph.
+        Number of neighbours of each spot on the spatial graph of the rings.
     key_added
         Name of the column of domains, categories ``"0"`` (most spots), ``"1"``, ... The same key in ``uns``
-        contains the parameters and, if the number was chosen, the criterion of each candidate.
+        contains the parameters; ``length`` and ``noise`` of each latent dimension if the data decided;
+        ``candidates``, their ``stability`` and, if the number was chosen, their ``bic``, see
+        :func:`choose_n_domains`; and ``coordinates_only``, the adjusted Rand index of the domains and
+        :func:`coordinate_domains`: near 1, they are tiles rather than domains.
     seed
         Random seed of the mixture's initialisation.
 
@@ -88,21 +104,68 @@ def domains(
         say_replaced(adata, obs=(key_added,))
     latent, spots = _inputs.latent_spots(adata, use_rep, spatial_key, section_key, None)
     _require_counts(n_domains, n_rings, seed, adata.n_obs)
-    graph = spatial_neighbors(spots.coordinates, spots.section, n_neighbors)
-    features = standardize(ring_means(latent, graph, n_rings))
-    near = features[
-        :, : 2 * latent.shape[1]
-    ]  # further rings distinguish edges of domains, which would count as domains
-    found = {"n_domains": n_domains} if n_domains else choose_n_domains(near, seed)
-    adata.obs[key_added] = _categorical(cluster(features, found["n_domains"], seed))
-    parameters = {
+    rings = _n_rings(smoothing, n_rings)
+    if rings is None:
+        smoothed = smooth(latent, spots.coordinates, spots.section, seed)
+        features = near = standardize(smoothed.values)
+        chosen: dict[str, Any] = {"smoothing": "auto", "length": smoothed.length, "noise": smoothed.noise}
+    else:
+        graph = spatial_neighbors(spots.coordinates, spots.section, n_neighbors)
+        features = standardize(ring_means(latent, graph, rings))
+        near = features[:, : 2 * latent.shape[1]]  # further rings distinguish edges, which would count
+        chosen = {"smoothing": "rings", "n_rings": rings, "n_neighbors": n_neighbors}
+    candidates = None if n_domains is None else [n_domains]
+    found = choose_n_domains(near, seed, candidates)
+    codes = cluster(features, found["n_domains"], seed)
+    tiles = coordinate_domains(spots.coordinates, found["n_domains"], seed)
+    adata.obs[key_added] = _categorical(codes)
+    section = {} if section_key is None else {"section_key": section_key}
+    adata.uns[key_added] = {
         "use_rep": use_rep,
         "spatial_key": spatial_key,
-        "n_rings": n_rings,
-        "n_neighbors": n_neighbors,
+        "seed": seed,
+        **section,
+        **chosen,
+        **found,
+        "coordinates_only": float(adjusted_rand_score(codes, tiles)),
     }
-    section = {} if section_key is None else {"section_key": section_key}
-    adata.uns[key_added] = parameters | section | {"seed": seed} | found
+
+
+def _n_rings(smoothing: Smoothing, n_rings: int | None) -> int | None:
+    """Number of rings, or ``None`` where the data decides."""
+    if smoothing not in ("auto", "rings", None) or (smoothing is None and n_rings):
+        raise InputError(
+            f"smoothing={smoothing!r} and n_rings={n_rings}.",
+            'smoothing must be "auto", "rings" or None, and without smoothing there are no rings.',
+            'Use for example smoothing="rings" and n_rings=3.',
+        )
+    if smoothing is None:
+        return 0
+    return N_RINGS if smoothing == "rings" and n_rings is None else n_rings
+
+
+def coordinate_domains(coordinates: ArrayLike, n_domains: int, seed: int = 0) -> NDArray[np.int64]:
+    """Divide the tissue into tiles by k-means on the coordinates alone: what domains must be better than.
+
+    Parameters
+    ----------
+    coordinates
+        Shape ``(n, axes)``; of several sections, each centred. Tiles are shared by the sections.
+    n_domains
+        Number of tiles, at most ``n``.
+    seed
+        Random seed of the initialisation.
+
+    Returns
+    -------
+    Tile of each spot, shape ``(n,)``, in descending order of size.
+    """
+    places = np.asarray(coordinates, dtype=np.float64)
+    means = KMeans(n_domains, n_init=5, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different places than tiles
+        means.fit(_subset(places, max(_FIT_SPOTS, n_domains), seed))
+    return _by_size(means.predict(places))
 
 
 def ring_means(values: ArrayLike, graph: Graph, n_rings: int) -> NDArray[np.float64]:
@@ -166,7 +229,9 @@ def standardize(features: ArrayLike) -> NDArray[np.float64]:
     return np.where(constant, 0.0, centred / np.where(constant, 1.0, spread))
 
 
-def choose_n_domains(features: ArrayLike, seed: int = 0) -> dict[str, Any]:
+def choose_n_domains(
+    features: ArrayLike, seed: int = 0, candidates: ArrayLike | None = None
+) -> dict[str, Any]:
     """Choose a number of domains by the knee of the Bayesian information criterion (BIC).
 
     Features of neighbouring spots are not independent, so the BIC itself keeps falling far beyond any useful
@@ -179,17 +244,34 @@ def choose_n_domains(features: ArrayLike, seed: int = 0) -> dict[str, Any]:
         Shape ``(n, d)``, with variance one; 3000 rows are drawn if there are more.
     seed
         Random seed of the draw and of the mixtures.
+    candidates
+        Numbers of domains. By default 2 to 20, with at least 10 spots per domain on average.
 
     Returns
     -------
-    ``n_domains``, and the arrays ``candidates`` (2 to 20, with at least 10 spots per domain on average) and
-    ``bic``.
+    ``n_domains``, and the arrays ``candidates``, ``bic`` and ``stability``: how well mixtures fitted on two
+    halves of the spots agree on all of them (adjusted Rand index, 1 if they agree). A number with low
+    stability is not supported by the data.
     """
     chosen = _subset(np.asarray(features, dtype=np.float64), _CHOICE_SPOTS, seed)
-    candidates = np.arange(2, max(2, min(MAX_DOMAINS, len(chosen) // _SPOTS_PER_DOMAIN)) + 1)
-    bic = np.array([_fit(chosen, int(n), seed, n_init=2).bic(chosen) for n in candidates])
-    knee = candidates[np.argmin(_unit(candidates) + _unit(bic))]
-    return {"n_domains": int(knee), "candidates": candidates, "bic": bic}
+    most = max(2, min(MAX_DOMAINS, len(chosen) // _SPOTS_PER_DOMAIN))
+    numbers = np.arange(2, most + 1) if candidates is None else np.asarray(candidates)
+    stability = np.array([_stability(chosen, int(n), seed) for n in numbers])
+    if len(numbers) == 1:
+        return {"n_domains": int(numbers[0]), "candidates": numbers, "stability": stability}
+    bic = np.array([_fit(chosen, int(n), seed, n_init=2).bic(chosen) for n in numbers])
+    knee = numbers[np.argmin(_unit(numbers) + _unit(bic))]
+    return {"n_domains": int(knee), "candidates": numbers, "bic": bic, "stability": stability}
+
+
+def _stability(features: NDArray, n_domains: int, seed: int) -> float:
+    """Agreement on all spots of mixtures fitted on halves; NaN if a half has fewer spots than domains."""
+    order = np.random.default_rng(seed).permutation(len(features))
+    halves = order[::2], order[1::2]
+    if len(halves[1]) < max(n_domains, 2):
+        return float("nan")
+    first, second = (_fit(features[half], n_domains, seed, n_init=2).predict(features) for half in halves)
+    return float(adjusted_rand_score(first, second))
 
 
 def _unit(values: NDArray) -> NDArray[np.float64]:
@@ -256,14 +338,14 @@ def _categorical(codes: NDArray) -> pd.Categorical:
     return pd.Categorical.from_codes(codes, [str(code) for code in range(int(codes.max()) + 1)])
 
 
-def _require_counts(n_domains: int | None, n_rings: int, seed: int, n_obs: int) -> None:
+def _require_counts(n_domains: int | None, n_rings: int | None, seed: int, n_obs: int) -> None:
     if n_obs < 2 or not 1 <= (1 if n_domains is None else n_domains) <= n_obs:
         raise InputError(
             f"n_domains={n_domains} for {n_obs} spots.",
             "There must be at least two spots, at least one domain, and no more domains than spots.",
             "Use a number in this range, or None for an automatic choice.",
         )
-    if n_rings < 0 or not 0 <= seed <= _MAX_SEED:
+    if (n_rings or 0) < 0 or not 0 <= seed <= _MAX_SEED:
         raise InputError(
             f"n_rings={n_rings} and seed={seed}.",
             f"n_rings must not be negative, and seed must be between 0 and {_MAX_SEED}.",

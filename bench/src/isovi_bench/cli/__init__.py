@@ -17,6 +17,7 @@ for verb in (
     compare.plots,
     compare.peers,
     studies.coverage,
+    studies.domains,
     studies.neighbors,
     studies.placement,
     studies.theorem,

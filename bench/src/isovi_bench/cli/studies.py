@@ -1,4 +1,4 @@
-"""Studies beyond the tables: ``theorem``, ``placement``, ``transfer``, ``neighbors`` and ``coverage``."""
+"""Studies: ``theorem``, ``placement``, ``transfer``, ``neighbors``, ``coverage`` and ``domains``."""
 
 from __future__ import annotations
 
@@ -115,3 +115,29 @@ def coverage(
         if runs:
             found = [Run.read(run) for run in runs]
             say(study.report(study.measure(found, n_splits=splits, n_cells=cells, seed=seed)))
+
+
+def domains(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="AnnData files with labels.")],
+    label_key: Annotated[str, typer.Option(help="Column of obs with the labels.")],
+    use_rep: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"Latent representation; may be repeated. {DEFAULT.format('X_isovi')}", show_default=False
+        ),
+    ] = None,
+    section_key: Annotated[str | None, typer.Option(help="Column of obs with the section.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Compare domains with labels, for each kind of smoothing and for coordinates alone.
+
+    Example: [bold]isovi-bench domains run/adata.h5ad --label-key layer[/bold]
+    """
+    with reported(debug):
+        from isovi_bench.studies import domains as study
+
+        quiet()
+        rows = study.measure(
+            files, label_key=label_key, use_rep=use_rep or ["X_isovi"], section_key=section_key
+        )
+        say(study.report(rows))
