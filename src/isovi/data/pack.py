@@ -29,7 +29,7 @@ from isovi.data.readers.checksums import MARK, PACK_KEY, damaged, write_checksum
 from isovi.data.readers.filtering import enough
 from isovi.data.readers.source import Source
 from isovi.data.readers.spatialdata import require_known_sections
-from isovi.data.usable import is_to_round, usable
+from isovi.data.usable import is_to_round, usable, without_empty_z
 from isovi.data.writable import require_own_names, writable
 from isovi.errors import InputError, IsoviWarning, OutputError
 from isovi.geometry.hilbert import curve_order
@@ -104,7 +104,7 @@ def pack(
     Returns
     -------
     The size of the store. All of the input but ``raw``, controls and spots outside of the tissue
-    (``obs["in_tissue"]``) is kept, in the new order.
+    (``obs["in_tissue"]``) or without a position is kept, in the new order.
 
     Raises
     ------
@@ -127,9 +127,9 @@ def pack(
                 "Counts are packed from X and the layers.",
                 "Store the counts in X.",
             )
-        adata = _writable(given, spatial_key, section_key)
+        adata = _writable(without_empty_z(given, spatial_key), spatial_key, section_key)
         require_known_sections(adata, section_key)
-        taken = usable(adata, keep_controls=keep_controls)
+        taken = usable(adata, keep_controls=keep_controls, spatial_key=spatial_key)
         taken.say()
         order, n_sections = _order(adata, taken.spots, spatial_key, section_key)
         if min_counts > 0:
