@@ -24,7 +24,7 @@ from scipy import sparse
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from isovi._shapes import CellIndexArray
-from isovi.data import check, decimals, io
+from isovi.data import check, decimals, findings, io
 from isovi.data.readers.checksums import MARK, PACK_KEY, damaged, write_checksums
 from isovi.data.readers.filtering import enough
 from isovi.data.readers.source import Source
@@ -109,14 +109,15 @@ def pack(
     Raises
     ------
     InputError
-        If the input cannot be read, or positions or sections cannot be used.
+        If the input cannot be read, or positions or sections cannot be used, or there are sections that were
+        not declared.
     OutputError
         If ``target`` cannot be written, is inside of the input, or is another store than a packed one.
 
     Warns
     -----
     IsoviWarning
-        If something is converted or renamed.
+        If something is left out, converted or renamed, and of what ``isovi.data.findings`` finds.
     """
     source = Source.of(source)
     final = _target(target, force)
@@ -166,13 +167,15 @@ def _writable(adata: AnnData, spatial_key: str, section_key: str | None) -> AnnD
 def _order(
     adata: AnnData, spots: np.ndarray, spatial_key: str, section_key: str | None
 ) -> tuple[CellIndexArray, int]:
-    """Order of the cells on disk, and the number of sections."""
+    """Order of the cells on disk, and the number of sections; positions are looked at as for a fit."""
     check.size(adata)
     rows = np.flatnonzero(spots)
-    kept = AnnData(obs=adata.obs.iloc[rows], obsm={key: _rows(adata.obsm[key], rows) for key in adata.obsm})
+    obsm = {key: _rows(adata.obsm[key], rows) for key in adata.obsm}
+    kept = AnnData(obs=adata.obs.iloc[rows], obsm=obsm, uns=dict(adata.uns))
     codes, names = check.sections(kept, section_key)
     positions = check.coordinates(kept, spatial_key)
     check.section_coordinates(positions, codes, names)
+    findings.require(findings.find_in(kept, spatial_key, section_key))
     return rows[curve_order(positions, codes)], len(names)
 
 
