@@ -250,6 +250,13 @@ class _Conversion:
             return self.mapping(value, where)
         if isinstance(value, str):
             return self.clean([value], where)[0]
+        if (
+            value is None
+        ):  # as scanpy keeps the base of natural logarithms; a file with it cannot be opened there
+            self.notes.append(
+                f"{where} is None, which anndata before 0.11.4 and R cannot read, and is left out."
+            )
+            return _LEFT_OUT
         if isinstance(value, pd.Series | pd.Index | pd.api.extensions.ExtensionArray):
             return self.column(pd.Series(value), where)
         if _is_plain(value) or _can_be_written(value):
@@ -314,7 +321,7 @@ def _is_plain(value: Any) -> bool:
     dtype = getattr(value, "dtype", None)
     if isinstance(dtype, np.dtype) and hasattr(value, "shape"):  # in memory or on disk
         return dtype.kind in _NUMBERS and getattr(value, "format", "csr") in ("csr", "csc")
-    return value is None or isinstance(value, bool | float)
+    return isinstance(value, bool | float)
 
 
 def _can_be_written(value: Any) -> bool:
