@@ -157,7 +157,7 @@ def test_values_of_uns_are_written(tmp_path: Path) -> None:
     assert left_out == [
         'uns["object"] of type object cannot be written and is left out.',
         'uns["3"]["f"] of type builtin_function_or_method cannot be written and is left out.',
-        'uns["none"] is None, which anndata before 0.11.4 and R cannot read, and is left out.',
+        'uns["none"] is None, which older anndata cannot read, and is left out.',
     ]
     for again in read_again(found.adata, tmp_path):
         uns = again.uns

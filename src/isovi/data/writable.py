@@ -250,12 +250,8 @@ class _Conversion:
             return self.mapping(value, where)
         if isinstance(value, str):
             return self.clean([value], where)[0]
-        if (
-            value is None
-        ):  # as scanpy keeps the base of natural logarithms; a file with it cannot be opened there
-            self.notes.append(
-                f"{where} is None, which anndata before 0.11.4 and R cannot read, and is left out."
-            )
+        if value is None:  # scanpy has it as the base of logarithms; one makes the whole file unreadable
+            self.notes.append(f"{where} is None, which older anndata cannot read, and is left out.")
             return _LEFT_OUT
         if isinstance(value, pd.Series | pd.Index | pd.api.extensions.ExtensionArray):
             return self.column(pd.Series(value), where)
