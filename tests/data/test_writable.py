@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 from anndata import AnnData
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -285,3 +286,18 @@ def test_what_is_written_keeps_to_what_older_readers_and_r_know(tmp_path: Path) 
             assert "_index" not in columns and not any("/" in column for column in columns)
         assert all("encoding-type" in element.attrs for element in file.values())
         assert "none" not in file["uns"]
+
+
+def test_a_store_without_raw_has_none(tmp_path: Path) -> None:
+    """anndata of today writes a null there, which older versions cannot read."""
+    io.write_atomic(data(column=np.arange(N)), tmp_path / "x.zarr")
+    assert "raw" not in {path.name for path in (tmp_path / "x.zarr").iterdir()}
+    members = zarr.open_group(tmp_path / "x.zarr", mode="r").members(None)
+    kinds = {str(element.attrs.get("encoding-type")) for _, element in members}
+    assert "null" not in kinds and "dataframe" in kinds
+    again = anndata.io.read_zarr(tmp_path / "x.zarr")
+    assert again.raw is None and again.obs["column"].tolist() == list(range(N))
+    adata = data(column=np.arange(N))
+    adata.raw = adata.copy()
+    io.write_atomic(adata, tmp_path / "x.zarr")
+    assert anndata.io.read_zarr(tmp_path / "x.zarr").raw.shape == (N, N)
