@@ -85,7 +85,8 @@ def fit(
         Share of spots to hold out, between 0 and 0.9, or ``"section:NAME"`` for a whole section. Held-out
         spots take no part in training, in stopping it, or in the choice of genes.
     spatial_key
-        Key in ``obsm`` of the positions, shape ``(n_obs, 2)`` or ``(n_obs, 3)``.
+        Key in ``obsm`` of the positions, shape ``(n_obs, 2)`` or ``(n_obs, 3)``. Cells whose position is NaN
+        or infinite are left out, and a warning says how many.
     section_key, batch_key, label_key
         Columns of ``obs`` with the tissue section, the batch, and labels to compare domains with.
     layer

@@ -124,8 +124,9 @@ class Settings:
 
     @property
     def reading(self) -> dict[str, Any]:
-        """What ``isovi.data.usable.prepared`` takes: layer, controls and rounding."""
-        return {name: getattr(self, name) for name in ("layer", "keep_controls", "round_counts")}
+        """What ``isovi.data.usable.prepared`` takes: positions, layer, controls and rounding."""
+        names = ("spatial_key", "layer", "keep_controls", "round_counts")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def target(self) -> float | None:

@@ -10,12 +10,14 @@ import pandas as pd
 import pytest
 from anndata import AnnData, concat
 from scipy import sparse
+from scipy.spatial import cKDTree
 
 import isovi
 from isovi import files
 from isovi.data import findings
 from isovi.data.findings import Finding, far_out, find_in, mixing
 from isovi.data.inspect import inspect
+from isovi.data.pack import pack
 from isovi.errors import InputError, IsoviWarning
 from isovi.pipeline import check_data
 from isovi.progress import Silent
@@ -191,13 +193,130 @@ def test_fields_of_view_in_one_frame_are_one_section() -> None:
     assert find_in(adata) == ()
 
 
+# ---------------------------------------------------------------------------- names of cells
+
+
+def concatenated(how: str, *parts: AnnData) -> AnnData:
+    """Sections whose cells only tell by their names where they are from."""
+    rng = np.random.default_rng(0)
+    both = concat(parts)
+    barcodes = ["".join(rng.choice(list("ACGT"), 16)) for _ in range(both.n_obs)]
+    pieces = np.repeat(["A", "B", "C"][: len(parts)], [part.n_obs for part in parts])
+    both.obs_names = [
+        how.format(barcode=one, piece=piece) for one, piece in zip(barcodes, pieces, strict=True)
+    ]
+    return both
+
+
+NAMES = ["{barcode}-1-{piece}", "{barcode}-1_{piece}", "{piece}_{barcode}-1", "Sample {piece}:{barcode}"]
+
+
+@pytest.mark.parametrize("how", NAMES)
+def test_sections_that_only_names_of_cells_tell_apart_are_found(how: str) -> None:
+    found = about_sections(concatenated(how, section(0), section(1)))
+    assert found is not None and not found.sure
+    assert "2 parts of the names of cells" in found.received
+    twice = about_sections(concatenated(how, section(0, lattice=True), section(0, lattice=True)))
+    assert twice is not None and twice.sure and "pass section_key='section'" in twice.remedy
+    assert twice.parameters == {}, "there is no such column yet"
+
+
+@pytest.mark.parametrize("how", ["{barcode}-1", "cell_{barcode}", "{piece}_{barcode}-1"])
+def test_names_of_one_section_or_of_pieces_side_by_side_say_nothing(how: str) -> None:
+    if "piece" in how:
+        assert find_in(concatenated(how, section(0), section(1, shift=SIDE))) == ()
+    else:
+        assert find_in(concatenated(how, section(0))) == ()
+
+
+@pytest.mark.parametrize(
+    "column", ["image_id", "TMA_core", "brain_section_label", "roi", "filename", "condition", "Sample ID"]
+)
+def test_frames_that_overlap_are_warned_of_by_any_name_for_sections(column: str) -> None:
+    found = about_sections(together(section(0), section(1), column=column))
+    assert found is not None and "lie among each other" in found.received
+    assert found.parameters == {"section_key": column}
+
+
+@pytest.mark.parametrize("lost", ["missing", "small"])
+def test_a_column_with_gaps_is_noticed_and_the_remedy_names_them(lost: str, tmp_path: Path) -> None:
+    adata = together(section(0), section(1), column="orig.ident")
+    adata.obs["orig.ident"] = adata.obs["orig.ident"].astype(object)
+    adata.obs.iloc[3, 0] = None if lost == "missing" else "rare"
+    (found,) = find_in(adata)
+    assert "lie among each other" in found.received and found.parameters == {}
+    assert "without the cells whose value is missing or whose section has fewer than 3 cells" in found.remedy
+    adata.write_h5ad(tmp_path / "x.h5ad")
+    assert inspect(tmp_path / "x.h5ad").parameters == {}
+
+
+def test_sections_in_different_units_that_were_not_declared_are_noticed() -> None:
+    adata = together(section(0), section(1, scale=0.2), column="sample")
+    assert [one.about for one in find_in(adata)] == ["sections", "units"]
+    assert "here all have one unit" in find_in(adata)[1].remedy
+    assert "a fit is not affected" in find_in(adata, section_key="sample")[0].remedy
+
+
+# ---------------------------------------------------------------------------- axes
+
+VISIUM = np.array([(row, column) for row in range(12) for column in range(24) if (row + column) % 2 == 0])
+
+
+def on_array(places: np.ndarray, **columns: np.ndarray) -> AnnData:
+    adata = section()
+    adata.obs = pd.DataFrame(columns, index=adata.obs_names)
+    adata.obsm["spatial"] = places
+    return adata
+
+
+@pytest.mark.parametrize("row_first", [True, False])
+@pytest.mark.parametrize("in_obs", [True, False])
+def test_row_and_column_of_visium_are_no_positions(row_first: bool, in_obs: bool) -> None:
+    columns = {"array_row": VISIUM[:, 0], "array_col": VISIUM[:, 1]} if in_obs else {}
+    adata = on_array(VISIUM if row_first else VISIUM[:, ::-1].astype(float), **columns)
+    with pytest.raises(InputError, match="row and column of a Visium array") as error:
+        check_data(adata, Settings())
+    exec(str(error.value).split("lattice: ")[1].rstrip("."), {"adata": adata, "np": np})
+    assert find_in(adata) == ()
+    near = cKDTree(adata.obsm["spatial"]).query(adata.obsm["spatial"], k=7)[0][:, 1:]
+    assert np.isclose(near, 1).all(axis=1).sum() == 10 * 10, "inner spots have six neighbours at distance 1"
+
+
+@pytest.mark.parametrize("in_obs", [True, False])
+def test_a_square_array_is_noted_if_obs_names_it(in_obs: bool) -> None:
+    places = np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE)), axis=-1).reshape(-1, 2)
+    columns = {"array_row": places[:, 0], "array_col": places[:, 1]} if in_obs else {}
+    found = find_in(on_array(places, **columns))
+    assert [one.sure for one in found] == ([False] if in_obs else [])
+
+
+@pytest.mark.parametrize(
+    ("names", "wrong", "rest"),
+    [
+        (["x", "y", "area"], "area", "[['x', 'y']]"),
+        (["in_tissue", "x", "y"], "in_tissue", "[['x', 'y']]"),
+        (["x", "y", "n_counts"], "n_counts", "[['x', 'y']]"),
+        (["volume", "fov"], "volume", "`spatial_key`"),
+    ],
+)
+def test_columns_that_describe_cells_are_no_positions(names: list[str], wrong: str, rest: str) -> None:
+    adata = section()
+    values = np.column_stack([adata.obsm["spatial"]] * 2)[:, : len(names)]
+    adata.obsm["spatial"] = pd.DataFrame(values, columns=names, index=adata.obs_names)
+    with pytest.raises(InputError, match=f"The column '{wrong}' of obsm") as error:
+        check_data(adata, Settings())
+    assert rest in str(error.value)
+
+
 # ---------------------------------------------------------------------------- outliers, units
 
 
 @pytest.mark.parametrize(
     ("name", "scale", "words"),
     [
-        ("area", 1.0, "called 'area'"),
+        ("quality", 1.0, "called 'quality'"),
+        ("2", 1.0, ""),
+        ("depth", 1.0, ""),
         ("size", 1e6, "called 'size'"),
         (None, 1e5, "reaches over"),
         (None, 100.0, ""),
@@ -292,6 +411,24 @@ def test_what_is_found_and_left_out_is_in_the_record(tmp_path: Path, monkeypatch
     notes = Run.read(tmp_path / "run").provenance.notes
     assert '1 of 144 cells have an empty position in "xy.csv" and are left out.' in notes
     assert any(note.startswith("1 of 143 cells lie more than 2 tissue widths away") for note in notes)
+
+
+def test_packing_looks_at_positions_as_a_fit_does(tmp_path: Path) -> None:
+    def written(adata: AnnData) -> Path:
+        adata.write_h5ad(tmp_path / "x.h5ad")
+        return tmp_path / "x.h5ad"
+
+    with pytest.warns(IsoviWarning, match="1 of 144 cells lie more than 2 tissue widths away"):
+        pack(written(moved(section(), [3], (1e6, 500.0))), tmp_path / "far.zarr")
+    with pytest.warns(IsoviWarning, match="frames overlap"):
+        pack(written(together(section(0), section(1), column="slice")), tmp_path / "overlap.zarr")
+    libraries = written(together(section(0), section(1), column="library_id", libraries=True))
+    with pytest.raises(InputError, match=r"2 libraries.*section_key='library_id'"):
+        pack(libraries, tmp_path / "libraries.zarr")
+    assert not (tmp_path / "libraries.zarr").exists()
+    assert pack(libraries, tmp_path / "libraries.zarr", section_key="library_id").n_sections == 2
+    with pytest.raises(InputError, match=r"local to each of 4 fields of view.*spatial_key='spatial_fov'"):
+        pack(written(fields("spatial_fov")), tmp_path / "fields.zarr")
 
 
 @pytest.mark.parametrize("change", [lambda a: a, lambda a: a[::2].copy()])

@@ -249,6 +249,117 @@ def test_data_outside_of_the_tissue_is_refused() -> None:
         prepared(adata)
 
 
+# ---------------------------------------------------------------------------- positions
+
+MISSING: dict[str, Callable[[np.ndarray], Any]] = {  # three of 60 positions, in a column or in all
+    "NaN": lambda xy: with_values(xy, np.nan),
+    "infinite": lambda xy: with_values(xy, np.inf),
+    "one axis": lambda xy: with_values(xy, np.nan, axes=[1]),
+    "32-bit": lambda xy: with_values(xy, np.nan).astype(np.float32),
+    "z": lambda xy: with_values(np.column_stack([xy, xy[:, 0]]), np.nan, axes=[2]),
+    "table": lambda xy: pd.DataFrame(with_values(xy, np.nan), columns=["x", "y"]),
+    "nullable": lambda xy: pd.DataFrame(with_values(xy, np.nan), columns=["x", "y"]).convert_dtypes(),
+    "objects": lambda xy: with_values(xy.astype(object), None),
+}
+
+
+def with_values(
+    positions: np.ndarray, value: Any, axes: Any = slice(None), rows: Any = (2, 7, 30)
+) -> np.ndarray:
+    positions = positions.copy()
+    for row in rows:
+        positions[row, axes] = value
+    return positions
+
+
+def unplaced(how: str) -> AnnData:
+    adata = make_tissue()
+    positions = MISSING[how](adata.obsm["spatial"])
+    adata.obsm["spatial"] = (
+        positions.set_index(adata.obs_names) if isinstance(positions, pd.DataFrame) else positions
+    )
+    return adata
+
+
+@pytest.mark.parametrize("how", list(MISSING))
+def test_cells_without_a_position_are_left_out(how: str) -> None:
+    adata = unplaced(how)
+    with pytest.warns(IsoviWarning, match="3 of 60 cells have no position in obsm"):
+        left = prepared(adata)
+    assert left.obs_names.tolist() == adata.obs_names.delete([2, 7, 30]).tolist()
+    assert np.isfinite(check.coordinates(left)).all()
+    assert adata.n_obs == 60
+
+
+def test_isovi_fit_leaves_out_cells_without_a_position() -> None:
+    with pytest.warns(IsoviWarning, match="3 of 60 cells have no position"):
+        run = isovi.fit(unplaced("NaN"), progress=False, **QUICK)
+    assert (run.adata.n_obs, len(run.spots)) == (57, 57)
+    assert any("3 of 60 cells have no position" in note for note in run.provenance.notes)
+
+
+@pytest.mark.parametrize("write", [as_h5ad, as_zarr])
+@pytest.mark.parametrize("how", ["NaN", "infinite"])
+def test_files_may_lack_positions_of_some_cells(how: str, write: Any, tmp_path: Path) -> None:
+    source = write(unplaced(how), tmp_path)
+    found = inspect(source)
+    assert (found.n_obs, found.missing) == (57, ())
+    assert sum("3 of 60 cells have no position" in note for note in found.notes) == 1
+    with pytest.warns(IsoviWarning, match="3 of 60 cells have no position"):
+        assert pack(source, tmp_path / "p.zarr").n_obs == 57
+
+
+def test_a_run_of_a_file_that_lacks_positions_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "draw", lambda *_: None)  # plots take longer than the fit
+    source = as_h5ad(unplaced("NaN"), tmp_path)
+    with pytest.warns(IsoviWarning, match="3 of 60 cells have no position"):
+        files.fit(source, tmp_path / "run", Settings(**QUICK), progress=Silent())
+    run = Run.read(tmp_path / "run")
+    assert run.adata.n_obs == 57
+    assert any("3 of 60 cells have no position" in note for note in run.provenance.notes)
+
+
+@pytest.mark.parametrize("n_missing", [31, 60])
+def test_data_of_which_most_cells_have_no_position_is_refused(n_missing: int, tmp_path: Path) -> None:
+    adata = make_tissue()
+    adata.obsm["spatial"] = with_values(adata.obsm["spatial"], np.nan, rows=range(n_missing))
+    with pytest.raises(InputError, match=f"NaN or infinite for {n_missing} of 60 spots"):
+        prepared(adata)
+    source = as_h5ad(adata, tmp_path)
+    with pytest.raises(InputError, match=f"NaN or infinite for {n_missing} of 60 spots"):
+        pack(source, tmp_path / "p.zarr")
+    (missing,) = inspect(source).missing
+    assert f"NaN or infinite for {n_missing} of 60 spots" in missing
+
+
+def test_spots_off_tissue_need_no_position() -> None:
+    adata = make_tissue()
+    adata.obs["in_tissue"] = (np.arange(60) < 25).astype(int)
+    adata.obsm["spatial"] = with_values(adata.obsm["spatial"], np.nan, rows=range(25, 60))
+    with pytest.warns(IsoviWarning, match="35 of 60 spots are outside"):
+        assert prepared(adata).n_obs == 25
+
+
+@pytest.mark.parametrize("form", [np.asarray, lambda xyz: pd.DataFrame(xyz, columns=["x", "y", "z"])])
+def test_a_z_that_is_empty_throughout_is_not_used(form: Any, tmp_path: Path) -> None:
+    adata = make_tissue()
+    positions = form(np.column_stack([adata.obsm["spatial"], np.full(60, np.nan)]))
+    adata.obsm["spatial"] = (
+        positions.set_index(adata.obs_names) if isinstance(positions, pd.DataFrame) else positions
+    )
+    with pytest.warns(IsoviWarning, match="third column of obsm.* is empty"):
+        left = prepared(adata)
+    assert (left.obsm["spatial"].shape, adata.obsm["spatial"].shape) == ((60, 2), (60, 3))
+    source = as_h5ad(adata, tmp_path)
+    found = inspect(source)
+    assert (found.n_obs, found.positions[0].columns, found.missing) == (60, "x, y", ())
+    with pytest.warns(IsoviWarning, match="is empty"):
+        pack(source, tmp_path / "p.zarr")
+    assert open_packed(tmp_path / "p.zarr").obsm["spatial"].shape == (60, 2)
+
+
 # ---------------------------------------------------------------------------- counts
 
 

@@ -5,14 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 from anndata import AnnData
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from isovi.data import io
 from isovi.data.writable import Writable, require_own_names, writable
 from isovi.errors import InputError
 
@@ -155,6 +158,7 @@ def test_values_of_uns_are_written(tmp_path: Path) -> None:
     assert left_out == [
         'uns["object"] of type object cannot be written and is left out.',
         'uns["3"]["f"] of type builtin_function_or_method cannot be written and is left out.',
+        'uns["none"] is None, which older anndata cannot read, and is left out.',
     ]
     for again in read_again(found.adata, tmp_path):
         uns = again.uns
@@ -226,3 +230,74 @@ def test_a_parameter_that_names_what_is_renamed_is_refused(part: str, name: str,
     with pytest.raises(InputError, match=f"key='a/b' was given.*{remedy}"):
         require_own_names(found, {"key": (part, name)})
     require_own_names(found, {"key": (part, None), "other": (part, "c")})
+
+
+# ---------------------------------------------------------------------------- other readers
+
+ON_DISK = {  # what anndata 0.8 to 0.10, and zellkonverter and anndataR of R, read, by its version
+    *("anndata 0.1.0", "raw 0.1.0", "dict 0.1.0", "dataframe 0.2.0", "csr_matrix 0.1.0", "csc_matrix 0.1.0"),
+    *("array 0.2.0", "string-array 0.2.0", "numeric-scalar 0.2.0", "string 0.2.0", "categorical 0.2.0"),
+    *("nullable-integer 0.1.0", "nullable-boolean 0.1.0", "rec-array 0.2.0"),
+}
+
+
+def encodings_of(path: Path) -> dict[str, str]:
+    """How each element of a file is kept, with its version."""
+    found: dict[str, str] = {}
+
+    def visit(name: str, element: Any) -> None:
+        if "encoding-type" in element.attrs:
+            found[name] = f"{element.attrs['encoding-type']} {element.attrs['encoding-version']}"
+
+    with h5py.File(path) as file:
+        visit("", file)
+        file.visititems(visit)
+    return found
+
+
+def everything() -> AnnData:
+    """All that is odd, at once: types, names, tables in every place."""
+    table = pd.DataFrame({name: values for name, (values, _) in COLUMNS.items()}, index=NAMES)
+    table["T/NK"], table["_index"], table["truth"] = 1, 2, pd.array([True, None] * 3, dtype="boolean")
+    adata = data()
+    adata.obs = table.copy()
+    adata.var = table.copy()
+    adata.var.index = adata.obs.index = adata.obs.index.astype("string")
+    adata.raw = adata.copy()
+    adata.obsm["table"], adata.varm["a/b"] = table.set_index(adata.obs.index), np.eye(N)
+    adata.layers["counts/raw"] = adata.X.toarray()
+    adata.uns = {"none": None, "table": table, "list": [1, "a", None], "of/slash": {"deep/er": "x"}}
+    adata.uns["log1p"] = {"base": None}  # of scanpy
+    adata.uns |= {"strings": pd.array(["a", None], dtype="string"), "path": Path("x"), "set": {1, 2}}
+    return adata
+
+
+def test_what_is_written_keeps_to_what_older_readers_and_r_know(tmp_path: Path) -> None:
+    io.write_atomic(everything(), tmp_path / "x.h5ad")
+    found = encodings_of(tmp_path / "x.h5ad")
+    assert {name: kind for name, kind in found.items() if kind not in ON_DISK} == {}
+    assert found[""] == "anndata 0.1.0"
+    with h5py.File(tmp_path / "x.h5ad") as file:
+        for name in ("obs", "var", "raw/var", "obsm/table"):
+            attrs = file[name].attrs
+            columns = [str(column) for column in attrs["column-order"]]
+            assert {*columns, attrs["_index"]} == set(file[name]), "names are those of the columns"
+            assert found[f"{name}/{attrs['_index']}"] == "string-array 0.2.0"
+            assert "_index" not in columns and not any("/" in column for column in columns)
+        assert all("encoding-type" in element.attrs for element in file.values())
+        assert "none" not in file["uns"]
+
+
+def test_a_store_without_raw_has_none(tmp_path: Path) -> None:
+    """anndata of today writes a null there, which older versions cannot read."""
+    io.write_atomic(data(column=np.arange(N)), tmp_path / "x.zarr")
+    assert "raw" not in {path.name for path in (tmp_path / "x.zarr").iterdir()}
+    members = zarr.open_group(tmp_path / "x.zarr", mode="r").members(None)
+    kinds = {str(element.attrs.get("encoding-type")) for _, element in members}
+    assert "null" not in kinds and "dataframe" in kinds
+    again = anndata.io.read_zarr(tmp_path / "x.zarr")
+    assert again.raw is None and again.obs["column"].tolist() == list(range(N))
+    adata = data(column=np.arange(N))
+    adata.raw = adata.copy()
+    io.write_atomic(adata, tmp_path / "x.zarr")
+    assert anndata.io.read_zarr(tmp_path / "x.zarr").raw.shape == (N, N)

@@ -14,9 +14,10 @@ from scipy.spatial import cKDTree
 
 from isovi._shapes import CellIndexArray, CoordinateArray
 from isovi.data import check
-from isovi.data.readers.positions import axis_of
+from isovi.data.readers.positions import ARRAY, axis_of, is_hexagonal
 from isovi.data.readers.source import POSITIONS_KEY
 from isovi.data.readers.spatialdata import ATTRS_KEY, regions_of
+from isovi.data.readers.table import ANNOTATION
 from isovi.errors import InputError, IsoviWarning
 from isovi.spots import spacing
 
@@ -28,7 +29,24 @@ SECTION_NAMES = (  # of columns that usually tell tissue sections apart, the sur
 PLACE_NAMES = ("fov", "field_of_view", "tile")  # parts of one section, or sections of their own
 GROUP_NAMES = (  # columns that may tell sections apart if their frames overlap
     *("batch", "patient", "patient_id", "donor", "donor_id", "subject", "individual", "animal", "mouse"),
-    *("replicate", "dataset", "experiment", "run", "core", "well", "chip"),
+    *(
+        "replicate",
+        "dataset",
+        "experiment",
+        "run",
+        "core",
+        "well",
+        "chip",
+        "sex",
+        "age",
+        "genotype",
+        "condition",
+    ),
+    *("treatment", "timepoint", "image", "imageid", "img", "roi", "scene", "file", "filename", "acquisition"),
+)
+GROUP_WORDS = frozenset(  # in names of such columns, as brain_section_label
+    {"section", "slice", "slide", "sample", "library", "specimen", "puck", "donor", "patient", "animal"}
+    | {"mouse", "replicate", "image", "roi", "core", "tma"}
 )
 GLOBAL_NAMES = ("spatial_fov", "global")  # in keys of obsm with positions common to all fields of view
 MIXED = 0.25  # share of nearest neighbours of another value, of what mixing at random gives
@@ -42,6 +60,15 @@ _TAIL = 0.05  # share of cells at either end that does not count for the width
 _DEEP = 10.0  # times its width that no tissue is deep
 _MAX_PIECES = 8  # in a row, that are looked for
 _RULE = "Positions of different sections have no distance, so sections have to be declared."
+_COMPLETE = 0.9  # share of cells whose section is known, in sections of three cells or more
+_CELL_NAMES = (  # parts that concatenating appends to names of cells, or puts in front of barcodes
+    re.compile(r".*[A-Za-z0-9][-_](?P<group>\d{1,3}|[A-Za-z]\w{0,15})"),
+    re.compile(r"(?P<group>.+?)[-_:.#][ACGT]{12,}(?:-\d+)?"),
+)
+_FEW_NAMES = 1000  # that are looked at first
+_MOST_GROUPS = 50  # such parts that are sections
+_Z_NAMES = frozenset({"depth", "height", "plane", "level", "layer", "slice", "section", "bregma"})
+_NUMBERED = re.compile(r"\D*\d+")  # names that do not say which axis it is
 _SPACINGS = 3.0  # ratio of sections' spacings that points to different units
 
 
@@ -74,11 +101,24 @@ class Finding:
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """A column of ``obs`` that may tell sections apart, with the codes of the cells."""
+    """A column of ``obs`` that may tell sections apart, with the codes of the cells.
+
+    Attributes
+    ----------
+    name
+        Its name; empty if it is made of the names of the cells.
+    codes
+        Indices into ``values``, shape ``(cell,)``; one more where the value is missing.
+    values
+        The sections.
+    is_usable
+        Whether a fit takes it as it is: no value is missing, no section too small.
+    """
 
     name: str
     codes: CellIndexArray
     values: tuple[str, ...]
+    is_usable: bool = True
 
 
 def find_in(
@@ -109,10 +149,10 @@ def find_in(
     if key is not None:
         codes, names = check.sections(adata, key)
     names = [""] if key is None else names
-    found += _third_axis(adata, positions[known], spatial_key)
+    found += list(_axes(adata, positions, known, spatial_key))[:1]
     found += _far_out(adata, positions, codes, names)
-    if section_key is not None:
-        found += _units(positions[known], codes[known], names)
+    if key is not None:
+        found += _units(positions[known], codes[known], names, is_declared=section_key is not None)
     return tuple(found)
 
 
@@ -141,27 +181,50 @@ def require(findings: tuple[Finding, ...]) -> None:
 
 def section_columns(adata: AnnData) -> dict[str, int]:
     """Columns that are called like sections, or name SpatialData's elements, and their number of sections."""
-    return {column.name: len(column.values) for column in _columns(adata, SECTION_NAMES)}
+    columns = _columns(adata, SECTION_NAMES)
+    return {column.name: len(column.values) for column in columns if column.is_usable}
 
 
-def _columns(adata: AnnData, names: tuple[str, ...]) -> list[Column]:
-    """Columns of these names, in their order, with two or more values that are sections by their size."""
+def _columns(adata: AnnData, names: tuple[str, ...], words: frozenset[str] = frozenset()) -> list[Column]:
+    """Columns of these names, in their order, or with these words in their names, that may be sections."""
     rank = {_plain(name): place for place, name in reversed(list(enumerate(names)))}
     attrs = adata.uns.get(ATTRS_KEY, {})
     if len(regions_of(attrs)) > 1:
         rank[_plain(str(attrs["region_key"]))] = -1
-    columns = sorted(
-        (key for key in map(str, adata.obs) if _plain(key) in rank), key=lambda k: rank[_plain(k)]
-    )
-    found = []
-    for key in columns:
-        try:
-            codes, values = check.sections(adata, key)
-        except InputError:  # missing values, or groups too small to be sections
+    keys = [str(key) for key in adata.obs]
+    columns = sorted((key for key in keys if _plain(key) in rank), key=lambda key: rank[_plain(key)])
+    columns += [
+        key for key in keys if key not in columns and words & set(re.split(r"[^a-z0-9]+", key.lower()))
+    ]
+    found = (_column(key, pd.Categorical(adata.obs[key])) for key in columns)
+    return [column for column in found if column is not None]
+
+
+def _column(name: str, values: pd.Categorical) -> Column | None:
+    """A column with two or more values; none if too few cells are in groups of the size of a section."""
+    values = values.remove_unused_categories()
+    codes = values.codes.astype(np.int64)
+    sizes = np.bincount(codes[codes >= 0], minlength=len(values.categories))
+    large = sizes >= check.MIN_SECTION_SPOTS
+    if large.sum() < 2 or sizes[large].sum() < _COMPLETE * len(codes):
+        return None
+    is_usable = bool(large.all() and (codes >= 0).all())
+    codes = np.where(codes < 0, len(sizes), codes)
+    return Column(name, codes, tuple(map(str, values.categories)), is_usable)
+
+
+def _in_names(adata: AnnData) -> list[Column]:
+    """Sections that concatenating left in the names of the cells only: ``AAAC-1-0`` and ``AAAC-1-1``."""
+    names = adata.obs_names.astype(str)
+    some = names[:: max(len(names) // _FEW_NAMES, 1)]
+    for pattern in _CELL_NAMES:
+        if not all(map(pattern.fullmatch, some)):
             continue
-        if len(values) > 1:
-            found.append(Column(key, codes, tuple(values)))
-    return found
+        groups = [found["group"] if (found := pattern.fullmatch(name)) else None for name in names]
+        column = _column("", pd.Categorical(groups)) if len(set(groups)) <= _MOST_GROUPS else None
+        if column is not None:
+            return [column]
+    return []
 
 
 def _plain(name: str) -> str:
@@ -178,7 +241,8 @@ def _sections(
 ) -> Iterator[Finding]:
     """Signs of several sections, or fields of view, in one frame; the surest first."""
     named, places = _columns(adata, SECTION_NAMES), _columns(adata, PLACE_NAMES)
-    groups = _columns(adata, GROUP_NAMES)
+    groups = [*_columns(adata, GROUP_NAMES, GROUP_WORDS), *_in_names(adata)]
+    groups = [column for column in groups if column.name not in {one.name for one in named}]
     yield from _local_frames(adata, positions, known, spatial_key, places)
     yield from _libraries(adata, named, groups)
     yield from _doubled(adata, positions, known, [*named, *places, *groups])
@@ -348,38 +412,79 @@ def mixing(positions: CoordinateArray, codes: CellIndexArray) -> float:
 
 def _declare(column: Column, received: str, *, sure: bool = False) -> Finding:
     """A finding whose remedy is to declare a column."""
-    remedy = (
-        f"Pass section_key={column.name!r}."
-        if sure
-        else (f"If they are sections, pass section_key={column.name!r}.")
-    )
-    return Finding("sections", received, _RULE, remedy, sure, {"section_key": column.name})
+    name = column.name or "section"
+    what = f"pass section_key={name!r}"
+    if not column.name:
+        what = f"make a column of these parts of the names, such as obs[{name!r}], and {what}"
+    elif not column.is_usable:
+        what += ", without the cells whose value is missing or whose section has fewer than 3 cells"
+    remedy = f"{what[0].upper()}{what[1:]}." if sure else f"If they are sections, {what}."
+    parameters = {"section_key": name} if column.name and column.is_usable else {}
+    return Finding("sections", received, _RULE, remedy, sure, parameters)
 
 
 def _of(column: Column) -> str:
+    if not column.name:
+        some = ", ".join(map(repr, column.values[:3])) + (", ..." if len(column.values) > 3 else "")
+        return f"the {len(column.values)} parts of the names of cells ({some})"
     return f'the {len(column.values)} values of obs["{column.name}"]'
 
 
 # ---------------------------------------------------------------------------- outliers and units
 
 
-def _third_axis(adata: AnnData, positions: CoordinateArray, spatial_key: str) -> Iterator[Finding]:
-    """A third column that has another name than z, or other numbers than a tissue's depth."""
+def _axes(
+    adata: AnnData, positions: CoordinateArray, known: np.ndarray, spatial_key: str
+) -> Iterator[Finding]:
+    """Columns that are no positions, the surest first."""
+    where, rule = f'obsm["{spatial_key}"]', "Positions are x, y or x, y, z in one unit."
+    names = [str(name) for name in getattr(adata.obsm[spatial_key], "columns", ())]
+    wrong = [name for name in names if name.lower() in ANNOTATION - _Z_NAMES - set(ARRAY)]
+    if wrong:
+        rest = [name for name in names if name not in wrong]
+        remedy = f"Store the positions only: adata.{where} = adata.{where}[{rest}]."
+        if len(rest) < 2:
+            remedy = "Store the positions there, or pass the key that holds them as `spatial_key`."
+        yield Finding("axes", f"The column {wrong[0]!r} of {where} is no position.", rule, remedy, True)
+    yield from _lattice(adata, positions, known, where)
     if positions.shape[1] < 3:
         return
-    columns = getattr(adata.obsm[spatial_key], "columns", None)
-    width, depth = np.ptp(positions[:, :2], axis=0).max(), np.ptp(positions[:, 2])
-    if columns is not None and axis_of(str(columns[2]))[0] != "z":
-        received = (
-            f'The third column of obsm["{spatial_key}"] is called {str(columns[2])!r} and is taken as z.'
-        )
-    elif depth > _DEEP * width:
-        where = f'obsm["{spatial_key}"]'
-        received = f"The third column of {where} reaches over {depth:.4g}, the others over {width:.4g}."
-    else:
-        return
+    width, depth = np.ptp(positions[known, :2], axis=0).max(), np.ptp(positions[known, 2])
     remedy = "If it is no z, store x and y only."
-    yield Finding("axes", received, "Positions are x, y or x, y, z in one unit.", remedy)
+    if names and not _may_be_z(names[2]):
+        received = f"The third column of {where} is called {names[2]!r} and is taken as z."
+        yield Finding("axes", received, rule, remedy)
+    elif depth > _DEEP * width:
+        received = f"The third column of {where} reaches over {depth:.4g}, the others over {width:.4g}."
+        yield Finding("axes", received, rule, remedy)
+
+
+def _may_be_z(name: str) -> bool:
+    return axis_of(name)[0] == "z" or name.lower() in _Z_NAMES or bool(_NUMBERED.fullmatch(name))
+
+
+def _lattice(adata: AnnData, positions: CoordinateArray, known: np.ndarray, where: str) -> Iterator[Finding]:
+    """Row and column of an array in place of positions: those of Visium are a hexagonal lattice, squeezed."""
+    places = positions[known, :2]
+    lower = {str(name).lower(): str(name) for name in adata.obs}
+    columns = [lower[name] for name in ARRAY if name in lower]
+    row_first = None  # unless obs tells the order
+    if len(columns) == len(ARRAY):
+        array = adata.obs[columns].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)[known]
+        row_first = next((order == 1 for order in (1, -1) if np.array_equal(places, array[:, ::order])), None)
+    if is_hexagonal(places):
+        if row_first is None:  # the slide has more columns than rows
+            row_first = bool(np.ptp(places[:, 0]) < np.ptp(places[:, 1]))
+        row, column = ("p[:, 0]", "p[:, 1]") if row_first else ("p[:, 1]", "p[:, 0]")
+        remedy = f"p = adata.{where}; adata.{where} = np.column_stack([{column} / 2, {row} * 3**0.5 / 2])"
+        received = f"{where} holds row and column of a Visium array, which are steps of different lengths."
+        remedy = f"Store the pixels, or scale them to the hexagonal lattice: {remedy}."
+        yield Finding("axes", received, "Positions are in one unit.", remedy, True)
+    elif row_first is not None:
+        received = f"{where} holds {columns[0]} and {columns[1]}: they are taken as places on a square array."
+        yield Finding(
+            "axes", received, "Positions are in one unit.", "On another array, store the positions."
+        )
 
 
 def _far_out(
@@ -419,7 +524,9 @@ def far_out(positions: CoordinateArray) -> np.ndarray:
     return beyond > _FAR * width if width > 0 else np.zeros(len(positions), dtype=bool)
 
 
-def _units(positions: CoordinateArray, codes: CellIndexArray, names: list[str]) -> Iterator[Finding]:
+def _units(
+    positions: CoordinateArray, codes: CellIndexArray, names: list[str], *, is_declared: bool
+) -> Iterator[Finding]:
     """Sections whose spacings differ so much that their units may."""
     found = {name: spacing(positions[codes == code]) for code, name in enumerate(names)}
     found = {name: value for name, value in found.items() if value > 0}
@@ -429,5 +536,6 @@ def _units(positions: CoordinateArray, codes: CellIndexArray, names: list[str]) 
             f"Neighbouring cells are {found[least]:.4g} apart in section {least!r} and {found[most]:.4g} in "
             f"section {most!r}: their units may differ."
         )
-        remedy = "Each section is measured in its own spacing, so a fit is not affected."
+        remedy = "A section that is declared is measured in its own spacing"
+        remedy += ", so a fit is not affected." if is_declared else "; here all have one unit."
         yield Finding("units", received, "Positions of a section are in one unit.", remedy)

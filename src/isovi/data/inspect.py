@@ -17,7 +17,7 @@ from isovi.data import check, decimals
 from isovi.data.findings import Finding, find_in, of_fields, section_columns
 from isovi.data.readers.find import find
 from isovi.data.readers.source import INPUT_KEY, PIXELS, POSITIONS_KEY, UNKNOWN, Source
-from isovi.data.usable import RAW_LAYER, Usable, is_to_round, sample, usable
+from isovi.data.usable import RAW_LAYER, Usable, is_to_round, placed, sample, usable, without_empty_z
 from isovi.data.writable import writable
 from isovi.errors import InputError, IsoviWarning
 from isovi.spots import SPLIT_KEY, spacing
@@ -154,11 +154,12 @@ def inspect(source: Source | str | Path) -> Inspection:
         warnings.simplefilter("always", IsoviWarning)
         with reader.stored() as adata:
             check.size(adata)
-            taken = usable(adata)
+            key = _with_positions(adata)
+            adata = adata if key is None else without_empty_z(adata, key)
+            taken = usable(adata, spatial_key=key)
             taken.say()
             about = {**reader.about, **_coordinate_system(adata)}
             annotation = _annotation(adata, taken)
-            key = next((key for key, _ in usable_positions(annotation)), None)
             found = () if key is None else find_in(annotation, key)
             sections = sections_in(annotation, found)
             labels = labels_in(annotation, sections)
@@ -166,7 +167,7 @@ def inspect(source: Source | str | Path) -> Inspection:
             counts = tuple(sorted(counts_in(adata, taken), key=_preference))
             missing = (
                 *_missing_names(annotation),
-                *_missing_positions(annotation, positions),
+                *_missing_positions(adata, positions),
                 *_missing_counts(counts),
             )
             n_obs, n_vars = annotation.shape
@@ -177,11 +178,25 @@ def inspect(source: Source | str | Path) -> Inspection:
     )  # fmt: skip
 
 
+def _keys(adata: AnnData) -> list[str]:
+    """Keys in ``obsm`` that may have positions, ``"spatial"`` first, by name after it."""
+    return sorted(
+        (key for key in adata.obsm if "spatial" in key.lower()), key=lambda k: (k != POSITIONS_KEY, k)
+    )
+
+
+def _with_positions(adata: AnnData) -> str | None:
+    """The first key in ``obsm`` with positions of most cells."""
+    for key in _keys(adata):
+        with suppress(InputError):
+            placed(adata, key)
+            return key
+    return None
+
+
 def usable_positions(adata: AnnData) -> Iterator[tuple[str, np.ndarray]]:
     """Arrays of two or three finite numeric columns in ``obsm``, ``"spatial"`` first, by name after it."""
-    for key in sorted(adata.obsm, key=lambda key: (key != POSITIONS_KEY, "spatial" not in key.lower(), key)):
-        if key != POSITIONS_KEY and "spatial" not in key.lower():
-            continue
+    for key in _keys(adata):
         with suppress(InputError):
             yield key, check.coordinates(adata, key)
 
@@ -310,7 +325,7 @@ def _missing_positions(adata: AnnData, positions: tuple[Positions, ...]) -> Iter
         return
     if POSITIONS_KEY in adata.obsm:  # then something is wrong with them
         try:
-            check.coordinates(adata, POSITIONS_KEY)
+            placed(adata, POSITIONS_KEY)
         except InputError as error:
             yield str(error)
         return

@@ -255,8 +255,23 @@ def _write(adata: AnnData, path: Path, suffix: str) -> None:
     # the functions, not AnnData's methods: those point a backed object to the new file
     if suffix == ".zarr":
         anndata.io.write_zarr(path, adata)
+        if adata.raw is None:
+            _remove_null(path, "raw")
     else:
         anndata.io.write_h5ad(path, adata, compression="gzip")
+
+
+def _remove_null(path: Path, name: str) -> None:
+    """Remove an element that stands for nothing from a store: anndata before 0.12 cannot open one with it."""
+    import zarr  # only where the output is zarr
+
+    group = zarr.open_group(str(path), mode="r+", use_consolidated=False)
+    if name not in group or group[name].attrs.get("encoding-type") != "null":
+        return
+    del group[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of format 3, whose consolidated metadata is no standard yet
+        zarr.consolidate_metadata(group.store, zarr_format=group.metadata.zarr_format)
 
 
 def _plain(value: Any) -> Any:

@@ -24,11 +24,11 @@ from scipy import sparse
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from isovi._shapes import CellIndexArray
-from isovi.data import check, decimals, io
+from isovi.data import check, decimals, findings, io
 from isovi.data.readers.checksums import MARK, PACK_KEY, damaged, write_checksums
 from isovi.data.readers.source import Source
 from isovi.data.readers.spatialdata import require_known_sections
-from isovi.data.usable import enough, is_to_round, usable
+from isovi.data.usable import enough, is_to_round, usable, without_empty_z
 from isovi.data.writable import require_own_names, writable
 from isovi.errors import InputError, IsoviWarning, OutputError
 from isovi.geometry.hilbert import curve_order
@@ -103,19 +103,20 @@ def pack(
     Returns
     -------
     The size of the store. All of the input but ``raw``, controls and spots outside of the tissue
-    (``obs["in_tissue"]``) is kept, in the new order.
+    (``obs["in_tissue"]``) or without a position is kept, in the new order.
 
     Raises
     ------
     InputError
-        If the input cannot be read, or positions or sections cannot be used.
+        If the input cannot be read, or positions or sections cannot be used, or there are sections that were
+        not declared.
     OutputError
         If ``target`` cannot be written, is inside of the input, or is another store than a packed one.
 
     Warns
     -----
     IsoviWarning
-        If something is converted or renamed.
+        If something is left out, converted or renamed, and of what ``isovi.data.findings`` finds.
     """
     source = Source.of(source)
     final = _target(target, force)
@@ -126,10 +127,10 @@ def pack(
                 "Counts are packed from X and the layers.",
                 "Store the counts in X.",
             )
-        adata = _writable(given, spatial_key, section_key)
+        adata = _writable(without_empty_z(given, spatial_key), spatial_key, section_key)
         if section_key is None:
             require_known_sections(adata)
-        taken = usable(adata, keep_controls=keep_controls)
+        taken = usable(adata, keep_controls=keep_controls, spatial_key=spatial_key)
         taken.say()
         order, n_sections = _order(adata, taken.spots, spatial_key, section_key)
         if min_counts > 0:
@@ -166,13 +167,15 @@ def _writable(adata: AnnData, spatial_key: str, section_key: str | None) -> AnnD
 def _order(
     adata: AnnData, spots: np.ndarray, spatial_key: str, section_key: str | None
 ) -> tuple[CellIndexArray, int]:
-    """Order of the cells on disk, and the number of sections."""
+    """Order of the cells on disk, and the number of sections; positions are looked at as for a fit."""
     check.size(adata)
     rows = np.flatnonzero(spots)
-    kept = AnnData(obs=adata.obs.iloc[rows], obsm={key: _rows(adata.obsm[key], rows) for key in adata.obsm})
+    obsm = {key: _rows(adata.obsm[key], rows) for key in adata.obsm}
+    kept = AnnData(obs=adata.obs.iloc[rows], obsm=obsm, uns=dict(adata.uns))
     codes, names = check.sections(kept, section_key)
     positions = check.coordinates(kept, spatial_key)
     check.section_coordinates(positions, codes, names)
+    findings.require(findings.find_in(kept, spatial_key, section_key))
     return rows[curve_order(positions, codes)], len(names)
 
 

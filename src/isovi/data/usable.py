@@ -48,11 +48,17 @@ class Usable:
             warnings.warn(note, IsoviWarning, stacklevel=3)
 
 
-def usable(adata: AnnData, *, layer: str | None = None, keep_controls: bool = False) -> Usable:
+def usable(
+    adata: AnnData,
+    *,
+    layer: str | None = None,
+    keep_controls: bool = False,
+    spatial_key: str | None = None,
+) -> Usable:
     """Genes and spots of an input that take part; nothing is changed.
 
     Control probes, blanks, codewords and features that are no genes are left out, and the spots whose
-    ``obs["in_tissue"]`` is 0, and cells that have counts in controls only.
+    ``obs["in_tissue"]`` is 0, those without a position, and cells that have counts in controls only.
 
     Parameters
     ----------
@@ -62,17 +68,24 @@ def usable(adata: AnnData, *, layer: str | None = None, keep_controls: bool = Fa
         Layer of the counts; ``X`` by default.
     keep_controls
         Keep controls among the genes.
+    spatial_key
+        Key in ``obsm`` of the positions; where there are none, none is missing.
 
     Raises
     ------
     InputError
-        If nothing would be left.
+        If nothing would be left, or most spots have no position.
     """
     genes, notes = np.ones(adata.n_vars, dtype=bool), []
     if not keep_controls:
         genes = ~no_genes(adata.var)
     spots, note = _in_tissue(adata)
     notes += [note] if note else []
+    if spatial_key is not None and spatial_key in adata.obsm:
+        lost = spots & ~placed(adata, spatial_key, spots)
+        spots = spots & ~lost
+        what = f'have no position in obsm["{spatial_key}"] (NaN or infinite)'
+        notes += [f"{int(lost.sum())} of {adata.n_obs} cells {what} and are left out."] if lost.any() else []
     if not genes.any():
         raise InputError(
             f"All {adata.n_vars} features are controls or of other kinds: {listed(adata.var_names)}.",
@@ -94,6 +107,67 @@ def usable(adata: AnnData, *, layer: str | None = None, keep_controls: bool = Fa
     return Usable(spots, genes, tuple(notes))
 
 
+def placed(adata: AnnData, spatial_key: str, among: np.ndarray | None = None) -> np.ndarray:
+    """Which spots have a position, finite in x, y, and in z unless it is empty throughout.
+
+    Parameters
+    ----------
+    adata
+        The input, in memory or on disk.
+    spatial_key
+        Key in ``obsm`` of the positions.
+    among
+        Mask of the spots that take part, shape ``(cell,)``; all by default.
+
+    Returns
+    -------
+    Mask of shape ``(cell,)``.
+
+    Raises
+    ------
+    InputError
+        If the positions are no numbers, or more than half of the spots have none.
+    """
+    positions = check.numeric_positions(adata, spatial_key)
+    if has_empty_z(positions):
+        positions = positions[:, :2]
+    known = np.isfinite(positions).all(axis=1)
+    among = np.ones(len(known), dtype=bool) if among is None else among
+    lost = among & ~known
+    if 2 * lost.sum() > among.sum():
+        where = f'adata.obsm["{spatial_key}"]'
+        some = ", ".join(f'"{name}"' for name in adata.obs_names[lost][:3])
+        raise InputError(
+            f"{where} is NaN or infinite for {int(lost.sum())} of {int(among.sum())} spots: {some}, ...",
+            "Spots without a position are left out, but not more than half of them.",
+            "Choose another `spatial_key`, fill the positions in, or keep the others: "
+            f"adata = adata[np.isfinite({where}).all(axis=1)].copy().",
+        )
+    return known
+
+
+def has_empty_z(positions: np.ndarray) -> bool:
+    """Whether a third column holds no number at all."""
+    return positions.shape[1] == 3 and not np.isfinite(positions[:, 2]).any()
+
+
+def without_empty_z(adata: AnnData, spatial_key: str) -> AnnData:
+    """The data with x and y as positions if z is empty throughout; otherwise the same object.
+
+    Warns
+    -----
+    IsoviWarning
+        If it is.
+    """
+    if spatial_key not in adata.obsm or not has_empty_z(check.numeric_positions(adata, spatial_key)):
+        return adata
+    note = f'The third column of obsm["{spatial_key}"] is empty and is not used: positions are (x, y).'
+    warnings.warn(note, IsoviWarning, stacklevel=3)
+    adata, values = shallow_copy(adata), adata.obsm[spatial_key]
+    adata.obsm[spatial_key] = values.iloc[:, :2] if isinstance(values, pd.DataFrame) else values[:, :2]
+    return adata
+
+
 def prepared(
     adata: AnnData,
     *,
@@ -101,6 +175,7 @@ def prepared(
     keep_controls: bool = False,
     round_counts: bool = False,
     min_counts: int = 0,
+    spatial_key: str = "spatial",
 ) -> AnnData:
     """Data in memory as a fit uses it; the same object if nothing is left out or changed.
 
@@ -114,11 +189,13 @@ def prepared(
         Round counts that were corrected for ambient RNA, or estimated.
     min_counts
         Cells with fewer counts are left out.
+    spatial_key
+        Key in ``obsm`` of the positions.
 
     Raises
     ------
     InputError
-        If nothing would be left.
+        If nothing would be left, or most spots have no position.
 
     Warns
     -----
@@ -126,7 +203,8 @@ def prepared(
         Gives the number of features, cells and values that are left out or rounded.
     """
     check.size(adata)
-    found = usable(adata, layer=layer, keep_controls=keep_controls)
+    adata = without_empty_z(adata, spatial_key)
+    found = usable(adata, layer=layer, keep_controls=keep_controls, spatial_key=spatial_key)
     found.say()
     if not found.is_all:
         adata = adata[found.spots, found.genes].copy()

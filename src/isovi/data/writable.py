@@ -250,6 +250,9 @@ class _Conversion:
             return self.mapping(value, where)
         if isinstance(value, str):
             return self.clean([value], where)[0]
+        if value is None:  # scanpy has it as the base of logarithms; one makes the whole file unreadable
+            self.notes.append(f"{where} is None, which older anndata cannot read, and is left out.")
+            return _LEFT_OUT
         if isinstance(value, pd.Series | pd.Index | pd.api.extensions.ExtensionArray):
             return self.column(pd.Series(value), where)
         if _is_plain(value) or _can_be_written(value):
@@ -314,7 +317,7 @@ def _is_plain(value: Any) -> bool:
     dtype = getattr(value, "dtype", None)
     if isinstance(dtype, np.dtype) and hasattr(value, "shape"):  # in memory or on disk
         return dtype.kind in _NUMBERS and getattr(value, "format", "csr") in ("csr", "csc")
-    return value is None or isinstance(value, bool | float)
+    return isinstance(value, bool | float)
 
 
 def _can_be_written(value: Any) -> bool:

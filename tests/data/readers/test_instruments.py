@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anndata
 import h5py
 import matplotlib as mpl
 import numpy as np
@@ -25,6 +27,7 @@ from isovi.data.inspect import inspect
 from isovi.data.readers.segmented import features_of, read_outlines
 from isovi.data.readers.xenium import cell_names
 from isovi.errors import InputError, IsoviWarning
+from isovi.progress import Silent
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*autosharding.*",
@@ -484,6 +487,19 @@ def test_outlines_that_are_none_are_refused(text: str, tmp_path: Path) -> None:
         read_outlines(tmp_path / "cells.geojson")
 
 
+@pytest.mark.parametrize("text", ["{}", "[]", "", ' {"type": "FeatureCollection", "features": []}\n'])
+def test_a_file_without_outlines_is_named(text: str, tissue: AnnData, tmp_path: Path) -> None:
+    segmented(tissue, tmp_path)
+    (tmp_path / "segmented_outputs" / "cell_segmentations.geojson").write_text(text)
+    with pytest.raises(InputError, match=r"has no outlines of cells.*pass the positions .* coordinates=FILE"):
+        io.read(tmp_path)
+    cells_of(tissue).to_csv(tmp_path / "cells.csv", index=False)
+    matrix = tmp_path / "segmented_outputs" / "filtered_feature_cell_matrix.h5"
+    with pytest.warns(IsoviWarning, match="1 of 6 features are controls"):
+        found = io.read(io.Source(matrix, coordinates=tmp_path / "cells.csv"))
+    np.testing.assert_allclose(found.obsm["spatial"], tissue.obsm["spatial"])
+
+
 def test_centroids_are_those_of_the_area(tmp_path: Path) -> None:
     """Of an L, of a square whose corners come twice, and of a line."""
     ell = [[0, 0], [4, 0], [4, 1], [1, 1], [1, 4], [0, 4], [0, 0]]
@@ -562,6 +578,77 @@ def test_files_that_do_not_belong_together_are_refused(tissue: AnnData, tmp_path
         io.read(tmp_path)
 
 
+# ---------------------------------------------------------------------------- names of cells
+
+
+def shuffled(path: Path, **kwargs: Any) -> None:
+    """Bring the rows of a table to another order."""
+    if path.suffix == ".parquet":
+        pd.read_parquet(path).sample(frac=1, random_state=3).to_parquet(path, index=False)
+        return
+    table = pd.read_csv(path, dtype=str, keep_default_na=False, **kwargs)
+    table.sample(frac=1, random_state=3).to_csv(path, index=False, header="header" not in kwargs)
+
+
+SHUFFLED = [  # what is written, and the tables of it whose rows come in any order
+    (space_ranger_1, {"spatial/tissue_positions_list.csv": {"header": None}}),
+    (space_ranger_2, {"outs/spatial/tissue_positions.csv": {}}),
+    (visium_hd, {"binned_outputs/square_008um/spatial/tissue_positions.parquet": {}}),
+    (xenium_h5, {"cells.parquet": {}}),
+    (xenium_mex, {"cells.csv.gz": {}}),
+    (merscope, {"cell_metadata.csv": {}}),
+    (cosmx, {"S1_metadata_file.csv.gz": {}}),
+    (geo_matrix, {"GSM2_slideA_tissue_positions.csv.gz": {}}),
+]
+
+
+@pytest.mark.parametrize(("make", "tables"), SHUFFLED, ids=lambda one: getattr(one, "__name__", ""))
+@pytest.mark.filterwarnings("ignore::isovi.errors.IsoviWarning")
+def test_cells_are_joined_by_name_and_never_by_row(
+    make: Callable[[AnnData, Path], Path], tables: dict[str, dict[str, Any]], tissue: AnnData, tmp_path: Path
+) -> None:
+    folder = make(tissue, tmp_path / "given")
+    for name, how in tables.items():
+        shuffled(folder / name, **how)
+    found = io.read(folder)
+    assert found.obs_names.tolist() == tissue.obs_names.tolist()
+    np.testing.assert_allclose(found.obsm["spatial"], tissue.obsm["spatial"])
+    assert (tissue.X[:, :N_GENES] != found.X).nnz == 0
+
+
+@pytest.mark.filterwarnings("ignore::isovi.errors.IsoviWarning")
+def test_counts_of_cosmx_may_come_in_any_order(tissue: AnnData, tmp_path: Path) -> None:
+    folder = cosmx(tissue, tmp_path / "given")
+    shuffled(folder / "S1_exprMat_file.csv.gz")
+    found = io.read(folder)[tissue.obs_names]
+    np.testing.assert_allclose(found.obsm["spatial"], tissue.obsm["spatial"])
+    assert (tissue.X[:, :N_GENES] != found.X).nnz == 0
+    assert found.obs["fov"].tolist() == [1] * 6 + [2] * 6
+
+
+@pytest.mark.parametrize("ids", ["text", "int64", "float64"])
+@pytest.mark.parametrize("vendor", ["Xenium", "MERSCOPE"])
+@pytest.mark.filterwarnings("ignore::isovi.errors.IsoviWarning")
+def test_numbers_of_cells_may_be_of_any_type(vendor: str, ids: str, tissue: AnnData, tmp_path: Path) -> None:
+    """MERSCOPE's have 19 digits, of which a float keeps 16."""
+    first = 2_110_000_000_000_000_000 if vendor == "MERSCOPE" and ids != "float64" else 1
+    numbers = np.arange(N_OBS) + first
+    tissue.obs_names = numbers.astype(str)
+    types = {"text": numbers.astype(str), "int64": numbers, "float64": numbers.astype(float)}
+    if vendor == "Xenium":
+        xenium_h5(tissue, tmp_path)
+        table = cells_of(tissue).assign(cell_id=types[ids])
+        table.iloc[::-1].to_parquet(tmp_path / "cells.parquet", index=False)
+    else:
+        merscope(tissue, tmp_path)
+        table = pd.read_csv(tmp_path / "cell_metadata.csv", index_col=0)
+        table.insert(0, "EntityID", types[ids])
+        table.iloc[::-1].to_csv(tmp_path / "cell_metadata.csv", index=False)
+    found = io.read(tmp_path)
+    assert found.obs_names.tolist() == tissue.obs_names.tolist()
+    np.testing.assert_allclose(found.obsm["spatial"], tissue.obsm["spatial"])
+
+
 # ---------------------------------------------------------------------------- images
 
 
@@ -595,6 +682,44 @@ def test_images_and_scale_factors_come_along_and_scanpy_draws_them(
     drawn = np.array([[(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2] for box in circles])
     order = [np.argsort(places[:, 0]) for places in (drawn, tissue.obsm["spatial"])]  # drawn by expression
     np.testing.assert_allclose(drawn[order[0]], tissue.obsm["spatial"][order[1]] * 0.1)
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> AnnData:
+    """What a fit of a Visium folder writes."""
+    from isovi import files  # the models take seconds to import, and only this needs them
+    from isovi.run import Settings
+
+    rng = np.random.default_rng(0)
+    adata = AnnData(sparse.csr_matrix(rng.poisson(2.0, (60, 8)) + 1, dtype=np.float32))
+    adata.obs_names, adata.var_names = [f"cell{i}-1" for i in range(60)], [f"gene{i}" for i in range(8)]
+    adata.obsm["spatial"] = rng.uniform(0, 500, (60, 2)).round(2)
+    folder = tmp_path_factory.mktemp("visium")
+    settings = Settings(holdout=0.2, n_latent=2, max_epochs=1)
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.setattr(files, "draw", lambda *_: None)  # plots take longer than the fit
+        files.fit(space_ranger_2(adata, folder / "given"), folder / "run", settings, progress=Silent())
+        return anndata.io.read_h5ad(folder / "run" / "adata.h5ad")
+
+
+@pytest.mark.parametrize("color", ["isovi_domain", "isovi_split", "gene0"])
+def test_scanpy_draws_the_result_of_a_fit_on_the_tissue(result: AnnData, color: str) -> None:
+    import scanpy as sc
+
+    mpl.use("agg")
+    (axes,) = sc.pl.spatial(result, color=color, show=False)
+    assert axes.images[0].get_array().shape == (60, 60, 3)
+    assert len(axes.collections[0].get_paths()) == result.n_obs == 60
+
+
+@pytest.mark.parametrize("color", ["isovi_domain", "gene0"])
+def test_squidpy_draws_the_result_of_a_fit_on_the_tissue(result: AnnData, color: str) -> None:
+    squidpy = pytest.importorskip("squidpy", reason="squidpy is not among isoVI's dependencies")
+    mpl.use("agg")
+    axes = squidpy.pl.spatial_scatter(result, color=color, return_ax=True)
+    assert axes.images[0].get_array().shape[:2] == (60, 60)
+    assert len(axes.collections[0].get_paths()) == result.n_obs
 
 
 def test_images_do_not_count_for_the_digest_and_are_not_needed(tissue: AnnData, tmp_path: Path) -> None:

@@ -173,7 +173,8 @@ def lattice(hexagonal: bool) -> list[tuple[int, int]]:
 @pytest.mark.parametrize("hexagonal", [True, False])
 def test_row_and_column_of_an_array_become_its_lattice(header: str, hexagonal: bool, tmp_path: Path) -> None:
     tissue = "1," if "tissue" in header else ""
-    rows = [f"s{r}_{c},{tissue}{r},{c}" for r, c in lattice(hexagonal)]
+    name = "s_008um" if not hexagonal and "array" in header else "s"  # only Visium HD's array is square
+    rows = [f"{name}_{r}_{c},{tissue}{r},{c}" for r, c in lattice(hexagonal)]
     with pytest.warns(IsoviWarning, match="hexagonal array" if hexagonal else "square array"):
         found = read_positions(written(tmp_path, "\n".join([header, *rows])))
     positions = found.table[list(found.columns)].to_numpy()
@@ -182,6 +183,15 @@ def test_row_and_column_of_an_array_become_its_lattice(header: str, hexagonal: b
     assert np.allclose(near[:, 0], 1), "each spot has a neighbour at distance 1"
     assert inner.sum() == (4 * 4 if hexagonal else 4 * 10), "inner ones have 6 (or 4) of them"
     assert found.unit == "distances between neighbouring spots of the array"
+
+
+@pytest.mark.parametrize(
+    "header", ["barcode,in_tissue,array_row,array_col", "barcode,in_tissue,Array_Row,Array_Col"]
+)
+def test_an_array_that_is_not_visiums_is_refused_under_visiums_names(header: str, tmp_path: Path) -> None:
+    rows = [f"H1_{r}x{c},1,{r},{c}" for r, c in lattice(False)]
+    with pytest.raises(InputError, match=r"every second place of a row is empty.*call the columns x and y"):
+        read_positions(written(tmp_path, "\n".join([header, *rows])))
 
 
 def test_pixels_are_preferred_to_the_array(tmp_path: Path) -> None:

@@ -43,7 +43,9 @@ _KNOWN = (  # names, in lower case, that a format gives the columns, and their u
     (("sdimx", "sdimy"), UNKNOWN),  # Giotto
     (("centroid-1", "centroid-0"), "pixels"),  # scikit-image: row, column
 )
-_ARRAYS = (("array_row", "array_col"), ("row", "col"))  # Space Ranger; BayesSpace and Seurat
+ARRAY = ("array_row", "array_col")  # of Space Ranger
+_ARRAYS = (ARRAY, ("row", "col"))  # the others are BayesSpace's and Seurat's
+_BIN_NAME = r"s_\d+um_.*"  # of Visium HD, whose bins are a square array
 _LOCAL = frozenset({"local", "fov"})  # positions that begin anew in each field of view
 _NO_POSITION = frozenset(
     {
@@ -353,10 +355,21 @@ def _array(numeric: dict[str, pd.Series]) -> tuple[str, str] | None:
 def _on_lattice(
     table: pd.DataFrame, numeric: dict[str, pd.Series], array: tuple[str, str], path: Path
 ) -> tuple[pd.DataFrame, tuple[str, str]]:
-    """The table with x and y on the array's lattice: hexagonal if only every second place occurs."""
+    """The table with x and y on the array's lattice: hexagonal if only every second place occurs.
+
+    Raises
+    ------
+    InputError
+        If the columns are called as Visium's are, and hold other places than Visium has.
+    """
     row, column = (numeric[name] for name in array)
-    odd = ((row + column) % 2).dropna()
-    hexagonal = len(odd) > 0 and odd.nunique() == 1 and float(odd.iloc[0]) in (0.0, 1.0)
+    hexagonal = is_hexagonal(np.stack([row, column], axis=1))
+    if not hexagonal and array[0].lower() == ARRAY[0] and not table.index.str.fullmatch(_BIN_NAME).all():
+        raise InputError(
+            f'"{path}" has no positions but {array[0]} and {array[1]}, and these hold neighbours in a row.',
+            "On an array of Visium, which is hexagonal, every second place of a row is empty.",
+            "Give a table with positions; of a square array, call the columns x and y.",
+        )
     x, y = (column / 2, row * (np.sqrt(3) / 2)) if hexagonal else (column, row)
     kind = "hexagonal array (x = column / 2, y = row x 0.866)" if hexagonal else "square array"
     _say(
@@ -364,6 +377,23 @@ def _on_lattice(
         f"{kind}, on which neighbouring spots are at distance 1."
     )
     return table.assign(array_x=x, array_y=y), ("array_x", "array_y")
+
+
+def is_hexagonal(places: np.ndarray) -> bool:
+    """Whether whole numbers are places on Visium's array, of which every second one is empty.
+
+    Parameters
+    ----------
+    places
+        Row and column of the spots, in any order, shape ``(cell, 2)``; NaN where unknown.
+    """
+    places = places[np.isfinite(places).all(axis=1)]
+    if not len(places) or (places != np.rint(places)).any() or np.ptp(places.sum(axis=1) % 2) > 0:
+        return False
+    known = {(int(row), int(column)) for row, column in places}
+    return 2 * sum(
+        (row + 1, column + 1) in known or (row + 1, column - 1) in known for row, column in known
+    ) > len(known)
 
 
 def _say(text: str) -> None:
@@ -424,7 +454,9 @@ def _named_as(names: pd.Index, table: pd.DataFrame) -> pd.DataFrame:
     """The table by whichever names of its cells the counts have: those of CosMx are written in many ways."""
     lower = {str(name).lower(): name for name in table}
     if not {"fov", "cell_id"} <= set(lower):
-        return table
+        whole = table.index.str.replace(r"^(\d+)\.0$", r"\1", regex=True)  # pandas makes floats of some ids
+        better = not names.isin(table.index).any() and names.isin(whole).any() and whole.is_unique
+        return table.set_axis(whole, axis=0) if better else table
     cell, fov = (texts(table[lower[name]]) for name in ("cell_id", "fov"))
     ways = [table.index, *(pd.Index(way) for way in (fov + "_" + cell, "c_1_" + fov + "_" + cell, cell))]
     ways = [way for way in ways if way.is_unique]

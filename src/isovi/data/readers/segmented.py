@@ -18,11 +18,13 @@ from isovi.data.readers.matrix import find_matrix, read_matrix
 from isovi.data.readers.positions import PositionTable, join, position_table
 from isovi.data.readers.source import Reader, readable
 from isovi.data.usable import drop_cells
+from isovi.errors import InputError
 
 FOLDER = "segmented_outputs"
 MATRICES = ("filtered_feature_cell_matrix", "raw_feature_cell_matrix")
 OUTLINES = ("cell_segmentations.geojson", "graphclust_annotated_cell_segmentations.geojson")
 _BLOCK = 2**20  # characters read together
+_SMALL = 256  # bytes, in which no outline fits
 _BEFORE = re.compile(r'"features"\s*:\s*\[')
 _BETWEEN = re.compile(r"[\s,]*")
 
@@ -83,10 +85,25 @@ def read_outlines(path: Path) -> PositionTable:
         If it is no such file.
     """
     with readable(path, "GeoJSON with the outlines of cells"):
+        if _is_empty(path):
+            raise InputError(
+                f'"{path}" has no outlines of cells.',
+                "Positions of segmented cells are the centroids of their outlines, in GeoJSON.",
+                "Copy it again, or name the matrix and pass the positions of its cells as coordinates=FILE.",
+            )
         rows = [
             (_barcode(one["properties"]["cell_id"]), *_centroid(one["geometry"])) for one in features_of(path)
         ]
     return position_table(pd.DataFrame(rows, columns=["barcode", "x", "y"]), path)
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether a GeoJSON file holds an empty object or list, or an empty list of features."""
+    if path.stat().st_size > _SMALL:
+        return False
+    text = path.read_text(encoding="utf-8").strip()
+    found = json.loads(text) if text else None
+    return not found or (isinstance(found, dict) and found.get("features") == [])
 
 
 def features_of(path: Path) -> Iterator[dict[str, Any]]:
