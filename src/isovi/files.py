@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -236,7 +236,7 @@ class Attempt:
     checkpoint: Path
 
     @classmethod
-    def of(cls, out: Path) -> Self:
+    def of(cls, out: Path) -> Attempt:
         """The attempt to fill a folder."""
         final = io.output_path(out)
         return cls(final, io.beside(final, cls.suffix))
