@@ -13,6 +13,7 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.13 python3.11 python3
 DEMO := --label-key domain --holdout 0.25 --max-epochs 80 --force
 
 JOBS ?= 1
+WORKERS ?= 2
 
 .PHONY: demo test fuzz lint bench docs linkcheck clean
 
@@ -24,9 +25,9 @@ demo: $(STAMP)-run
 	$(BIN)/isovi diagnose demo/run
 	$(BIN)/isovi compare demo/plain demo/run --save demo/latents.png
 
-# One thread: the models of the tests are so small that threads only wait for each other.
+# Several processes of one thread: the models of the tests are so small that threads only wait for each other.
 test: $(STAMP)-test
-	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --cov --cov-report=
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --cov --cov-report=
 	$(BIN)/python -m coverage report --include="src/*" --fail-under=90
 	$(BIN)/python -m coverage report --include="bench/src/*" --fail-under=90
 

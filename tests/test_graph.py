@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -12,6 +9,7 @@ import torch
 from scipy.spatial import Delaunay as Triangulation
 from scipy.spatial.distance import cdist
 
+from bound import Tissue
 from isovi import InputError, IsoviWarning
 from isovi.graph import (
     AllPairs,
@@ -43,22 +41,6 @@ KINDS: dict[str, PairKind] = {
 }
 SPARSE = ["knn:3", "radius:2.5", "delaunay", "gaussian:1.5", "obsp:links"]
 LOCAL = {*SPARSE, "knn:3+obsp:links", "domain:region+gaussian:1.5", "delaunay+knn:3+obsp:links"}
-
-
-class Tissue(NamedTuple):
-    """What kinds of pairs are bound to."""
-
-    spots: Spots
-    columns: Mapping[str, np.ndarray] = MappingProxyType({})
-    matrices: Mapping[str, sp.csr_matrix] = MappingProxyType({})
-
-    @property
-    def coordinates(self) -> np.ndarray:
-        return self.spots.coordinates
-
-    @property
-    def section(self) -> np.ndarray:
-        return self.spots.section
 
 
 def tissue_of(n_axes: int = 2, n_per_section: int = 14, seed: int = 0) -> Tissue:

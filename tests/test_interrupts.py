@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import isovi
+from forked import Forked
 from isovi import interrupts
 from isovi.cli import main
 from isovi.interrupts import Handlers, Interrupted
@@ -222,30 +223,38 @@ def test_in_a_batch_job_of_slurm_handlers_of_libraries_stay(monkeypatch: pytest.
 def fit(tmp_path: Path) -> list[str]:
     file = tmp_path / "tissue.h5ad"
     simulate("layers", n_obs=300, n_genes=60, seed=0).write_h5ad(file)
-    command = [sys.executable, "-m", "isovi.cli", "fit", str(file), "--out", str(tmp_path / "out")]
-    return [*command, "--max-epochs", "2000", "--n-latent", "4"]
+    return ["fit", str(file), "--out", str(tmp_path / "out"), "--max-epochs", "2000", "--n-latent", "4"]
 
 
-def signalled(command: list[str], after: str, number: int, **environment: str) -> tuple[str, int]:
+def signalled(process: Forked | subprocess.Popen[str], after: str, number: int) -> tuple[str, int | None]:
     """What a process says after it got a signal, when it said something, and its exit status."""
-    piped: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
-    with subprocess.Popen(command, env=environment, **piped) as process:
-        said = []
-        for line in process.stdout:  # type: ignore[union-attr]  # a pipe
-            said.append(line)
-            if line.startswith(after):
-                break
-        process.send_signal(number)
-        try:
-            return process.communicate(timeout=120)[0], process.returncode
-        except subprocess.TimeoutExpired:
-            process.kill()
-            pytest.fail("".join(said))
+    said = []
+    for line in process.stdout:  # type: ignore[union-attr]  # a pipe
+        said.append(line)
+        if line.startswith(after):
+            break
+    process.send_signal(number)
+    try:
+        rest = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        pytest.fail("".join(said))
+    return rest if isinstance(rest, str) else rest[0], process.returncode
+
+
+def started(*words: str) -> subprocess.Popen[str]:
+    """A command in an interpreter of its own, for what starts further ones."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "isovi.cli", *words],
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def test_a_process_in_training_is_stopped(fit: list[str], tmp_path: Path, number: signal.Signals) -> None:
-    said, status = signalled(fit, "  epoch", number)
+    said, status = signalled(Forked(*fit), "  epoch", number)
     assert status == STATUS[number]
     assert said.endswith(f"Stopped by {number.name}. {RESUME.format(tmp_path / 'out')}")
     assert "Traceback" not in said and "Error" not in said
@@ -254,7 +263,7 @@ def test_a_process_in_training_is_stopped(fit: list[str], tmp_path: Path, number
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM], indirect=True)  # either takes most of a minute
 def test_two_processes_are_stopped(fit: list[str], tmp_path: Path, number: signal.Signals) -> None:
-    said, status = signalled([*fit, "--devices", "2"], "  epoch", number)
+    said, status = signalled(started(*fit, "--devices", "2"), "  epoch", number)
     assert status == STATUS[number]
     assert said.endswith(f"Stopped by {number.name}. {RESUME.format(tmp_path / 'out')}")
     assert "Traceback" not in said and "Error" not in said
@@ -267,13 +276,11 @@ def test_slurm_requeues_a_job_and_the_job_resumes(fit: list[str], tmp_path: Path
     (folder / "scontrol").write_text('#!/bin/sh\necho "scontrol $@"\n')
     (folder / "scontrol").chmod(0o755)
     slurm = {**SLURM, "PATH": f"{folder}:{os.environ['PATH']}"}
-    said, status = signalled(fit, "  epoch", signal.SIGUSR1, **slurm)
+    said, status = signalled(Forked(*fit, **slurm), "  epoch", signal.SIGUSR1)
     assert status == 128 + signal.SIGUSR1
     assert said.endswith(f"{RESUME.format(tmp_path / 'out')}scontrol requeue 77\n")
-    again = subprocess.Popen(
-        fit, env={**os.environ, **slurm, "SLURM_RESTART_COUNT": "1"}, stdout=subprocess.PIPE, text=True
-    )
-    assert again.stdout.readline() == f"Resuming from {tmp_path / 'out'}.partial.ckpt\n"  # type: ignore[union-attr]
+    again = Forked(*fit, **slurm, SLURM_RESTART_COUNT="1")
+    assert again.stdout.readline() == f"Resuming from {tmp_path / 'out'}.partial.ckpt\n"
     again.kill()
     again.communicate()
 
@@ -283,8 +290,7 @@ def test_slurm_requeues_a_job_and_the_job_resumes(fit: list[str], tmp_path: Path
 def test_a_search_is_stopped(fit: list[str], tmp_path: Path, number: signal.Signals) -> None:
     pytest.importorskip("ray")
     words = ["tune", "--targets", "0.1,0.2,0.3", "--n-latents", "4", "--pairs", "all", "--max-epochs", "8"]
-    command = [*fit[:3], words[0], *fit[4:7], *words[1:]]
-    said, status = signalled(command, "  trial 1/", number)
+    said, status = signalled(started(words[0], *fit[1:4], *words[1:]), "  trial 1/", number)
     assert status == STATUS[number]
     kept = f"Pass --resume to resume the search from {tmp_path / 'out'}.partial.trials\n"
     assert said.endswith(f"Stopped by {number.name}. {kept}") and "Traceback" not in said

@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
+from forked import Forked
 from isovi import InputError, OutputError, diagnose, files, pipeline
 from isovi.errors import IsoviWarning
 from isovi.files import Attempt
@@ -139,13 +140,19 @@ files.fit(sys.argv[1], sys.argv[2], Settings.from_data(__import__("json").loads(
 """
 
 
+def killed(file: Path, out: Path, at: str) -> int | None:
+    """Exit status of a fit that is killed when it comes to a function."""
+    process = Forked(str(file), str(out), at, json.dumps(SETTINGS.as_data()), code=KILLED)
+    process.communicate()
+    return process.returncode
+
+
 @pytest.mark.parametrize("at", ["isovi.pipeline.complete", "isovi.files.draw"])
 def test_a_run_that_is_killed_after_training_is_there_and_resumes(
     at: str, tissue_file: Path, tmp_path: Path, whole: Path
 ) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, "-c", KILLED, str(tissue_file), str(out), at, json.dumps(SETTINGS.as_data())]
-    assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGKILL
+    assert killed(tissue_file, out, at) == -signal.SIGKILL
     assert "X_isovi" in Run.read(out).adata.obsm
     complete = Run.read(out).is_complete
     assert complete == (at == "isovi.files.draw")
@@ -160,8 +167,7 @@ def test_a_diagnosis_of_a_killed_run_removes_its_checkpoint(
 ) -> None:
     """Fault 21: a finished run with ``run.partial.ckpt`` beside it."""
     out, at = tmp_path / "run", "isovi.pipeline.complete"
-    command = [sys.executable, "-c", KILLED, str(tissue_file), str(out), at, json.dumps(SETTINGS.as_data())]
-    subprocess.run(command, capture_output=True, check=False)
+    assert killed(tissue_file, out, at) == -signal.SIGKILL
     assert {path.name for path in tmp_path.iterdir()} == {"run", "run.partial.ckpt", ".run.lock"}
     diagnose.diagnose(out)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

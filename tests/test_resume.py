@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from forked import Forked
 from isovi import InputError, OutputError, files, pipeline
 from isovi.data.io import Source, digest
 from isovi.files import Attempt
@@ -296,12 +296,7 @@ print(json.dumps(decisions))
 
 def decisions(cases: list[Any]) -> list[list[str]]:
     """What each process, of two on two machines, decides in each case."""
-    command = [sys.executable, "-c", DECIDE, json.dumps(cases)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    piped: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    said = finish(
-        [subprocess.Popen(command, env={**environment, "NODE_RANK": str(rank)}, **piped) for rank in (0, 1)]
-    )
+    said = finish([Forked(json.dumps(cases), code=DECIDE, NODE_RANK=str(rank)) for rank in (0, 1)])
     return [json.loads(text.splitlines()[-1]) for text in said]
 
 
@@ -368,9 +363,9 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "tissue.h5ad"
 
 
-def command(file: Path, *options: str) -> list[str]:
+def words(file: Path, *options: str) -> list[str]:
     asked = ["--holdout", "0.25", "--max-epochs", str(EPOCHS), "--n-latent", "4"]
-    return [sys.executable, "-m", "isovi.cli", "fit", str(file), *asked, *options, "--out"]
+    return ["fit", str(file), *asked, *options, "--out"]
 
 
 @pytest.mark.slow
@@ -378,32 +373,32 @@ def command(file: Path, *options: str) -> list[str]:
 def test_a_fit_killed_at_random_moments_ends_bit_for_bit_the_same(
     pairs: str, file: Path, tmp_path: Path
 ) -> None:
-    asked = command(file, "--pairs", pairs)
-    subprocess.run([*asked, str(tmp_path / "whole")], check=True, capture_output=True)
+    asked = words(file, "--pairs", pairs)
+    finish([Forked(*asked, str(tmp_path / "whole"))])
     again = [*asked, str(tmp_path / "again"), "--resume"]
     moments = np.random.default_rng(len(pairs))
     for first_epoch in (1, 4, 8):
         kill_after(again, first_epoch, float(moments.uniform(0, 0.1)))
         assert not (tmp_path / "again").exists()
-    done = subprocess.run(again, check=True, capture_output=True, text=True)
-    assert "Resuming from" in done.stdout
+    assert "Resuming from" in finish([Forked(*again)])[0]
     assert_same_results(tmp_path / "whole", tmp_path / "again")
     assert {path.name for path in tmp_path.iterdir()} == {file.name, "whole", "again"}
 
 
-def kill_after(command: list[str], epoch: int, seconds: float) -> None:
+def kill_after(words: list[str], epoch: int, seconds: float) -> None:
     """SIGKILL a fit some time after it has said that it is past an epoch, or past the last one.
 
     A quick machine may have trained to the end before an earlier attempt was killed.
     """
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        said = read_until(process, epoch)
-        time.sleep(seconds)
-        process.kill()
+    process = Forked(*words)
+    said = read_until(process, epoch)
+    time.sleep(seconds)
+    process.kill()
+    process.communicate()
     assert process.returncode == -signal.SIGKILL, "".join(said)
 
 
-def read_until(process: subprocess.Popen[str], epoch: int) -> list[str]:
+def read_until(process: Forked, epoch: int) -> list[str]:
     """What a fit says until it is past an epoch, or past the last one."""
     said = []
     for line in process.stdout:
@@ -433,28 +428,24 @@ def test_two_processes_resume_together_to_the_same_result(file: Path, tmp_path: 
     assert {path.name for path in tmp_path.iterdir()} == {file.name, "whole", "again"}
 
 
-def launch(file: Path, out: Path, *options: str) -> list[subprocess.Popen[str]]:
+def launch(file: Path, out: Path, *options: str) -> list[Forked]:
     """Launch a fit as on two machines of one device, here on the loopback of this one."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    piped: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    asked = command(file, "--nodes", "2", *options)
-    return [
-        subprocess.Popen([*asked, str(out)], env={**shared, "NODE_RANK": str(rank)}, **piped)
-        for rank in (0, 1)
-    ]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    asked = words(file, "--nodes", "2", *options)
+    return [Forked(*asked, str(out), **shared, NODE_RANK=str(rank)) for rank in (0, 1)]
 
 
-def finish(processes: list[subprocess.Popen[str]]) -> list[str]:
+def finish(processes: Sequence[Forked]) -> list[str]:
     """What each process said, once all have ended well."""
     try:
-        said = [process.communicate(timeout=300)[0] for process in processes]
+        said = [process.communicate(timeout=300) for process in processes]
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [0, 0], said
+    assert not any(process.returncode for process in processes), said
     return said
 
 

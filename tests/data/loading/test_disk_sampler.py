@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import NamedTuple
-
 import numpy as np
 import pytest
 import torch
@@ -11,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
+from bound import Tissue
 from isovi.data.loading import disk_sampler
 from isovi.data.loading.disk_sampler import DiskSampler
 from isovi.data.loading.inclusion import InclusionProbability
@@ -117,22 +114,6 @@ def test_the_caller_owns_the_generator() -> None:
 
 
 # ------------------------------------------------------------------ unbiasedness
-
-
-class Tissue(NamedTuple):
-    """What kinds of pairs are bound to."""
-
-    spots: Spots
-    columns: Mapping[str, np.ndarray] = MappingProxyType({})
-    matrices: Mapping[str, np.ndarray] = MappingProxyType({})
-
-    @property
-    def coordinates(self) -> np.ndarray:
-        return self.spots.coordinates
-
-    @property
-    def section(self) -> np.ndarray:
-        return self.spots.section
 
 
 def packed_tissue(n: int, seed: int = 0) -> Tissue:

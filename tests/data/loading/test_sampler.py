@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import NamedTuple
-
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -12,6 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist, pdist
 
+from bound import Tissue
 from isovi import InputError
 from isovi.data.loading.inclusion import InclusionProbability
 from isovi.data.loading.sampler import PATCHES_PER_BATCH, PatchBatchSampler, Shard, ShardBatchSampler
@@ -29,22 +26,6 @@ KINDS = [
     "all+gaussian:1",
     "domain:region+knn:3",
 ]
-
-
-class Tissue(NamedTuple):
-    """What kinds of pairs are bound to."""
-
-    spots: Spots
-    columns: Mapping[str, np.ndarray] = MappingProxyType({})
-    matrices: Mapping[str, sp.csr_matrix] = MappingProxyType({})
-
-    @property
-    def coordinates(self) -> np.ndarray:
-        return self.spots.coordinates
-
-    @property
-    def section(self) -> np.ndarray:
-        return self.spots.section
 
 
 def tissue_of(sizes: tuple[int, ...], n_axes: int = 2, seed: int = 0) -> Tissue:
