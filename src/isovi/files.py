@@ -22,7 +22,7 @@ from isovi.data.readers.spatialdata import require_known_sections
 from isovi.data.usable import prepared, usable, with_raw, with_whole_counts
 from isovi.data.writable import require_own_names, writable
 from isovi.diagnose import as_warning, draw
-from isovi.errors import InputError, IsoviError, OutputError, noted, require_seed
+from isovi.errors import InputError, OutputError, noted, require_seed
 from isovi.interrupts import Interrupted, kept_at
 from isovi.model.checkpoint import EpochCheckpoint, read_about, temporary_of
 from isovi.model.distributed import is_first_process
@@ -123,6 +123,7 @@ def fit(
             with noted() as notes:
                 adata = read(source, settings, min_counts, progress)
             adata, converted = as_written(adata, settings, progress)
+            io.require_room(out, io.stored_bytes(adata) + pack.scratch_bytes(adata, settings.n_top_genes))
             provenance = replace(attempt.provenance(source, call), notes=(*notes, *converted))
             about = attempt.about | attempt.require_same(adata, settings)
             kept: dict[str, Any] = {"keep": keep, "checkpoint": EpochCheckpoint(attempt.checkpoint, about)}
@@ -337,7 +338,7 @@ class Attempt:
         try:
             yield
         except BaseException as error:
-            if self.checkpoint.exists() and not isinstance(error, IsoviError):
+            if self.checkpoint.exists() and not isinstance(error, InputError):
                 how = f"Pass resume=True to resume the {self.what} from {self.checkpoint}"
                 error.add_note(how)  # which the command line shows of a signal
                 if not isinstance(error, Interrupted):
@@ -414,6 +415,7 @@ def place(
         cells, _ = as_written(
             io.read(query, keep_controls=run.settings.keep_controls), run.settings, progress
         )
+        io.require_room(out, io.stored_bytes(cells))
         counted = counts_for(cells, run.settings, layer, progress)
         check_query(counted, run)
         kept = reference_spots(run, progress)
