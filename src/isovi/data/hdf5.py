@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ class _Forgiving:
     """
 
     def __init__(self, path: Path, mode: str) -> None:
-        self.file = path.open("w+b" if mode == "w" else "r+b", buffering=0)
+        self.file = io.FileIO(path, "w+" if mode == "w" else "r+")
         self.size = os.fstat(self.file.fileno()).st_size
         self.error: OSError | None = None
 

@@ -76,10 +76,13 @@ def run_trials(
     IsoviWarning
         If what is kept of a trial is damaged, so that it is run again.
     """
-    done = {name: result for name in tried if (result := kept_result(name, folder)) is not None}
+    done: dict[str, dict[str, Any] | str] = {}
+    for name in tried:
+        if (result := kept_result(name, folder)) is not None:
+            done[name] = result
     left = [name for name in tried if name not in done]
     if not left:
-        return dict(done)
+        return done
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
     paths = {"path": source.path, "coordinates": source.coordinates}  # as they hold in other processes
     paths = {name: path and path.expanduser().resolve() for name, path in paths.items()}
