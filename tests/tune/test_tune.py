@@ -306,8 +306,9 @@ def test_a_temporary_folder_with_too_long_a_path_for_ray_is_said(monkeypatch: An
 def test_what_a_search_killed_as_it_ended_left_is_removed_when_it_is_resumed(
     tissue: Path, out: Path, trials: Any
 ) -> None:
-    def killed(_: Any) -> None:
-        raise KeyboardInterrupt
+    def killed(attempt: SearchAttempt) -> None:
+        if attempt.out.exists():
+            raise KeyboardInterrupt
 
     trials(lambda tried, *_, **__: {name: ended((1.0, 1.0)) for name in tried})
     with pytest.MonkeyPatch.context() as patch:
