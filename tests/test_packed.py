@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 from isovi import files, pipeline
 from isovi.data import check, io, owner, pack
 from isovi.data.loading import disk_sampler
+from isovi.diagnose import diagnose
 from isovi.errors import InputError
 from isovi.graph import Neighbors
 from isovi.run import Run, Settings
@@ -102,6 +105,21 @@ def test_metrics_are_complete_and_finite(run_packed: Any) -> None:
     assert metrics["n_obs"] == metrics["n_train"] + metrics["n_validation"] + metrics["n_heldout"] == 120
     for part in ("train", "heldout", "all"):
         assert np.isfinite(list(metrics[part].values())).all()
+
+
+def test_diagnose_completes_a_run_of_packed_data_from_its_store(
+    run_packed: Any, tmp_path: Path, unsealed: Callable[[Path], Path]
+) -> None:
+    folder = unsealed(Path(shutil.copytree(run_packed.out, tmp_path / "run")))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    made = {"train", "heldout", "all", "certificate", "n_domains"}
+    kept = {name: value for name, value in metrics.items() if name not in made}
+    (folder / "metrics.json").write_text(json.dumps(kept))
+    diagnose(folder)
+    found = Run.read(folder)
+    assert found.is_complete and found.metrics["n_domains"] == metrics["n_domains"]
+    for name in ("spearman_distance", "morans_i", "anisotropy"):  # others are of samples, in another order
+        assert found.metrics["all"][name] == pytest.approx(metrics["all"][name], rel=1e-3)
 
 
 def test_held_out_cells_take_no_part(run_packed: Any) -> None:

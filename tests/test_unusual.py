@@ -13,10 +13,13 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
+import isovi
 from isovi import InputError, files
 from isovi.cli.tables import certified
 from isovi.data import check
 from isovi.diagnose import diagnose
+from isovi.errors import IsoviWarning
+from isovi.pipeline import UNMEASURED
 from isovi.report.write import report
 from isovi.run import Run, Settings
 from isovi.simulate import simulate
@@ -36,6 +39,12 @@ def with_first(value: float) -> np.ndarray:
     positions = PLACES.copy()
     positions[0, 0] = value
     return positions
+
+
+def all_but_one_alike() -> np.ndarray:
+    counts = np.ones((80, 30), np.float32)
+    counts[0] = 2
+    return counts
 
 
 @pytest.mark.parametrize(
@@ -104,9 +113,9 @@ def test_dense_float16_counts_are_fitted_as_float32(fit: Callable[..., Any], tmp
     ("data", "unmeasured"),
     [
         (lambda: tissue(np.round(PLACES / 600) * 600), "distortion constant L(0.1)"),
-        (lambda: tissue(counts=np.ones((80, 30), np.float32)), "Spearman correlation of distances"),
+        (lambda: tissue(counts=all_but_one_alike()), "Spearman correlation of distances"),
     ],
-    ids=["rounded positions", "all counts 1"],
+    ids=["rounded positions", "all spots but one alike"],
 )
 def test_what_cannot_be_measured_is_said(
     data: Callable[[], AnnData], unmeasured: str, fit: Callable[..., Any], tmp_path: Path
@@ -121,10 +130,40 @@ def test_what_cannot_be_measured_is_said(
         sentences = certified(diagnose(fitted.out))
     said = "\n".join([*fitted.said, *words, *sentences])
     assert re.search(r"\b(None|inf|nan)\b", said) is None
-    line = next(line for line in fitted.said if line.startswith("Not measured on held-out spots: "))
-    assert unmeasured in line and "They are 20 at " in line
+    [note] = [note for note in fitted.json("run.json")["provenance"]["notes"] if note.startswith(UNMEASURED)]
+    assert unmeasured in note and "The 20 held-out spots are at " in note
     assert words[1].startswith("Held-out spots could not be measured: ")
     assert words[2].startswith("Nothing is certified: ") and fitted.metrics["certificate"] == {}
     assert all(one.startswith("Nothing is certified for ") for one in sentences)
     measured = {name: v if np.isfinite(v) else np.nan for name, v in fitted.metrics["heldout"].items()}
     np.testing.assert_equal(read.metrics["heldout"], measured)
+
+
+@pytest.mark.parametrize(
+    ("counts", "backbone", "said"),
+    [
+        (np.ones((80, 30)), "scvi", "All 54 training spots have the same counts of the 30 genes chosen"),
+        (np.tile(np.arange(1, 31), (80, 1)), "scvi", "the same counts of the 30 genes chosen"),
+        (np.outer(np.arange(1, 81), np.ones(30)), "vae", "the same shares of counts of the 30 genes chosen"),
+    ],
+    ids=["all counts 1", "equal spots", "equal shares"],
+)
+@pytest.mark.parametrize("stored", [np.asarray, sparse.csr_matrix, sparse.csc_matrix])
+def test_spots_that_are_all_alike_are_refused_before_training(
+    counts: np.ndarray, backbone: str, said: str, stored: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("isovi.pipeline.train", lambda *_: pytest.fail("training was reached"))
+    data = tissue(counts=stored(counts.astype(np.float32)))
+    with pytest.raises(InputError, match=said):
+        isovi.fit(data, holdout=0.25, backbone=backbone, n_top_genes=0, progress=False)
+
+
+def test_ellipses_that_positions_on_a_line_lack_are_noted() -> None:
+    with pytest.warns(IsoviWarning, match=re.escape(UNMEASURED)):
+        run = isovi.fit(tissue(PLACES * [1, 0]), holdout=0.25, max_epochs=1, n_latent=3, progress=False)
+    note = run.provenance.notes[-1]
+    assert note.startswith(f"{UNMEASURED}anisotropy, median (train, heldout, all). The 20 held-out spots")
+    lacking = {
+        name for part in ("train", "all") for name, v in run.metrics[part].items() if not np.isfinite(v)
+    }
+    assert lacking == {"anisotropy"}

@@ -52,7 +52,7 @@ def diagnose(run: Run | str | Path, *, trust: bool = False) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If the folder holds no run, or its metrics cannot be computed.
+        If the folder holds no run, or its metrics cannot be computed: of packed data they need its store.
     OutputError
         If the folder cannot be written, or another process writes it.
 
@@ -78,13 +78,7 @@ def _complete(run: Run) -> None:
     """Make the domains and metrics that the fit did not, and write them."""
     if run.is_complete:
         return
-    if run.adata.X is None:
-        raise InputError(
-            f'The run in "{run.folder}" has no metrics, and is of packed data, whose counts are elsewhere.',
-            "Metrics need the counts.",
-            "Fit it again on the packed store: resume=True resumes the training if its checkpoint is there.",
-        )
-    complete(run)
+    complete(run, run.model_data() if run.adata.X is None else None)  # of packed data read from its store
     if run.folder is not None:
         if run.is_complete:
             _remove_checkpoint(run)

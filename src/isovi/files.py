@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ from isovi.data.readers.spatialdata import require_known_sections
 from isovi.data.usable import prepared, usable, with_raw, with_whole_counts
 from isovi.data.writable import require_own_names, say_replaced, writable
 from isovi.diagnose import as_warning, draw
-from isovi.errors import InputError, IsoviError, OutputError, noted, require_seed
+from isovi.errors import InputError, OutputError, noted, require_seed
 from isovi.interrupts import Interrupted, kept_at
 from isovi.model.checkpoint import EpochCheckpoint, read_about, temporary_of
 from isovi.model.distributed import is_first_process
@@ -123,6 +123,7 @@ def fit(
             with noted() as notes:
                 adata = read(source, settings, min_counts, progress)
             adata, converted = as_written(adata, settings, progress)
+            io.require_room(out, io.stored_bytes(adata) + pack.scratch_bytes(adata, settings.n_top_genes))
             content = content_hash(adata, settings)
             attempt.require_same(content, sha256)
             checkpoint = EpochCheckpoint(attempt.checkpoint, {**about, CONTENT: content})
@@ -216,6 +217,8 @@ def _open_packed(source: io.Source, settings: Settings, min_counts: int) -> AnnD
 
 # ---------------------------------------------------------------------------- resuming
 
+AnAttempt = TypeVar("AnAttempt", bound="Attempt")
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -236,7 +239,7 @@ class Attempt:
     checkpoint: Path
 
     @classmethod
-    def of(cls, out: Path) -> Attempt:
+    def of(cls: type[AnAttempt], out: Path) -> AnAttempt:
         """The attempt to fill a folder."""
         final = io.output_path(out)
         return cls(final, io.beside(final, cls.suffix))
@@ -328,7 +331,7 @@ class Attempt:
         try:
             yield
         except BaseException as error:
-            if self.checkpoint.exists() and not isinstance(error, IsoviError):
+            if self.checkpoint.exists() and not isinstance(error, InputError):
                 how = f"Pass resume=True to resume the {self.what} from {self.checkpoint}"
                 error.add_note(how)  # which the command line shows of a signal
                 if not isinstance(error, Interrupted):
@@ -413,6 +416,7 @@ def place(
             io.read(query, keep_controls=run.settings.keep_controls), run.settings, progress
         )
         say_replaced(cells, obs=(RADIUS_KEY, FLAG_KEY, SECTION_KEY), obsm=(PLACED_KEY,))
+        io.require_room(out, io.stored_bytes(cells))
         counted = counts_for(cells, run.settings, layer, progress)
         check_query(counted, run)
         kept = reference_spots(run, progress)

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -47,6 +47,7 @@ MIN_SPOTS = 5  # training spots in which a gene must be seen
 GENE_SPOTS = 50_000  # training spots on which genes are chosen, at most
 SEPARATE = 0.95  # share of a domain in one section or batch that is worth a warning
 CHUNK_ENTRIES = 20_000_000  # entries of a dense chunk of genes
+UNMEASURED = "NaN or infinite, and null in metrics.json: "  # a note on metrics begins so
 
 
 def fit(
@@ -219,7 +220,7 @@ def run_pipeline(
     if keep is not None:
         keep(run)
     complete(run, used)
-    run.provenance = measured(provenance, started)
+    run.provenance = measured(run.provenance, started)
     if run.is_complete:
         report_metrics(run, progress)
     return run
@@ -378,7 +379,7 @@ def choose_genes(adata: AnnData, spots: Spots, settings: Settings) -> np.ndarray
     Raises
     ------
     InputError
-        If no gene is seen often enough, or a spot has no count in the genes chosen.
+        If no gene is seen often enough, a spot has no count in the genes chosen, or training spots are alike.
     """
     matrix = check.counts_of(adata, settings.layer)
     counts = gene_counts(adata, matrix, spots, np.random.default_rng(settings.seed))
@@ -394,6 +395,7 @@ def choose_genes(adata: AnnData, spots: Spots, settings: Settings) -> np.ndarray
     genes = seen.copy()
     if 0 < settings.n_top_genes < seen.sum():
         genes[seen] = most_variable(counts[:, np.flatnonzero(seen)], settings.n_top_genes)
+    require_differences(counts[:, np.flatnonzero(genes)], settings)
     if empty := int((check.cell_totals(matrix, genes) == 0).sum()):
         raise InputError(
             f"{empty} spots have no count in the {int(genes.sum())} genes chosen.",
@@ -425,6 +427,22 @@ def most_variable(counts: sparse.csr_matrix, n_top_genes: int) -> np.ndarray:
         check_values=False,
     )
     return filled.var["highly_variable"].to_numpy()
+
+
+def require_differences(counts: sparse.csr_matrix, settings: Settings) -> None:
+    """Refuse training spots whose counts, shape ``(cell, gene)``, are all alike to the encoder."""
+    what = "counts"
+    if settings.backbone == "vae":  # which sees shares of the total
+        totals = np.maximum(np.asarray(counts.sum(axis=1), dtype=np.float64), 1)
+        counts, what = sparse.csr_matrix(counts.multiply(1 / totals)), "shares of counts"
+    least, most = (np.asarray(found.todense()) for found in (counts.min(axis=0), counts.max(axis=0)))
+    n_spots, n_genes = counts.shape
+    if n_spots > 1 and (most - least <= 1e-9 * most).all():
+        raise InputError(
+            f"All {n_spots} training spots have the same {what} of the {n_genes} genes chosen.",
+            "A latent representation needs spots that differ in expression.",
+            "Check that the counts are in the right layer, and that n_top_genes is large enough.",
+        )
 
 
 def report_split(spots: Spots, genes: np.ndarray, progress: Progress) -> None:
@@ -563,6 +581,10 @@ def complete(run: Run, used: AnnData | None = None) -> None:
                 reason = f"{name} could not be computed ({type(error).__name__}: {error})"
                 said = f"{reason}. The trained run is kept without: try {run.retry}"
                 warnings.warn(said, IsoviWarning, stacklevel=2)
+    if said := unmeasured(run):
+        notes = (note for note in run.provenance.notes if not note.startswith(UNMEASURED))
+        run.provenance = replace(run.provenance, notes=(*notes, said))
+        warnings.warn(said, IsoviWarning, stacklevel=2)
 
 
 def find_domains(run: Run) -> None:
@@ -694,9 +716,6 @@ def report_metrics(run: Run, progress: Progress) -> None:
         agreement = ", ".join(f"{name.upper()} {number(run.metrics[name], '.3f')}" for name in ("ari", "nmi"))
         line += f" (agreement with the labels, all spots: {agreement})"
     progress.say(line)
-    unmeasured = [m.label for n, m in tl.METRICS.items() if not np.isfinite(found.get(n, 0.0))]
-    if unmeasured:
-        progress.say(f"Not measured on {where.lower()} spots: {', '.join(unmeasured)}. {why_unmeasured(run)}")
     certificate = run.metrics["certificate"]
     if not certificate:
         return
@@ -715,14 +734,28 @@ def number(value: float, form: str) -> str:
     return format(value, form) if np.isfinite(value) else "NaN"
 
 
-def why_unmeasured(run: Run) -> str:
-    """Why metrics of distances may be NaN."""
-    spots = run.spots.take(run.split == HELDOUT) if HELDOUT in run.metrics else run.spots
-    places = len(np.unique(np.column_stack([spots.section, spots.coordinates]), axis=0))
-    spread = float(run.adata.obsm[LATENT_KEY].std())
+def unmeasured(run: Run) -> str:
+    """Which metrics are NaN or infinite, and why; nothing if none is."""
+    lacking: dict[str, list[str]] = {}
+    for part in (TRAIN, HELDOUT, "all"):
+        for name, value in run.metrics.get(part, {}).items():
+            if not np.isfinite(value):
+                lacking.setdefault(tl.METRICS[name].label, []).append(part)
+    scale = run.metrics["distance_scale"]
+    scales = scale.values() if isinstance(scale, Mapping) else () if scale is None else (scale,)
+    if not np.isfinite(list(scales)).all():
+        lacking["distance_scale"] = ["λ"]
+    if not lacking:
+        return ""
+    listed = "; ".join(f"{label} ({', '.join(parts)})" for label, parts in lacking.items())
+    where = run.spots.take(run.split == HELDOUT) if HELDOUT in run.metrics else run.spots
+    places = len(np.unique(np.column_stack([where.section, where.coordinates]), axis=0))
+    latent = run.adata.obsm[LATENT_KEY]
     return (
-        f"They are {len(spots)} at {places} positions, and the latent representation varies by {spread:.2g}. "
-        "Metrics of distances need pairs in one section whose distances vary, ellipses a few neighbours."
+        f"{UNMEASURED}{listed}. The {len(where)} {'held-out ' if HELDOUT in run.metrics else ''}spots are at "
+        f"{places} positions, and the latent representation varies by {float(latent.std()):.2g} in "
+        f"{latent.shape[1]} dimensions. Metrics of distances need pairs in one section whose distances vary; "
+        "ellipses need neighbours in every direction, and as many latent dimensions as the tissue has."
     )
 
 

@@ -208,6 +208,24 @@ def test_a_lost_file_is_found_when_a_store_is_opened(adata: AnnData, tmp_path: P
         pack.open_packed(tmp_path / "store.zarr")
 
 
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("part", ["X/data", "X/indices", "layers/half/data"])
+def test_a_shard_that_goes_after_the_store_was_opened_is_noticed(
+    rich: AnnData, tmp_path: Path, part: str
+) -> None:
+    """zarr reads zeros there: counts of zero, or of the first gene."""
+    store, _ = packed(rich, tmp_path)
+    matrix = store.layers["half"] if part.startswith("layers") else store.X
+    before = pack.take_rows(matrix, np.arange(3))
+    assert before.nnz > 0
+    sorted((tmp_path / "store.zarr" / part / "c").iterdir())[-1].unlink()
+    assert (pack.take_rows(matrix, np.arange(3)) != before).nnz == 0  # of another shard
+    with pytest.raises(InputError, match=rf'"{part}" of .*store\.zarr" is damaged.* is missing'):
+        pack.take_rows(matrix, np.arange(store.n_obs))
+    with pytest.raises(InputError, match=rf"{part}.* is missing"):
+        list(check.blocks(matrix))
+
+
 def use(store: Path) -> None:
     """Read all that a fit reads, as it reads it."""
     found = pack.open_packed(store)

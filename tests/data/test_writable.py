@@ -169,6 +169,33 @@ def test_values_of_uns_are_written(tmp_path: Path) -> None:
         assert uns["ranks"]["score"].tolist() == [1.0]
 
 
+ODD = {  # what HDF5 holds and anndata reads, but writes in no file, or not in every one
+    "reference": lambda file: {"data": file.ref, "dtype": h5py.ref_dtype},
+    "references": lambda file: {"data": np.array([file.ref] * 2, h5py.ref_dtype), "dtype": h5py.ref_dtype},
+    "region": lambda file: {"data": file["X/data"].regionref[:1], "dtype": h5py.regionref_dtype},
+    "empty": lambda _: {"data": h5py.Empty("f8")},
+    "ragged": lambda _: {"shape": (2,), "dtype": h5py.vlen_dtype(np.int32)},
+    "opaque": lambda _: {"data": np.zeros(2, "V8")},
+    "nested": lambda _: {"data": np.zeros(2, [("a", "f4", (2, 2))])},
+    "long": lambda _: {"data": np.ones(2, np.longdouble)},
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_data_of_files_is_converted_or_left_out_with_a_note(name: str, tmp_path: Path) -> None:
+    data(number=np.ones(N, np.longdouble)).write_h5ad(tmp_path / "odd.h5ad")
+    with h5py.File(tmp_path / "odd.h5ad", "r+") as file:
+        file["uns"].create_dataset("odd", **ODD[name](file))
+    found = writable(anndata.io.read_h5ad(tmp_path / "odd.h5ad"))
+    assert found.notes[0] == 'obs["number"] of type float128 is written as float64.'
+    assert found.notes[1].startswith('uns["odd"] of type ')
+    for again in read_again(found.adata, tmp_path):
+        assert again.obs["number"].tolist() == [1.0] * N
+        if name in ("empty", "long"):
+            assert again.uns["odd"].tolist() == ([] if name == "empty" else [1.0, 1.0])
+        assert ("odd" in again.uns) == (name in ("empty", "ragged", "nested", "long"))
+
+
 NAME = st.text(max_size=300) | st.sampled_from(
     [
         "",

@@ -248,6 +248,82 @@ def test_an_interrupted_search_has_trials_of_which_ray_knows_nothing() -> None:
         outcomes([SimpleNamespace(config=None, error=ValueError("lost"), metrics={})])
 
 
+def test_what_a_trial_returned_is_kept_and_checked(tmp_path: Path) -> None:
+    pytest.importorskip("ray.tune", reason="the extra tune is not installed")
+    from isovi.tune.workers import keep_result, kept_result
+
+    found, name = ended((0.1, np.nan)), "target 0.2, 3 latent, all"
+    assert kept_result(name, tmp_path) is None
+    keep_result(found, name, tmp_path)
+    np.testing.assert_equal(kept_result(name, tmp_path), found)
+    [file] = tmp_path.iterdir()
+    whole = file.read_text()
+    for content in (
+        "",
+        whole[:30],
+        whole.replace("0.1", "0.2"),
+        "[]",
+        "{}",
+        '{"result": null, "checksum": 1}',
+    ):
+        file.write_text(content)
+        with pytest.warns(IsoviWarning, match="is damaged: this trial is run again"):
+            assert kept_result(name, tmp_path) is None
+        assert not file.exists()
+    file.symlink_to("nothing")
+    with pytest.warns(IsoviWarning, match="is damaged"):
+        assert kept_result(name, tmp_path) is None
+
+
+def test_a_search_whose_trials_have_ended_starts_no_ray(tmp_path: Path, monkeypatch: Any) -> None:
+    """Ray's own state is a pickle, which executes what it holds: it is never read."""
+    pytest.importorskip("ray.tune", reason="the extra tune is not installed")
+    from isovi.tune import workers
+
+    monkeypatch.setattr(workers.ray, "init", lambda **_: pytest.fail("Ray was started"))
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "tuner.pkl").write_bytes(b"cos\n_exit\n(I1\ntR.")
+    results = {name: ended((1.0 + i, 1.0)) for i, name in enumerate(tried(0.1, 0.2))}
+    for name, result in results.items():
+        workers.keep_result(result, name, tmp_path)
+    given = {"jobs": 1, "progress": Silent()}
+    assert workers.run_trials(tried(0.1, 0.2), Source(tmp_path), 0, tmp_path, **given) == results
+
+
+def test_a_temporary_folder_with_too_long_a_path_for_ray_is_said(monkeypatch: Any) -> None:
+    pytest.importorskip("ray.tune", reason="the extra tune is not installed")
+    from isovi.tune import workers
+
+    def fails(**_: Any) -> None:
+        raise OSError("validate_socket_filename failed: AF_UNIX path length cannot exceed 107 bytes: /x")
+
+    monkeypatch.setenv("RAY_TMPDIR", "/a/long/path")
+    monkeypatch.setattr(workers.ray, "init", fails)
+    with pytest.raises(InputError, match=r'temporary folder is "/a/long/path".*RAY_TMPDIR'):
+        workers._start_ray(1)
+
+
+def test_what_a_search_killed_as_it_ended_left_is_removed_when_it_is_resumed(
+    tissue: Path, out: Path, trials: Any
+) -> None:
+    def killed(attempt: SearchAttempt) -> None:
+        if attempt.out.exists():
+            raise KeyboardInterrupt
+
+    trials(lambda tried, *_, **__: {name: ended((1.0, 1.0)) for name in tried})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SearchAttempt, "remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            tune(tissue, out, SETTINGS, **SMALL)
+    kept, told = out.with_name("out.partial.trials"), Told()
+    assert kept.is_dir() and out.is_dir()
+    trials(lambda *_, **__: pytest.fail("a trial was run"))
+    again = tune(tissue, out, SETTINGS, **SMALL, resume=True, progress=told)
+    assert told.lines == [f"{out} is finished: there is nothing to resume"]
+    assert not kept.exists() and again.table["recommended"].sum() == 1
+    assert again.recommended in to_try(SETTINGS, **SMALL, n_trials=None).values()
+
+
 @pytest.mark.slow
 def test_ray_resumes_the_trials_that_did_not_end(tissue: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray.tune", reason="the extra tune is not installed")

@@ -124,6 +124,7 @@ def simulate(
         ours = "uns/isovi_simulation"
         io.require_writable(out, force=force, ours=ours)
         with io.exclusive(out):
+            io.require_room(out, n_obs * n_genes // 4)  # compressed counts
             adata = draw(kind.value, n_obs, n_genes, n_sections, seed=seed)
             io.write_atomic(adata, out, force=force, ours=ours)
         wrote = f"Wrote {adata.n_obs} spots x {adata.n_vars} genes to {out}"

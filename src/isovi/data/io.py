@@ -16,7 +16,9 @@ from typing import Any
 import anndata
 import h5py
 from anndata import AnnData
+from scipy import sparse
 
+from isovi.data import hdf5
 from isovi.data.outputs import (
     RUN_FILE,
     beside,
@@ -27,6 +29,7 @@ from isovi.data.outputs import (
     remove_leftovers,
     replacing,
     require_replaceable,
+    require_room,
     revised_directory,
     scratch_directory,
 )
@@ -50,10 +53,13 @@ __all__ = [  # re-exported
     "remove_leftovers",
     "replacing",
     "require_replaceable",
+    "require_room",
     "revised_directory",
     "scratch_directory",
     "sha256",
 ]
+
+_COMPRESSED = 8  # times smaller than in memory that counts are on disk, at best
 
 
 # ---------------------------------------------------------------------------- reading
@@ -223,7 +229,7 @@ def write_obs(adata: AnnData, path: Path) -> None:
     found.strings_to_categoricals()
     with replacing(path) as temporary:
         shutil.copyfile(path, temporary)
-        with h5py.File(temporary, "r+") as file:
+        with hdf5.written(temporary, "r+") as file:
             anndata.io.write_elem(file, "obs", found.obs)
             anndata.io.write_elem(file, "uns", dict(found.uns))
 
@@ -257,8 +263,33 @@ def _write(adata: AnnData, path: Path, suffix: str) -> None:
         anndata.io.write_zarr(path, adata)
         if adata.raw is None:
             _remove_null(path, "raw")
-    else:
-        anndata.io.write_h5ad(path, adata, compression="gzip")
+        return
+    adata.strings_to_categoricals()  # from here on as anndata.io.write_h5ad, which opens the file itself
+    if adata.raw is not None:
+        adata.strings_to_categoricals(adata.raw.var)
+    parts: dict[str, Any] = {"X": adata.X, "raw": adata.raw, "obs": adata.obs, "var": adata.var}
+    for name in ("obsm", "varm", "obsp", "varp", "layers", "uns"):
+        parts[name] = {key: value for key, value in getattr(adata, name).items() if key is not None}
+    with hdf5.written(path) as file:
+        file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+        for name, part in parts.items():
+            if part is not None:
+                anndata.io.write_elem(file, name, part, dataset_kwargs={"compression": "gzip"})
+
+
+def stored_bytes(adata: AnnData) -> int:
+    """Bytes that a file of the data takes at the least: counts are taken to compress well."""
+    raw = [] if adata.raw is None else [adata.raw.X]
+    counts = [matrix for matrix in (adata.X, *adata.layers.values(), *raw) if matrix is not None]
+    tables = [*adata.obsm.values(), *adata.varm.values(), *adata.obsp.values(), *adata.varp.values()]
+    return sum(map(_bytes, counts)) // _COMPRESSED + sum(map(_bytes, tables)) // 2
+
+
+def _bytes(matrix: Any) -> int:
+    """Bytes of a matrix or table in memory; none of what is on disk."""
+    if sparse.issparse(matrix):
+        return int(matrix.data.nbytes + matrix.indices.nbytes)
+    return int(getattr(matrix, "nbytes", 0))
 
 
 def _remove_null(path: Path, name: str) -> None:

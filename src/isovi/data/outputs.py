@@ -268,6 +268,44 @@ def require_replaceable(path: str | os.PathLike[str], force: bool) -> None:
         )
 
 
+def require_room(path: str | os.PathLike[str], n_bytes: int) -> None:
+    """Refuse an output for which the disk has no room, before the work that leads to it.
+
+    Parameters
+    ----------
+    path
+        The output.
+    n_bytes
+        What will be written there and beside it, temporary files included; an estimate that is rather low.
+
+    Raises
+    ------
+    OutputError
+        If less is free.
+    """
+    final = output_path(path)
+    folder = next(parent for parent in final.parents if parent.exists())
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:  # a file system that does not tell
+        return
+    if free < n_bytes:
+        raise OutputError(
+            f'About {_size(n_bytes)} will be written to "{final}" and beside it; {_size(free)} are free.',
+            "Result and temporary files need room on that disk.",
+            "Free space, or choose an output on another disk.",
+        )
+
+
+def _size(n_bytes: float) -> str:
+    """A number of bytes in words."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.3g} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.3g} TB"
+
+
 # ---------------------------------------------------------------------------- writing
 
 

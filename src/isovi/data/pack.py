@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,7 @@ def pack(
             order = order[enough(adata.X, min_counts)[order]]
         matrices = {"X": adata.X, **{name: adata.layers[name] for name in adata.layers if name is not None}}
         to_round = [name for name, one in matrices.items() if is_to_round(one, round_counts=round_counts)]
+        io.require_room(final, _entry_bytes(matrices.values()) * len(order) // adata.n_obs)
         with io.replacing(final, store=True) as temporary:
             settings = {"spatial_key": spatial_key, "section_key": section_key or "", "curve": "hilbert"}
             genes = np.flatnonzero(taken.genes)
@@ -236,6 +237,17 @@ def take_genes(adata: AnnData, genes: np.ndarray, path: Path) -> AnnData:
         return adata[:, genes].copy()
     write_ordered(adata, path, np.arange(adata.n_obs), dict(adata.uns[PACK_KEY]), np.flatnonzero(genes))
     return open_packed(path)
+
+
+def scratch_bytes(adata: AnnData, n_genes: int) -> int:
+    """Bytes of the temporary files of :func:`take_genes` for so many genes (0 for all); 0 in memory."""
+    share = min(n_genes / adata.n_vars, 1) if n_genes else 1
+    return int(share * _entry_bytes([adata.X])) if is_on_disk(adata.X) else 0
+
+
+def _entry_bytes(matrices: Iterable[Any]) -> int:
+    """Bytes of the entries of the largest of these matrices as they are sorted on disk."""
+    return max(check.n_stored(one) * (8 + np.dtype(one.dtype).itemsize) for one in matrices)
 
 
 def take_cells(adata: AnnData, rows: CellIndexArray) -> AnnData:

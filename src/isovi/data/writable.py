@@ -14,15 +14,18 @@ import anndata
 import h5py
 import numpy as np
 import pandas as pd
+import zarr
 from anndata import AnnData
 from pandas.api import types
 from scipy import sparse
+from zarr.storage import MemoryStore
 
 from isovi.errors import InputError, IsoviWarning
 
 _RESERVED = "_index"  # anndata's own column of every table
 _NAME_BYTES, _KEPT_BYTES = 200, 160  # of names, which are file names in zarr stores
 _NUMBERS = "biufc"  # kinds of numpy's types that every version writes
+_LARGEST = {"c": 16}  # bytes of a number, otherwise 8; what is larger differs between machines
 _TEXT_OF_ONE_KIND = {"string", "empty"}
 
 
@@ -160,8 +163,10 @@ class _Conversion:
         dtype = column.dtype
         if isinstance(dtype, pd.CategoricalDtype):
             return self.categories(column.cat, where)
-        if isinstance(dtype, np.dtype) and dtype.kind in _NUMBERS:
+        if _is_number(dtype):
             return column.to_numpy()
+        if isinstance(dtype, np.dtype) and dtype.kind in _NUMBERS:
+            return self.value(column.to_numpy(), where)
         if isinstance(dtype, pd.StringDtype):
             if dtype.na_value is pd.NA:
                 self.notes.append(f"{where} holds nullable strings: they are written as plain text.")
@@ -258,9 +263,11 @@ class _Conversion:
         if _is_plain(value) or _can_be_written(value):
             return value
         converted = _converted(value)
-        if converted is not None and _can_be_written(converted):
+        if converted is not None and (_is_plain(converted) or _can_be_written(converted)):
             kind = "JSON" if isinstance(converted, str) else "an array"
-            if not isinstance(value, tuple | list | np.ndarray) or kind == "JSON":
+            if _is_wide(value):
+                self.notes.append(f"{where} of type {value.dtype} is written as {converted.dtype}.")
+            elif not isinstance(value, tuple | list | np.ndarray) or kind == "JSON":
                 self.notes.append(f"{where} of type {type(value).__name__} is written as {kind}.")
             return converted
         self.notes.append(f"{where} of type {type(value).__name__} cannot be written and is left out.")
@@ -312,28 +319,49 @@ def _plain_number(value: Any) -> Any:
     return float(value) if isinstance(value, Decimal) else value
 
 
+def _is_number(dtype: Any) -> bool:
+    """Whether it is a type of numpy's numbers that every version and format has."""
+    return isinstance(dtype, np.dtype) and dtype.kind in _NUMBERS and not _is_wide(np.empty(0, dtype))
+
+
+def _is_wide(value: Any) -> bool:
+    """Whether it holds numbers of more than 64 bits."""
+    dtype = getattr(value, "dtype", None)
+    return isinstance(dtype, np.dtype) and dtype.kind in "fc" and dtype.itemsize > _LARGEST.get(dtype.kind, 8)
+
+
 def _is_plain(value: Any) -> bool:
     """Whether all versions of anndata are known to write it; for large matrices, which are not tried."""
     dtype = getattr(value, "dtype", None)
-    if isinstance(dtype, np.dtype) and hasattr(value, "shape"):  # in memory or on disk
-        return dtype.kind in _NUMBERS and getattr(value, "format", "csr") in ("csr", "csc")
+    if isinstance(dtype, np.dtype) and getattr(value, "shape", None) is not None:  # in memory or on disk
+        return _is_number(dtype) and getattr(value, "format", "csr") in ("csr", "csc")
     return isinstance(value, bool | float)
 
 
 def _can_be_written(value: Any) -> bool:
-    """Try it, in memory."""
+    """Try it, in memory and in every format."""
+    if isinstance(value, pd.arrays.StringArray) or _is_wide(value):
+        return False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with h5py.File("trial", "w", driver="core", backing_store=False) as file:
-            try:
+        try:
+            with h5py.File("trial", "w", driver="core", backing_store=False) as file:
                 anndata.io.write_elem(file, "value", value)
-            except Exception:  # noqa: BLE001  # whatever it is, the value has to be converted
-                return False
-    return not isinstance(value, pd.arrays.StringArray)
+            for version in (2, 3):
+                store = zarr.open_group(MemoryStore(), mode="w", zarr_format=version)
+                anndata.io.write_elem(store, "value", value)
+        except Exception:  # noqa: BLE001  # whatever it is, the value has to be converted
+            return False
+    return True
 
 
 def _converted(value: Any) -> Any:
     """An array of the value's parts, or its JSON; ``None`` if it has neither."""
+    if _is_wide(value):
+        value = value.astype(np.complex128 if value.dtype.kind == "c" else np.float64)
+        return value if _is_plain(value) else _converted(value)
+    if isinstance(value, h5py.Empty):
+        return np.empty(0, dtype=value.dtype)
     if sparse.issparse(value):
         return sparse.csr_matrix(value)
     if isinstance(value, set | frozenset):

@@ -19,7 +19,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from scvi.train import LoudEarlyStopping
 
-from isovi.errors import InputError, IsoviError
+from isovi.errors import InputError, IsoviError, OutputError
 from isovi.model.hooks import go_on_between_epochs
 
 SHARE = 0.02  # of the time of training that may go into writing; epochs shorter than that are passed over
@@ -108,9 +108,18 @@ class EpochCheckpoint(Callback):
     def _write(self, trainer: pl.Trainer) -> None:
         started = time.perf_counter()
         temporary = temporary_of(self.path)
-        trainer.save_checkpoint(temporary)  # by all processes; the first writes
-        if trainer.is_global_zero:
-            os.replace(temporary, self.path)
+        try:
+            trainer.save_checkpoint(temporary)  # by all processes; the first writes
+            if trainer.is_global_zero:
+                os.replace(temporary, self.path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            kept = f'resume from the earlier one, "{self.path}"' if self.path.exists() else "start again"
+            raise OutputError(
+                f'The checkpoint "{self.path}" cannot be written: {error.strerror or error}.',
+                "Its folder must be writable and have room.",
+                f"Free space, and {kept}.",
+            ) from error
         self._written_at = time.perf_counter()
         self._cost = self._written_at - started
 

@@ -9,9 +9,10 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 
 from isovi import files, pipeline, pl
 from isovi._records import as_data, is_of
@@ -100,6 +101,11 @@ def tune(
         attempt, sha256 = SearchAttempt.of(out), io.digest(source)
         asked = {"min_counts": min_counts, "tried": "; ".join(tried), **source.options}
         about = files.describe(settings, sha256, **asked)
+        if resume and not force and (earlier := attempt.finished(tried, sha256)) is not None:
+            if attempt.before() == about:
+                attempt.remove()  # which is still there if the search was killed as it ended
+            progress.say(f"{out} is finished: there is nothing to resume")
+            return earlier
         attempt.begin(about, resume=resume, force=force, progress=progress)
         with attempt.kept(progress), io.output_directory(out, force) as folder:
             check_input(source, settings, min_counts, progress)
@@ -111,7 +117,7 @@ def tune(
             pl.pareto(tuned.table, save=folder / "pareto.png")
             record = {
                 "schema": SCHEMA,
-                "tried": [one.as_data() for one in tried.values()],
+                "tried": as_json(tried),
                 "recommended": tuned.recommended.as_data(),
                 "failed": tuned.failed,
                 "provenance": as_data(
@@ -178,9 +184,27 @@ class SearchAttempt(files.Attempt):
             )
         return found
 
+    def finished(self, tried: dict[str, Settings], sha256: str) -> Tuned | None:
+        """The search in the output folder, if it is the one that this attempt would make."""
+        try:
+            record = json.loads((self.out / io.RUN_FILE).read_text(encoding="utf-8"))
+            known = (record["tried"], record["provenance"]["sha256"])
+            if known != (as_json(tried), sha256):
+                return None
+            table = pd.read_csv(self.out / "tune.csv", index_col=0)
+            return Tuned(table, Settings.from_data(record["recommended"]), dict(record["failed"]))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # another folder, or damaged
+            return None
+
     def remove(self) -> None:
         """Remove the folder of the trials."""
         shutil.rmtree(self.checkpoint, ignore_errors=True)
+
+
+def as_json(tried: dict[str, Settings]) -> list[Any]:
+    """Settings as JSON holds them."""
+    found: list[Any] = json.loads(json.dumps([one.as_data() for one in tried.values()]))
+    return found
 
 
 def check_input(source: io.Source, settings: Settings, min_counts: int, progress: Progress) -> None:

@@ -5,8 +5,12 @@ Imported only when a search begins, since it needs the extra ``tune``.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
+import shutil
+import tempfile
 import warnings
 from collections.abc import Iterable
 from contextvars import ContextVar
@@ -14,10 +18,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 from ray import tune as ray_tune
 
 from isovi.data import io
+from isovi.errors import InputError, IsoviWarning
 from isovi.interrupts import Handlers
 from isovi.progress import Progress
 from isovi.run import Settings
@@ -25,6 +31,7 @@ from isovi.spots import HELDOUT, VALIDATION
 from isovi.tune.trial import run_trial
 
 FOLDER = "ray"
+_PARTS = (VALIDATION, HELDOUT)
 _PROGRESS: ContextVar[Progress] = ContextVar("progress")  # of the search that is running
 
 
@@ -46,7 +53,8 @@ def run_trials(
     source, min_counts
         As for :func:`isovi.files.fit`.
     folder
-        Where trainings and Ray's own state are kept; an unfinished search in it is resumed.
+        Where trainings are kept, and what trials that have ended returned; an unfinished search in it is
+        resumed. Ray's own state, which is pickled, is not read.
     jobs
         Number of trials at once.
     progress
@@ -58,21 +66,36 @@ def run_trials(
 
     Raises
     ------
+    InputError
+        If the path of the system's temporary folder is too long for Ray.
     KeyboardInterrupt
         If it was stopped before all trials had ended.
+
+    Warns
+    -----
+    IsoviWarning
+        If what is kept of a trial is damaged, so that it is run again.
     """
+    done: dict[str, dict[str, Any] | str] = {}
+    for name in tried:
+        if (result := kept_result(name, folder)) is not None:
+            done[name] = result
+    left = [name for name in tried if name not in done]
+    if not left:
+        return done
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
     paths = {"path": source.path, "coordinates": source.coordinates}  # as they hold in other processes
     paths = {name: path and path.expanduser().resolve() for name, path in paths.items()}
     source = replace(source, **paths)  # type: ignore[arg-type]
     _quiet()
     token = _PROGRESS.set(progress)
     handlers = Handlers()
-    ray.init(num_cpus=jobs, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    handlers.restore()  # Ray takes SIGTERM for a quiet end
     try:
+        _start_ray(jobs)
+        handlers.restore()  # Ray takes SIGTERM for a quiet end
         given = {"tried": tried, "source": source, "min_counts": min_counts, "folder": folder}
         trainable = ray_tune.with_resources(ray_tune.with_parameters(_work, **given), {"cpu": 1})
-        found = outcomes(list(_tuner(trainable, list(tried), folder, jobs).fit()))
+        found = done | outcomes(list(_tuner(trainable, left, folder, jobs, len(done)).fit()))
     finally:
         ray.shutdown()
         _PROGRESS.reset(token)
@@ -89,18 +112,29 @@ def _quiet() -> None:
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 
 
-def _tuner(trainable: Any, names: list[str], folder: Path, jobs: int) -> Any:
-    """Ray's tuner of these trials: that of the unfinished search if there is one."""
-    space = {"name": ray_tune.grid_search(names)}
-    if ray_tune.Tuner.can_restore(str(folder / FOLDER)):
-        where = str(folder / FOLDER)
-        return ray_tune.Tuner.restore(where, trainable, resume_errored=True, param_space=space)
+def _start_ray(jobs: int) -> None:
+    """Start Ray on this machine."""
+    try:
+        ray.init(num_cpus=jobs, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except OSError as error:
+        if "AF_UNIX" not in str(error):
+            raise
+        where = os.environ.get("RAY_TMPDIR", tempfile.gettempdir())
+        raise InputError(
+            f'The temporary folder is "{where}".',
+            "Ray makes sockets in it, whose paths have 107 bytes at most.",
+            "Set the environment variable RAY_TMPDIR to a folder with a shorter path, such as /tmp.",
+        ) from error
+
+
+def _tuner(trainable: Any, names: list[str], folder: Path, jobs: int, n_done: int) -> Any:
+    """Ray's tuner of these trials."""
     return ray_tune.Tuner(
         trainable,
-        param_space=space,
+        param_space={"name": ray_tune.grid_search(names)},
         tune_config=ray_tune.TuneConfig(max_concurrent_trials=jobs),
         run_config=ray_tune.RunConfig(
-            name=FOLDER, storage_path=str(folder), verbose=0, callbacks=[_Said(len(names))]
+            name=FOLDER, storage_path=str(folder), verbose=0, callbacks=[_Said(n_done, n_done + len(names))]
         ),
     )
 
@@ -109,9 +143,45 @@ def _work(
     config: dict[str, Any], tried: dict[str, Settings], source: io.Source, min_counts: int, folder: Path
 ) -> dict[str, Any]:
     """What a worker does."""
+    name = config["name"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # said when the input was checked
-        return run_trial(source, tried[config["name"]], min_counts, folder_of(config["name"], folder))
+        found = run_trial(source, tried[name], min_counts, folder_of(name, folder))
+    keep_result(found, name, folder)
+    return found
+
+
+def keep_result(found: dict[str, Any], name: str, folder: Path) -> None:
+    """Write what a trial returned."""
+    io.write_json(_result_file(name, folder), {"result": found})
+    written = json.loads(_result_file(name, folder).read_text(encoding="utf-8"))["result"]
+    io.write_json(_result_file(name, folder), {"result": written, "checksum": _digest(written)})
+
+
+def kept_result(name: str, folder: Path) -> dict[str, Any] | None:
+    """What a trial that has ended returned; ``None`` if it has not, or the file is damaged."""
+    file = _result_file(name, folder)
+    if not os.path.lexists(file):
+        return None
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        found = record["result"]
+        if record["checksum"] != _digest(found):
+            raise ValueError
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        warnings.warn(f'"{file}" is damaged: this trial is run again.', IsoviWarning, stacklevel=3)
+        io.remove(file)
+        return None
+    numbers = {part: {n: np.nan if v is None else v for n, v in found[part].items()} for part in _PARTS}
+    return {"epochs": found["epochs"], **numbers}
+
+
+def _result_file(name: str, folder: Path) -> Path:
+    return folder_of(name, folder).with_name(f"{folder_of(name, folder).name}.json")
+
+
+def _digest(found: Any) -> str:
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
 def folder_of(name: str, folder: Path) -> Path:
@@ -131,18 +201,17 @@ def outcomes(results: Iterable[Any]) -> dict[str, dict[str, Any] | str]:
         if result.error is not None:
             found[result.config["name"]] = str(result.error).strip().splitlines()[-1]
         elif "epochs" in (result.metrics or {}):
-            parts = ("epochs", VALIDATION, HELDOUT)
-            found[result.config["name"]] = {name: result.metrics[name] for name in parts}
+            found[result.config["name"]] = {name: result.metrics[name] for name in ("epochs", *_PARTS)}
     return found
 
 
 class _Said(ray_tune.Callback):
     """Reports each trial that ends. Ray copies it to disk: so the progress is not part of it."""
 
-    def __init__(self, n_trials: int) -> None:
-        self.n_trials = n_trials
+    def __init__(self, n_done: int, n_trials: int) -> None:
+        self.n_done, self.n_trials = n_done, n_trials
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:  # noqa: ARG002
         """Say which one."""
         done = {one.trial_id for one in trials if one.is_finished()} | {trial.trial_id}
-        _PROGRESS.get().say(f"  trial {len(done)}/{self.n_trials}: {trial.config['name']}")
+        _PROGRESS.get().say(f"  trial {self.n_done + len(done)}/{self.n_trials}: {trial.config['name']}")

@@ -59,7 +59,7 @@ def _make_unfinished_search(folder: Path) -> None:
     call(interrupted_search, *words, folder=folder, timeout=600)
     shutil.rmtree(folder / "tmp", ignore_errors=True)
     for left in folder.glob(".tuned*"):
-        shutil.rmtree(left)
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def interrupted_search(*words: str) -> None:

@@ -14,12 +14,11 @@ from typing import Any
 import h5py
 import numpy as np
 
+from isovi.pipeline import UNMEASURED
+from isovi.tl import METRICS
 from isovi_fuzz.process import Ended
 
 GOOD = ("success", "refused")
-MAY_BE_INFINITE = (
-    "distortion_constant",
-)  # pairs at one place of the latent: no factor bounds their distance
 _SENTENCE = re.compile(r"(?<=[.:;!?)\]\"'])\s+")
 _FRAME = re.compile(r'File "[^"]*?/src/(isovi/[^"]+)", line (\d+), in (\S+)')
 _TEMPORARY = re.compile(r"(?<![\w/])(/[\w.-]+)+/case-\d+")
@@ -129,14 +128,16 @@ def run_problem(run: Path) -> str:
     if missing:
         return f"the run lacks {', '.join(missing)}"
     metrics = json.loads((run / "metrics.json").read_text())
+    notes = json.loads((run / "run.json").read_text())["provenance"]["notes"]
+    noted = " ".join(note for note in notes if note.startswith(UNMEASURED))
     checked = {name: metrics.get(name) for name in ("train", "heldout", "all") if name in metrics}
     unknown = [
         f"{part} {name}"
         for part, found in checked.items()
         for name, value in found.items()
-        if not finite(value) and name not in MAY_BE_INFINITE
+        if not finite(value) and f"{METRICS[name].label} (" not in noted
     ]
-    if metrics.get("distance_scale", 0) is None:
+    if metrics.get("distance_scale", 0) is None and "distance_scale (" not in noted:
         unknown.append("distance_scale")
     if unknown:
         return f"not finite: {', '.join(unknown)}"

@@ -17,6 +17,8 @@ KINDS = {"inputs": tuple(MUTATIONS), "folders": tuple(DAMAGES), "kills": tuple(K
 def cases(numbers: dict[str, int], shard: tuple[int, int] = (0, 1)) -> list[Case]:
     """Cases of each kind, in turn over what there is of it, with the seeds 0, 1, ...
 
+    The kinds are mixed, so that whatever part of the cases is done has its share of each.
+
     Parameters
     ----------
     numbers
@@ -24,12 +26,12 @@ def cases(numbers: dict[str, int], shard: tuple[int, int] = (0, 1)) -> list[Case
     shard
         Which part of how many.
     """
-    found = [
-        (kind, KINDS[kind][i % len(KINDS[kind])], i // len(KINDS[kind]))
+    found = {
+        (kind, KINDS[kind][i % len(KINDS[kind])], i // len(KINDS[kind])): i / n
         for kind, n in numbers.items()
         for i in range(n)
-    ]
-    return found[shard[0] :: shard[1]]
+    }
+    return sorted(found, key=found.__getitem__)[shard[0] :: shard[1]]
 
 
 def run(case: Case, folder: Path, base: Path) -> list[Outcome]:

@@ -6,8 +6,10 @@ import atexit
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +26,10 @@ PRELOADED = (
         "matplotlib.backends.backend_agg",
         "scvi.model.base._log_likelihood",
         "xml.etree.ElementTree",
+        "pydantic.main",
+        "pydantic.type_adapter",
+        "rich._emoji_codes",
+        "typer._adapters",
     ),
     *(
         "torch.utils.serialization",
@@ -86,7 +92,8 @@ def call(
         Seconds until it is killed on purpose.
     """
     log = folder.parent / f"{folder.name}.log"
-    process = context().Process(target=_run, args=(function, arguments, folder, log))
+    sockets = tempfile.mkdtemp(prefix="fz")  # of Ray, whose paths must be short
+    process = context().Process(target=_run, args=(function, arguments, folder, log, sockets))
     started = time.monotonic()
     process.start()
     process.join(timeout if kill_after is None else kill_after)
@@ -95,6 +102,7 @@ def call(
         _kill(process)
         code = None if kill_after is None else -signal.SIGKILL
     seconds = time.monotonic() - started
+    shutil.rmtree(sockets, ignore_errors=True)
     text = log.read_text(errors="replace") if log.exists() else ""
     log.unlink(missing_ok=True)
     return Ended(code, text, seconds)
@@ -161,7 +169,9 @@ def _writes(mode: str | None, flags: int) -> bool:
     return any(one in (mode or "") for one in "wxa+") or bool(flags & writing)
 
 
-def _run(function: Callable[..., Any], arguments: tuple[Any, ...], folder: Path, log: Path) -> None:
+def _run(
+    function: Callable[..., Any], arguments: tuple[Any, ...], folder: Path, log: Path, sockets: str
+) -> None:
     os.setsid()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
@@ -169,9 +179,7 @@ def _run(function: Callable[..., Any], arguments: tuple[Any, ...], folder: Path,
     os.chdir(folder)
     temporary = folder / "tmp"
     temporary.mkdir(exist_ok=True)
-    os.environ |= {"TMPDIR": str(temporary), "COLUMNS": "200"}
-    import tempfile
-
+    os.environ |= {"TMPDIR": str(temporary), "RAY_TMPDIR": sockets, "COLUMNS": "200"}
     tempfile.tempdir = None
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115  # of the process
     sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115

@@ -15,7 +15,7 @@ import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
-from isovi.data.readers.checksums import require_checksums
+from isovi.data.readers.checksums import WholeStore, has_checksums, require_checksums
 from isovi.data.readers.positions import Joined
 from isovi.data.readers.safe import require_safe_hdf5, require_safe_zarr
 from isovi.data.readers.source import INPUT_KEY, readable
@@ -134,6 +134,8 @@ def zarr_group(path: Path) -> Any:
     """Root group of a store, opened read-only."""
     import zarr  # only where the input is zarr
 
+    if has_checksums(path):
+        return zarr.open_group(WholeStore(path, read_only=True), mode="r")
     return zarr.open_group(str(path), mode="r")
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from zarr.storage import LocalStore
+
 from isovi.data.readers.source import sha256
 from isovi.errors import InputError
 
@@ -39,6 +41,22 @@ def write_checksums(store: Path, sharded: Iterable[str]) -> None:
     (store / _RECORD).write_text(json.dumps(record), encoding="utf-8")
 
 
+class WholeStore(LocalStore):
+    """A packed store whose counts are read later: a shard that has gone is an error, and not zeros."""
+
+    async def get(self, key: str, *args: Any, **kwargs: Any) -> Any:
+        """The bytes of a key; ``None`` of one that may be missing."""
+        found = await super().get(key, *args, **kwargs)
+        if found is None and ("/data/c/" in key or "/indices/c/" in key):
+            raise FileNotFoundError(f"{key} is missing")
+        return found
+
+
+def has_checksums(store: Path) -> bool:
+    """Whether it is a packed store with checksums, which has a file for every shard."""
+    return (store / "uns" / PACK_KEY / MARK).exists()
+
+
 def require_checksums(store: Path) -> None:
     """Refuse a packed store of which a file is missing or has changed.
 
@@ -50,7 +68,7 @@ def require_checksums(store: Path) -> None:
     InputError
         For the first such file; the message names its array.
     """
-    if not (store / "uns" / PACK_KEY / MARK).exists():
+    if not has_checksums(store):
         return
     for name, expected in _files(store).items():
         file = store / name
