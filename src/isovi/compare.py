@@ -12,6 +12,7 @@ from isovi import pl, tl
 from isovi.errors import InputError
 from isovi.run import LATENT_KEY, Run
 from isovi.spots import HELDOUT
+from isovi.verdict import verdict
 
 
 def compare(runs: Sequence[Run]) -> pd.DataFrame:
@@ -25,7 +26,7 @@ def compare(runs: Sequence[Run]) -> pd.DataFrame:
     Returns
     -------
     A row for each metric of ``isovi.tl.METRICS`` that all runs have, under its name and unit, and a
-    column for each run. ``attrs["spots"]`` says which spots.
+    column for each run. ``attrs["spots"]`` says which spots, ``attrs["verdicts"]`` the verdict on each run.
 
     Raises
     ------
@@ -41,6 +42,9 @@ def compare(runs: Sequence[Run]) -> pd.DataFrame:
     values = {run: [metrics[m.name] for m in known] for run, metrics in found.items()}
     table = pd.DataFrame(values, index=pd.Index([m.title for m in known], name="metric"), dtype=float)
     table.attrs["spots"] = "held-out" if part == HELDOUT else "all"
+    table.attrs["verdicts"] = {
+        name: verdict(run).headline() for name, run in zip(found, runs, strict=True) if run.is_complete
+    }
     return table
 
 
