@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,19 @@ from anndata import AnnData
 from isovi.model.objective import Constraint, Distortion, Penalty
 from isovi.model.training import TrainingOutcome
 from isovi.run import Provenance, Run, Settings
-from isovi.verdict import Statement, beside, convergence, verdict
+from isovi.verdict import (
+    ACTIVE_VARIANCE,
+    FALLING,
+    GOOD_FACTOR,
+    GOOD_SPEARMAN,
+    HELDOUT_FACTOR,
+    LEAST_EPOCHS,
+    UNRELATED_SPEARMAN,
+    Statement,
+    beside,
+    convergence,
+    verdict,
+)
 
 GOOD: dict[str, Any] = {
     "n_heldout": 400,
@@ -31,7 +44,7 @@ GOOD: dict[str, Any] = {
     "certificate": {"epsilon": 0.1, "L": 4.85, "delta": 0.05, "n_pairs": 200},
 }
 HISTORY = pd.DataFrame({"elbo_validation": np.maximum(110.0, 200.0 - 4.0 * np.arange(50))})
-FALLING = pd.DataFrame({"elbo_validation": 200.0 - np.arange(50)})
+STILL = pd.DataFrame({"elbo_validation": 200.0 - np.arange(50)})
 LATENT = np.random.default_rng(0).normal(size=(50, 4))
 
 
@@ -89,7 +102,7 @@ def test_a_good_rank_correlation_is_not_enough_where_distances_are_off() -> None
 
 
 def test_training_that_still_improves_should_be_longer() -> None:
-    assert said(history=FALLING)["convergence"].title == "Train longer"
+    assert said(history=STILL)["convergence"].title == "Train longer"
     assert said(history=HISTORY.iloc[:5])["convergence"].title == "Train longer"
     assert said(history=pd.DataFrame())["convergence"].status == "note"
     noisy = pd.DataFrame({"elbo_validation": 110 + np.random.default_rng(0).normal(size=50)})
@@ -97,7 +110,7 @@ def test_training_that_still_improves_should_be_longer() -> None:
 
 
 def test_the_fall_is_that_of_a_line_through_the_last_fifth() -> None:
-    found = convergence(FALLING)
+    found = convergence(STILL)
     assert (found.n_epochs, found.last, found.falling) == (50, 10, True)
     assert found.fall == pytest.approx(9.0)
 
@@ -200,6 +213,19 @@ def test_the_plain_backbone_stands_beside() -> None:
     assert "coordinate error 20% lower" in beside.text
     assert "relative distortion 50% higher" in beside.text
     assert "reconstruction loss the same within 1%" in beside.text
+
+
+def test_the_documentation_states_the_thresholds(repository: Path) -> None:
+    page = (repository / "docs" / "report.md").read_text()
+    for words in (
+        f"at most {HELDOUT_FACTOR:g} times the target",
+        f"Spearman's ρ of their distances at least {GOOD_SPEARMAN:g}; below {UNRELATED_SPEARMAN:g} it is red",
+        f"that is certified is at most {GOOD_FACTOR:g}",
+        f"no more than {100 * FALLING:g} % of the loss",
+        f"(at least {LEAST_EPOCHS})",
+        f"varies by more than {ACTIVE_VARIANCE:g} over the spots",
+    ):
+        assert words in page
 
 
 # ---------------------------------------------------------------------------- what is not a number

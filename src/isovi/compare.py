@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,8 @@ def compare(runs: Sequence[Run]) -> pd.DataFrame:
     Returns
     -------
     A row for each metric of ``isovi.tl.METRICS`` that all runs have, under its name and unit, and a
-    column for each run. ``attrs["spots"]`` says which spots, ``attrs["verdicts"]`` the verdict on each run.
+    column for each run. ``attrs["spots"]`` says which spots, ``attrs["verdicts"]`` has the
+    verdict on each run whose data can be read.
 
     Raises
     ------
@@ -42,9 +44,10 @@ def compare(runs: Sequence[Run]) -> pd.DataFrame:
     values = {run: [metrics[m.name] for m in known] for run, metrics in found.items()}
     table = pd.DataFrame(values, index=pd.Index([m.title for m in known], name="metric"), dtype=float)
     table.attrs["spots"] = "held-out" if part == HELDOUT else "all"
-    table.attrs["verdicts"] = {
-        name: verdict(run).headline() for name, run in zip(found, runs, strict=True) if run.is_complete
-    }
+    table.attrs["verdicts"] = verdicts = {}
+    for name, run in zip(found, runs, strict=True):
+        with suppress(InputError):  # without its data, which metrics do not need, there is no verdict
+            verdicts[name] = verdict(run).headline() if run.is_complete else "not complete"
     return table
 
 

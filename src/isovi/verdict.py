@@ -320,6 +320,7 @@ def verdict(run: Run) -> Verdict:
     heldout = metrics.get(HELDOUT, {})
     latent = np.asarray(run.adata.obsm[LATENT_KEY])
     elbo, reconstruction = (plain_number(metrics["all"].get(name)) for name in ("elbo", "reconstruction"))
+    constant = plain_number(heldout.get("distortion_constant"))
     free = asked is None or (isinstance(asked, Penalty) and not asked.weight)
     return Verdict(
         target=run.settings.target,
@@ -327,9 +328,9 @@ def verdict(run: Run) -> Verdict:
         train=plain_number(metrics["train"].get("relative_distortion")),
         heldout=plain_number(heldout.get("relative_distortion")),
         spearman=plain_number(heldout.get("spearman_distance")),
-        constant=plain_number(heldout.get("distortion_constant")),
+        constant=constant,
         n_heldout=metrics["n_heldout"] if heldout else None,
-        certificate=metrics.get("certificate") or {},
+        certificate={} if constant is None else metrics.get("certificate") or {},
         convergence=convergence(run.history),
         ended=_ended(run.training),
         n_latent=latent.shape[1],
@@ -342,7 +343,7 @@ def in_epochs(training: Mapping[str, Any]) -> str:
     """How long was trained. What that reached is the verdict's to say: in training it is only estimated."""
     ended = _ended(training)
     if ended is None:
-        return str(training["summary"])
+        return f"{str(training['summary']).split('. ')[0].split(';')[0].rstrip('.')}."
     return f"Trained {ended.n_epochs} epochs; the state of epoch {ended.kept_epoch} is kept."
 
 

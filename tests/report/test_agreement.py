@@ -31,6 +31,7 @@ DISAGREE = [
     (r"Held-out spots follow the tissue(?! only)", r"do not follow|only loosely|off by more|memorised"),
     (r"Training has converged", r"[Tt]rain longer|more epochs|still fell|still rising"),
     (r"Distances are certified", r"Little is certified|Nothing is certified|no certificate"),
+    (r"Held-out spots could not be measured", r"Distances are certified|Held-out spots are at"),
     (r"No spots were held out", r"[Hh]eld-out geometry|that the fit never saw|Held-out spots are at"),
     (r"No tolerance was set", r"was tolerated"),
     (r"All latent dimensions are in use", r"Unused:|collapsed"),
@@ -78,7 +79,8 @@ def a_run(rng: np.random.Generator) -> Run:
         reason=one_of(rng, [*get_args(Reason)]), multiplier=float(rng.choice([0.0, 3.0])),
         stalled_epoch=3, lowest_validation_distortion=0.3,
     )  # fmt: skip
-    training = {"summary": str(ended), **(vars(ended) if isinstance(asked, Constraint) else {})}
+    ended = ended if isinstance(asked, Constraint) else replace(ended, reason=None, target=None)
+    training = {"summary": str(ended), **(vars(ended) if rng.random() < 0.8 else {})}  # or of 0.1.0
     run = Run(
         settings=Settings(distortion=asked),
         metrics=metrics,
@@ -141,7 +143,8 @@ def test_every_sentence_that_may_disagree_occurs(texts: list[tuple[Run, str, str
     """Or the patterns above would say nothing."""
     everything = "\n".join(f"{page}\n{said}" for _, page, said in texts)
     patterns = {part for pair in DISAGREE for pattern in pair for part in pattern.split("|")}
-    assert {part for part in patterns if not re.search(part, everything)} == {"not met"}  # not said any more
+    never = {part for part in patterns if not re.search(part, everything)}
+    assert never == {"not met"}  # which only the summary of training says
 
 
 def test_green_is_within_the_stated_thresholds(texts: list[tuple[Run, str, str]]) -> None:
