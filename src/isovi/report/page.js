@@ -270,7 +270,7 @@
       ends[2] = Math.min(ends[2], y[i]); ends[3] = Math.max(ends[3], y[i]);
     }
     const ratio = (across.end - across.start) / (down.start - down.end);
-    const high = 1.16 * Math.max(ends[3] - ends[2], (ends[1] - ends[0]) / ratio, 1);
+    const high = 1.3 * Math.max(ends[3] - ends[2], (ends[1] - ends[0]) / ratio, 1);
     const [middle, centre] = [(ends[0] + ends[1]) / 2, (ends[2] + ends[3]) / 2];
     across.setv({ start: middle - (high * ratio) / 2, end: middle + (high * ratio) / 2 });
     down.setv({ start: centre + high / 2, end: centre - high / 2 });
