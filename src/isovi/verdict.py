@@ -320,17 +320,19 @@ def verdict(run: Run) -> Verdict:
     heldout = metrics.get(HELDOUT, {})
     latent = np.asarray(run.adata.obsm[LATENT_KEY])
     elbo, reconstruction = (plain_number(metrics["all"].get(name)) for name in ("elbo", "reconstruction"))
-    constant = plain_number(heldout.get("distortion_constant"))
+    names = ("relative_distortion", "spearman_distance", "distortion_constant")
+    off, spearman, constant = (plain_number(heldout.get(name)) for name in names)
+    measured = None not in (off, spearman, constant)
     free = asked is None or (isinstance(asked, Penalty) and not asked.weight)
     return Verdict(
         target=run.settings.target,
         distortion="" if free else str(asked),
         train=plain_number(metrics["train"].get("relative_distortion")),
-        heldout=plain_number(heldout.get("relative_distortion")),
-        spearman=plain_number(heldout.get("spearman_distance")),
+        heldout=off,
+        spearman=spearman,
         constant=constant,
         n_heldout=metrics["n_heldout"] if heldout else None,
-        certificate={} if constant is None else metrics.get("certificate") or {},
+        certificate=(metrics.get("certificate") or {}) if measured else {},
         convergence=convergence(run.history),
         ended=_ended(run.training),
         n_latent=latent.shape[1],
