@@ -152,3 +152,19 @@ def test_the_command_line_prints_table_certificates_and_plots(run: Any, tmp_path
     assert "Certified for random pairs" in result.output
     assert lines[-1] == str(tmp_path / "run" / "diagnosis.json")
     assert {Path(line).stem for line in lines if line.endswith(".png")} == DRAWN
+
+
+@pytest.mark.parametrize("kind", ["svg", "pdf"])
+def test_plots_are_written_for_print(folder: Path, tmp_path: Path, kind: str) -> None:
+    shutil.copytree(folder, tmp_path / "run")
+    result = CliRunner().invoke(cli.app, ["diagnose", str(tmp_path / "run"), "--format", kind])
+    assert result.exit_code == 0, result.output
+    lines = [line for line in result.output.splitlines() if line.endswith(f".{kind}")]
+    assert {Path(line).stem for line in lines} == DRAWN
+    drawn = {plot.stem for plot in (tmp_path / "run" / "figures").glob(f"*.{kind}")}
+    assert drawn == DRAWN | {"domains", "latent", "history", "shepard"}
+
+
+def test_another_format_is_refused_before_anything_is_measured(folder: Path) -> None:
+    with pytest.raises(InputError, match=r'format="gif".*png, svg, pdf'):
+        diagnose(folder, format="gif")

@@ -97,12 +97,12 @@ def test_plots_are_drawn(run: Any) -> None:
 def test_each_stage_says_one_line(run: Any) -> None:
     starts = ["There is no", "Read 120 spots", "Split into 81 train, 9 validation, 30 heldout spots"]
     starts += ["epoch 1/3", "epoch 2/3", "epoch 3/3", "Trained 3 epochs", "Held-out spots: "]
-    starts += ["Held-out geometry: ", "Wrote "]
-    assert [line.startswith(start) for line, start in zip(run.said, starts[1:], strict=True)] == [True] * 9
+    starts += ["Held-out geometry: ", "Verdict: ", "Wrote "]
+    assert [line.startswith(start) for line, start in zip(run.said, starts[1:], strict=True)] == [True] * 10
 
 
 def test_a_fit_ends_with_what_is_known_of_held_out_distances(run: Any) -> None:
-    last, held_out = run.said[-2], run.metrics["heldout"]
+    last, held_out = run.said[-3], run.metrics["heldout"]
     distortion, constant = held_out["relative_distortion"], held_out["distortion_constant"]
     assert last.startswith(
         f"Held-out geometry: relative distortion {distortion:.3f}; L(0.1) = {constant:.2f};"

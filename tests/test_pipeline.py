@@ -13,10 +13,22 @@ import pytest
 import scvi
 import torch
 from anndata import AnnData
+from matplotlib.colors import to_rgba_array
 from scipy import sparse
 
 import isovi
-from isovi import AllPairs, Constraint, InputError, IsoVAE, IsoviWarning, Neighbors, Penalty, Radius, pipeline
+from isovi import (
+    AllPairs,
+    Constraint,
+    InputError,
+    IsoVAE,
+    IsoviWarning,
+    Neighbors,
+    Penalty,
+    Radius,
+    pipeline,
+    pl,
+)
 from isovi.data import check, pack
 from isovi.pipeline import MIN_SPOTS, choose_genes, content_hash, most_variable, report_metrics, split
 from isovi.pl._data import shepard_pairs
@@ -316,7 +328,7 @@ def test_each_stage_is_reported(tissue: AnnData) -> None:
         "epoch 1 of 2, True",
         "epoch 2 of 2, True",
     ]
-    starts += ["Trained 2 epochs", "Held-out spots: ", "Held-out geometry: "]
+    starts += ["Trained 2 epochs", "Held-out spots: ", "Held-out geometry: ", "Verdict: "]
     assert [line.startswith(start) for line, start in zip(said, starts, strict=True)] == [True] * len(starts)
 
 
@@ -331,7 +343,16 @@ def test_a_certificate_for_the_usual_share_of_pairs_needs_no_remark(fitted: Run)
     run = replace(fitted, metrics={**fitted.metrics, "certificate": certificate})
     report_metrics(run, Recorded())
     constant = fitted.metrics["heldout"]["distortion_constant"]
-    assert said[-1].endswith(f"L(0.1) = {constant:.2f}; certified with 95% confidence: L(0.1) <= 3.46")
+    assert said[-2].endswith(f"L(0.1) = {constant:.2f}; certified with 95% confidence: L(0.1) <= 3.46")
+
+
+def test_colours_of_domains_are_kept_where_scanpy_looks(fitted: Run) -> None:
+    names = fitted.adata.obs["isovi_domain"].cat.categories
+    colors = fitted.adata.uns["isovi_domain_colors"]
+    assert len(colors) == len(names)
+    drawn = pl.domains(fitted.adata).collections[0].get_facecolors()
+    codes = fitted.adata.obs["isovi_domain"].cat.codes
+    assert np.allclose(drawn, to_rgba_array(colors)[codes])
 
 
 def test_plain_is_the_same_network_without_pressure(tissue: AnnData) -> None:

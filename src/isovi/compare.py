@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from isovi.errors import InputError
 from isovi.model.objective import Penalty
 from isovi.run import LATENT_KEY, Run
 from isovi.spots import HELDOUT
+from isovi.verdict import verdict
 
 _SPLIT = ("holdout", "seed", "section_key", "layer", "keep_controls", "round_counts", "n_top_genes")
 _SIZES = {"n_obs": "spots", "n_train": "training spots", "n_heldout": "held-out spots", "n_genes": "genes"}
@@ -34,7 +36,8 @@ def compare(runs: Sequence[Run], *, allow_different: bool = False) -> pd.DataFra
     -------
     A row for each metric of ``isovi.tl.METRICS`` that all runs have, under its name and unit, and where all
     have labels two for the agreement of the domains of all spots with them; a column for each run.
-    ``attrs["spots"]`` says which spots.
+    ``attrs["spots"]`` says which spots, ``attrs["verdicts"]`` has the verdict on each run whose data can be
+    read.
 
     Raises
     ------
@@ -56,6 +59,10 @@ def compare(runs: Sequence[Run], *, allow_different: bool = False) -> pd.DataFra
             rows[f"{title} of domains with labels, all spots"] = [run.metrics[name] for run in runs]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=names, dtype=float).rename_axis("metric")
     table.attrs["spots"] = "held-out" if part == HELDOUT else "all"
+    table.attrs["verdicts"] = verdicts = {}
+    for name, run in zip(found, runs, strict=True):
+        with suppress(InputError):  # without its data, which metrics do not need, there is no verdict
+            verdicts[name] = verdict(run).headline() if run.is_complete else "not complete"
     return table
 
 

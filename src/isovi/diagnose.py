@@ -26,10 +26,16 @@ from isovi.tl.certificate import Certificate
 from isovi.tl.tissot import summary
 
 NAMES = {HELDOUT: "held out", TRAIN: "training, largely memorised"}
+FORMATS = ("png", "svg", "pdf")
 PLOTS = ("distortion_profile", "certificate", "distortion_map", "tissot_*", "autocorrelation")
 
 
-def diagnose(run: Run | str | Path, *, trust: bool = False) -> dict[str, Any]:
+def diagnose(
+    run: Run | str | Path,
+    *,
+    trust: bool = False,
+    format: str = "png",  # noqa: A002  # as of savefig
+) -> dict[str, Any]:
     """Measure the geometry of a run; of one on disk, write ``diagnosis.json`` and plots into its folder.
 
     Parameters
@@ -39,6 +45,8 @@ def diagnose(run: Run | str | Path, *, trust: bool = False) -> dict[str, Any]:
         are not changed.
     trust
         As for :meth:`isovi.Run.read`, of a folder.
+    format
+        Format of the plots: ``"png"``, at 300 dpi, ``"svg"`` or ``"pdf"``.
 
     Returns
     -------
@@ -52,7 +60,8 @@ def diagnose(run: Run | str | Path, *, trust: bool = False) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If the folder holds no run, or its metrics cannot be computed: of packed data they need its store.
+        If the folder holds no run, its metrics cannot be computed (of packed data they need its store), or
+        the format is not known.
     OutputError
         If the folder cannot be written, or another process writes it.
 
@@ -61,6 +70,9 @@ def diagnose(run: Run | str | Path, *, trust: bool = False) -> dict[str, Any]:
     IsoviWarning
         If a plot cannot be drawn.
     """
+    if format not in FORMATS:
+        rule = f"Plots are written as {', '.join(FORMATS)}."
+        raise InputError(f'format="{format}" was given.', rule, "Name one of them.")
     run = run if isinstance(run, Run) else Run.read(run, trust=trust)
     if run.folder is None:
         _complete(run)
@@ -70,7 +82,7 @@ def diagnose(run: Run | str | Path, *, trust: bool = False) -> dict[str, Any]:
         found, plots = _measured(run)
         io.write_json(run.folder / "diagnosis.json", found)
         folder = run.folder / "figures"
-        _draw(run, folder, _missing(run, folder) | plots)
+        _draw(run, folder, _missing(run, folder, format) | plots, format)
     return found
 
 
@@ -222,15 +234,16 @@ def draw(run: Run, folder: Path) -> None:
     _draw(run, folder, _missing(run, folder))
 
 
-def _missing(run: Run, folder: Path) -> dict[str, Callable]:
-    return {name: plot for name, plot in _of_fit(run).items() if not (folder / name).exists()}
+def _missing(run: Run, folder: Path, kind: str = "png") -> dict[str, Callable]:
+    return {name: plot for name, plot in _of_fit(run).items() if not (folder / f"{name}.{kind}").exists()}
 
 
-def _draw(run: Run, folder: Path, plots: Mapping[str, Callable]) -> None:
+def _draw(run: Run, folder: Path, plots: Mapping[str, Callable], kind: str = "png") -> None:
     for name, plot in plots.items():
-        with as_warning(f"{folder / name} was not drawn", run):
+        file = folder / f"{name}.{kind}"
+        with as_warning(f"{file} was not drawn", run):
             folder.mkdir(exist_ok=True)
-            plot(save=folder / name)
+            plot(save=file)
 
 
 @contextmanager
@@ -252,10 +265,10 @@ def _of_fit(run: Run) -> dict[str, Callable]:
         pl.shepard(*shepard_pairs(run.latent("place"), run.spots, scale), save=save)
 
     return {
-        "domains.png": partial(pl.domains, run.adata, **keys),
-        "latent.png": partial(pl.latent, run.adata, **keys),
-        "history.png": partial(pl.history, run.history, target=target),
-        "shepard.png": shepard,
+        "domains": partial(pl.domains, run.adata, **keys),
+        "latent": partial(pl.latent, run.adata, **keys),
+        "history": partial(pl.history, run.history, target=target),
+        "shepard": shepard,
     }
 
 
@@ -266,12 +279,9 @@ def _of_diagnosis(
     named = {name: profiles[part] for part, name in NAMES.items() if part in profiles}
     matched = dict(zip(("matched by range", "random pairs"), certificates.values(), strict=False))
     return {
-        "distortion_profile.png": partial(pl.distortion_profile, named),
-        **({"certificate.png": partial(pl.certificate, matched)} if matched else {}),
-        "distortion_map.png": partial(pl.distortion_map, run.adata, **run.settings.keys),
-        **{
-            f"tissot_{basis}.png": partial(pl.tissot, run.adata, basis=basis)
-            for basis in ("spatial", "latent")
-        },
-        "autocorrelation.png": partial(pl.spatial_autocorrelation, run.adata),
+        "distortion_profile": partial(pl.distortion_profile, named),
+        **({"certificate": partial(pl.certificate, matched)} if matched else {}),
+        "distortion_map": partial(pl.distortion_map, run.adata, **run.settings.keys),
+        **{f"tissot_{basis}": partial(pl.tissot, run.adata, basis=basis) for basis in ("spatial", "latent")},
+        "autocorrelation": partial(pl.spatial_autocorrelation, run.adata),
     }

@@ -35,10 +35,12 @@ from isovi.model.distributed import is_first_process
 from isovi.model.hooks import exceptions_as_they_are
 from isovi.model.objective import Constraint, Distortion
 from isovi.model.training import Interruptible
+from isovi.pl._data import groups
 from isovi.progress import Progress, Silent, progress_of
 from isovi.run import BACKBONES, DOMAIN_KEY, GENE_KEY, LATENT_KEY, PARTS, Provenance, Run, Settings
 from isovi.spots import HELDOUT, SPLIT_KEY, TRAIN, VALIDATION, Spots
 from isovi.tl.mixing import N_NEAREST
+from isovi.verdict import Verdict, in_epochs, verdict
 
 VALIDATION_SHARE = 0.1  # of the spots that are not held out
 MIN_TRAIN = 10  # training spots
@@ -512,7 +514,7 @@ def train(
                 ckpt_path=checkpoint.path if checkpoint is not None and resume else None,
                 **(several if settings.devices * settings.nodes > 1 else {}),
             )
-    progress.say(getattr(model, "training_summary_", "Trained."))
+    progress.say(in_epochs(outcome_of(model)))
     return model
 
 
@@ -597,6 +599,7 @@ def find_domains(run: Run) -> None:
         key_added=DOMAIN_KEY,
         seed=settings.seed,
     )
+    run.adata.uns[f"{DOMAIN_KEY}_colors"] = groups(run.adata.obs[DOMAIN_KEY]).colors_of_labels
     run.metrics |= domain_metrics(run.adata, settings)
     for key in groupings(run):
         warn_of_separate(run.adata, key)
@@ -716,17 +719,27 @@ def report_metrics(run: Run, progress: Progress) -> None:
         agreement = ", ".join(f"{name.upper()} {number(run.metrics[name], '.3f')}" for name in ("ari", "nmi"))
         line += f" (agreement with the labels, all spots: {agreement})"
     progress.say(line)
-    certificate = run.metrics["certificate"]
-    if not certificate:
-        return
+    judged = verdict(run)
+    if judged.certificate:
+        progress.say(_geometry(judged))
+    progress.say(f"Verdict: {judged.headline()}")
+
+
+def _geometry(judged: Verdict) -> str:
+    """What is known of distances of held-out spots, on one line."""
+    certificate = judged.certificate
+    distortion, constant = (
+        "NaN" if value is None else f"{value:{form}}"
+        for value, form in ((judged.heldout, ".3f"), (judged.constant, ".2f"))
+    )
     line = (
-        f"Held-out geometry: relative distortion {found['relative_distortion']:.3f}; "
-        f"L({CERTIFIED_EPSILON:g}) = {found['distortion_constant']:.2f}; certified with "
-        f"{1 - certificate['delta']:.0%} confidence: L({certificate['epsilon']:g}) <= {certificate['L']:.2f}"
+        f"Held-out geometry: relative distortion {distortion}; L({CERTIFIED_EPSILON:g}) = {constant}; "
+        f"certified with {1 - certificate['delta']:.0%} confidence: "
+        f"L({certificate['epsilon']:g}) <= {certificate['L']:.2f}"
     )
     if certificate["epsilon"] > CERTIFIED_EPSILON:
         line += f" ({CERTIFIED_EPSILON:g} takes {cells_needed(CERTIFIED_EPSILON)} held-out spots)"
-    progress.say(line)
+    return line
 
 
 def number(value: float, form: str) -> str:

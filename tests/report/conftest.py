@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
 
 from isovi import files
 from isovi.model.objective import Penalty
@@ -26,9 +27,24 @@ def tissue_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     adata = simulate("layers", n_obs=300, n_genes=60, n_sections=2, seed=0)
     names = adata.obs["section"].cat.categories
     adata.obs["section"] = adata.obs["section"].cat.rename_categories({names[0]: MARKUP})
+    domain = adata.obs["domain"].astype(str)
+    adata.obs["domain"] = domain.where(np.arange(adata.n_obs) % 15 > 0, "undetermined").astype("category")
+    pictured = (adata.obs["section"] == names[1]).to_numpy()
+    adata.obsm["spatial"][pictured] -= adata.obsm["spatial"][pictured].min(axis=0) - 100  # on the image
+    adata.uns["spatial"] = {names[1]: picture(adata.obsm["spatial"][pictured])}
     path = tmp_path_factory.mktemp("input") / "tissue.h5ad"
     adata.write_h5ad(path)
     return path
+
+
+def picture(positions: np.ndarray) -> dict[str, Any]:
+    """An image that is brighter to the right, a tenth as large as the positions, 100 micrometres apart."""
+    width, height = (positions.max(axis=0) / 10).round().astype(int) + 20
+    shade = np.clip(255 * 10 * (np.arange(width) + 0.5) / positions[:, 0].max(), 0, 255)
+    pixels = np.repeat(np.tile(shade, (height, 1))[..., None], 3, axis=2).astype(np.uint8)
+    near = np.median(cKDTree(positions).query(positions, 2)[0][:, 1])
+    factors = {"tissue_hires_scalef": 0.1, "spot_diameter_fullres": near / 1.8}
+    return {"images": {"hires": pixels}, "scalefactors": factors}
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +96,15 @@ def page_of(written: Report) -> Callable[[int], str]:
         return html(
             replace(
                 written,
-                spots=replace(written.spots, names=names, tissue=noise, latent=noise, channels=tuple(colors)),
+                spots=replace(
+                    written.spots,
+                    names=names,
+                    tissue=noise,
+                    latent=noise,
+                    channels=tuple(colors),
+                    section=np.zeros(n, dtype=np.int64),
+                ),
+                genes=None,
             )
         )
 

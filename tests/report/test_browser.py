@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
+import pandas as pd
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
@@ -24,7 +27,7 @@ SPOTS = "const spots = Bokeh.documents[0].get_model_by_name('spots');"
 
 
 @pytest.fixture(scope="module")
-def driver() -> Iterator[webdriver.Chrome]:
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
     """One browser for all tests; skipped where none is installed."""
     browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     chromedriver = shutil.which("chromedriver")
@@ -34,8 +37,12 @@ def driver() -> Iterator[webdriver.Chrome]:
     options.binary_location = browser
     for flag in (*FLAGS, "--window-size=1280,1000"):
         options.add_argument(flag)
+    kept = tmp_path_factory.mktemp("downloads")
+    several = "profile.default_content_setting_values.automatic_downloads"
+    options.add_experimental_option("prefs", {"download.default_directory": str(kept), several: 1})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
+    opened.downloads = kept  # type: ignore[attr-defined]
     yield opened
     opened.quit()
 
@@ -221,7 +228,120 @@ def test_the_first_stop_of_the_keyboard_skips_to_the_views(opened: webdriver.Chr
         stops.append(opened.switch_to.active_element)
     assert stops[0].get_attribute("class") == "skip"
     assert stops[1].get_attribute("id") == "color"
-    assert stops[2].get_attribute("name") == "drag"
+    assert stops[2].get_attribute("id") == "gene"
+
+
+# ---------------------------------------------------------------------------- genes, sections, image, files
+
+
+def search(page: webdriver.Chrome, gene: str) -> str:
+    """What the page says after a gene was typed."""
+    field = page.find_element(By.ID, "gene")
+    page.execute_script("document.getElementById('found').textContent = ''")
+    field.clear()
+    field.send_keys(gene, Keys.ENTER)
+    WebDriverWait(page, 20).until(lambda now: now.find_element(By.ID, "found").text)
+    return page.find_element(By.ID, "found").text
+
+
+def test_any_gene_is_found_by_its_name(page: webdriver.Chrome, written: Report) -> None:
+    assert written.genes is not None
+    offered = {channel.label for channel in written.spots.channels}
+    number, gene = next((i, name) for i, name in enumerate(written.genes.names) if name not in offered)
+    assert search(page, f" {gene.upper()} ") == f"Gene {gene}"
+    shown = page.execute_script(f"{SPOTS} return [...spots.data.value]")
+    expected = written.genes.matrix[:, [number]].toarray().ravel()
+    assert shown == pytest.approx(expected.tolist(), abs=expected.max() / 63)
+    assert expected.std() > 0
+    assert page.find_elements(By.CSS_SELECTOR, "#legend .ramp")
+    Select(page.find_element(By.ID, "color")).select_by_index(0)
+    assert page.find_element(By.ID, "gene").get_attribute("value") == ""
+
+
+def test_an_unknown_gene_is_said_with_those_like_it(page: webdriver.Chrome, written: Report) -> None:
+    assert written.genes is not None
+    said = search(page, "gene_0")
+    assert said.startswith("No gene of the model is called gene_0; like it: ")
+    assert written.genes.names[0] in said
+
+
+def test_a_marker_is_shown_by_a_click(page: webdriver.Chrome, written: Report) -> None:
+    marker = written.summary.domains.markers[0]
+    page.find_element(By.CSS_SELECTOR, "#table-markers button.gene").send_keys(Keys.ENTER)
+    WebDriverWait(page, 20).until(lambda now: now.find_element(By.ID, "found").text == f"Gene {marker.gene}")
+
+
+def test_one_section_is_shown_alone(page: webdriver.Chrome, written: Report) -> None:
+    sections, ends = (
+        written.spots.section,
+        "const {start, end} = Bokeh.documents[0].get_model_by_name('tissue').x_range;",
+    )
+    assert sections is not None
+    chooser = Select(page.find_element(By.ID, "section"))
+    assert [option.text for option in chooser.options] == ["all 2", *written.spots.section_names]
+    before = {view: pixels(page, view) for view in ("tissue", "latent")}
+    chooser.select_by_index(2)
+    wait_for_change(page, before)
+    start, end = page.execute_script(f"{ends} return [start, end]")
+    x = written.spots.tissue[:, 0]
+    assert start < x[sections == 1].min() and x[sections == 1].max() < end
+    assert not ((x[sections == 0] > start) & (x[sections == 0] < end)).all()
+    page.find_element(By.CSS_SELECTOR, "#legend button").click()
+    assert {sections[i] for i in chosen(page)} <= {1}
+    chooser.select_by_index(0)
+    assert page.execute_script("return Bokeh.documents[0].get_model_by_name('section').booleans") is None
+
+
+def test_the_titles_of_sections_are_inside_the_view(page: webdriver.Chrome, written: Report) -> None:
+    top = page.execute_script("return Bokeh.documents[0].get_model_by_name('tissue').y_range.end")
+    bottom = page.execute_script("return Bokeh.documents[0].get_model_by_name('tissue').y_range.start")
+    line = 16 * (bottom - top) / page.find_element(By.ID, "plot-tissue").size["height"]
+    assert all(y - line >= top for _, _, y in written.spots.sections)
+    assert all(bar.y + line <= bottom for bar in written.spots.bars)
+
+
+def test_the_image_is_seen_through_the_spots(page: webdriver.Chrome) -> None:
+    slider = page.find_element(By.ID, "opacity")
+    before = {"tissue": pixels(page, "tissue")}
+    slider.send_keys(Keys.HOME)
+    wait_for_change(page, before)
+    alpha = "return Bokeh.documents[0].get_model_by_name('tissue-spots').glyph.fill_alpha"
+    assert page.execute_script(f"{alpha}.value ?? {alpha.removeprefix('return ')}") == 0
+    slider.send_keys(Keys.END)
+    assert slider.get_attribute("value") == "100"
+
+
+def downloaded(page: webdriver.Chrome, selector: str, name: str) -> str:
+    """The text of the file that a button downloads."""
+    file = page.downloads / name  # type: ignore[attr-defined]
+    file.unlink(missing_ok=True)
+    page.execute_script("document.querySelector(arguments[0]).click()", selector)
+    WebDriverWait(page, 30).until(lambda _: file.exists() and file.stat().st_size)
+    return file.read_text(encoding="utf-8")
+
+
+def test_every_table_is_downloaded_as_csv(page: webdriver.Chrome, written: Report) -> None:
+    names = [one.get_attribute("data-csv") for one in page.find_elements(By.CSS_SELECTOR, "[data-csv]")]
+    tables = [one.get_attribute("id") for one in page.find_elements(By.TAG_NAME, "table")]
+    assert sorted(f"table-{name}" for name in names) == sorted(tables) and len(tables) >= 5
+    for name in names:
+        table = pd.read_csv(io.StringIO(downloaded(page, f"[data-csv='{name}']", f"{name}.csv")))
+        assert len(table) > 0 and not table.columns.str.contains("Unnamed").any()
+    metrics = pd.read_csv(io.StringIO(downloaded(page, "[data-csv=metrics]", "metrics.csv")))
+    assert metrics["held out"].tolist() == pytest.approx([row.heldout for row in written.summary.metrics])
+    Select(page.find_element(By.ID, "color")).select_by_index(0)
+    spots = pd.read_csv(io.StringIO(downloaded(page, "#spots-csv", "spots.csv")))
+    assert spots["spot"].tolist() == written.spots.names.tolist()
+    domain = written.spots.channels[0]
+    assert spots["domain"].astype(str).tolist() == [domain.categories[code] for code in domain.values]
+
+
+def test_every_plot_is_downloaded_as_svg(page: webdriver.Chrome) -> None:
+    buttons = page.find_elements(By.CSS_SELECTOR, "[data-svg]")
+    assert len(buttons) == len(page.find_elements(By.CSS_SELECTOR, ".plot, #plot-dots"))
+    for name in [button.get_attribute("data-svg") for button in buttons]:
+        root = ElementTree.fromstring(downloaded(page, f"[data-svg='{name}']", f"{name}.svg"))
+        assert root.tag.endswith("svg") and len(list(root.iter())) > 10
 
 
 # ---------------------------------------------------------------------------- other screens and sizes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
+from PIL import Image as Pillow
 
 from isovi import pl, tl
 from isovi.pl import _data
@@ -70,7 +72,7 @@ def test_of_many_spots_some_are_shown(folder: Path, monkeypatch: pytest.MonkeyPa
     run = Run.read(folder)
     for name in ("isovi_distortion", "isovi_distortion_stretch", "isovi_tissot_anisotropy"):
         run.adata.obs[name] = np.arange(run.adata.n_obs, dtype=float)
-    shown, _ = views.views(run)
+    shown, _ = views.views(run, views.shown_rows(run), None)
     assert len(shown.names) == len(shown.tissue) == len(shown.latent) == 100
     rows = run.adata.obs_names.get_indexer(shown.names)
     assert {channel.values.shape for channel in shown.channels} == {(100,)}
@@ -81,14 +83,14 @@ def test_of_many_spots_some_are_shown(folder: Path, monkeypatch: pytest.MonkeyPa
 def test_a_run_whose_counts_stayed_elsewhere_offers_no_genes(folder: Path) -> None:
     run = Run.read(folder)
     run.adata.X = None
-    assert views._expression(run, np.arange(5)) is None
+    assert views.expression_of(run, np.arange(5)) is None
 
 
 def test_genes_of_a_layer_show_the_counts_of_that_layer(folder: Path) -> None:
     run = Run.read(folder)
     run.adata.layers["counts"], run.adata.X = run.adata.X, run.adata.X[::-1]
     run.settings = replace(run.settings, layer="counts")
-    matrix, names = views._expression(run, np.arange(20))
+    matrix, names = views.expression_of(run, np.arange(20))
     counts = run.adata.layers["counts"][:20]
     expected = lognorm(counts)[:, run.adata.var_names.get_indexer(names)]
     assert np.allclose(matrix.toarray(), expected, rtol=1e-4)
@@ -111,3 +113,45 @@ def test_ranges_of_colours_are_those_of_pl(written: Report, folder: Path) -> Non
     drawn = pl.domains(adata).collections[0].get_facecolors()
     assert np.allclose(drawn, np.array(colors)[found["domain"].values])
     assert written.spots.diameter == pytest.approx(_data.diameter(written.spots.tissue))
+
+
+# ---------------------------------------------------------------------------- pictures, scale and parts
+
+
+def test_the_picture_is_under_its_own_section(written: Report, folder: Path) -> None:
+    """One of the two sections has one, of which a pixel is ten units of the positions."""
+    run = Run.read(folder)
+    (image,) = written.spots.images
+    name = run.spots.sections[1]
+    inside = run.spots.section == 1
+    places = written.spots.tissue[inside]
+    low, high = places.min(axis=0), places.max(axis=0)
+    assert image.x <= low[0] and image.y <= low[1]
+    assert image.x + image.width >= high[0] and image.y + image.height >= high[1]
+    pixels = np.asarray(Pillow.open(io.BytesIO(image.jpeg)))
+    share = (places - [image.x, image.y]) / [image.width, image.height]
+    rows, columns = pixels.shape[:2]
+    seen = pixels[(share[:, 1] * rows).astype(int), (share[:, 0] * columns).astype(int)].astype(float)
+    x = run.spots.positions[inside, 0]
+    shade = 255 * x / x.max()  # as in conftest.py: brighter to the right
+    assert np.abs(seen.mean(axis=1) - shade).max() < 12
+    assert name in run.adata.uns["spatial"]
+
+
+def test_scale_bars_are_as_long_as_they_say(written: Report) -> None:
+    (bar,) = written.spots.bars
+    assert bar.words.endswith(" µm") and bar.length == pytest.approx(
+        float(bar.words[:-3]) / 100
+    )  # spots' pitch
+
+
+@pytest.mark.parametrize("keys", [("X_isovi_place", "X_isovi_identity"), ("X_isovi_place",), ()])
+def test_place_and_identity_have_views_where_the_latent_has_both(folder: Path, keys: tuple[str, ...]) -> None:
+    run = Run.read(folder)
+    for name in ("isovi_distortion", "isovi_distortion_stretch", "isovi_tissot_anisotropy"):
+        run.adata.obs[name] = 0.0
+    for key in keys:
+        run.adata.obsm[key] = run.adata.obsm["X_isovi"][:, :2]
+    shown, _ = views.views(run, np.arange(50), None)
+    assert [name for name, _ in shown.parts] == (["place", "identity"] if len(keys) == 2 else [])
+    assert all(places.shape == (50, 2) for _, places in shown.parts)

@@ -41,12 +41,15 @@ def compare(
         for start in range(0, len(found), beside):
             shown = slice(start, start + beside)
             console.print(metrics(table.iloc[:, shown], distortions[shown]))
+        for name, said in table.attrs["verdicts"].items():
+            console.print(f"{name}: {said}", markup=False, highlight=False, soft_wrap=True)
         for plot in (plot for run in runs for plot in sorted((run / "figures").glob("*.png"))):
             console.print(str(plot), markup=False, highlight=False, soft_wrap=True)
 
 
 def diagnose(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder written by isovi fit.", parser=path)],
+    format: Annotated[str, typer.Option(help="Format of the plots: png (300 dpi), svg or pdf.")] = "png",  # noqa: A002  # its option's name
     trust: TrustPickle = False,
     debug: Debug = False,
 ) -> None:
@@ -62,9 +65,10 @@ def diagnose(
 
     with reported(debug):
         quiet()
-        console, found = Console(), diagnosis.diagnose(run, trust=trust)
+        console, found = Console(), diagnosis.diagnose(run, trust=trust, format=format)
         console.print(table(found))
-        plots = (plot for name in diagnosis.PLOTS for plot in sorted((run / "figures").glob(f"{name}.png")))
+        names = (f"{name}.{format}" for name in diagnosis.PLOTS)
+        plots = (plot for name in names for plot in sorted((run / "figures").glob(name)))
         for line in (*certified(found), *map(str, plots), str(run / "diagnosis.json")):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 

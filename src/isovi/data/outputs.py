@@ -19,12 +19,14 @@ from isovi.data.readers.find import ZARR_MARKERS, is_store
 from isovi.errors import IsoviError, OutputError
 
 RUN_FILE = "run.json"  # marks a directory as the result of a run
+_PLOTS = (
+    *("domains", "latent", "history", "shepard", "distortion_profile", "certificate", "distortion_map"),
+    *("tissot_spatial", "tissot_latent", "autocorrelation"),
+)
 RUN_FILES = (  # all that isoVI writes into the folder of a run or a search
     *(RUN_FILE, "adata.h5ad", "metrics.json", "history.csv", "diagnosis.json", "report.html", "report.json"),
     *("tune.csv", "pareto.png", "model/*.pt", "model/*.safetensors", "model/*.json", "model/*.parquet"),
-    *("figures/domains.png", "figures/latent.png", "figures/history.png", "figures/shepard.png"),
-    *("figures/distortion_profile.png", "figures/certificate.png", "figures/distortion_map.png"),
-    *("figures/tissot_spatial.png", "figures/tissot_latent.png", "figures/autocorrelation.png"),
+    *(f"figures/{name}.{kind}" for name in _PLOTS for kind in ("png", "svg", "pdf")),
 )
 _ANNDATA_NOTE = "Error raised while writing key"
 _TEMPORARY, _ASIDE = ".tmp", ".old"

@@ -186,6 +186,11 @@ class Groups:
     colors: tuple[str, ...]
     codes: NDArray[np.int64]
 
+    @property
+    def colors_of_labels(self) -> list[str]:
+        """Colours without that of spots without a label, as ``uns["..._colors"]`` has them in scanpy."""
+        return [color for name, color in zip(self.names, self.colors, strict=True) if name != "missing"]
+
 
 def groups(column: pd.Series, stored: Iterable[Any] = ()) -> Groups:
     """Categories of a column, and their colours.

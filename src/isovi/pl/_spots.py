@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from anndata import AnnData
@@ -12,7 +13,8 @@ from matplotlib.collections import EllipseCollection
 from numpy.typing import NDArray
 
 from isovi.data import check
-from isovi.pl import _data
+from isovi.pl import _data, _image
+from isovi.pl._image import Picture
 
 _RASTER_ABOVE = 5_000  # spots; beyond that vector files would be huge
 _WIDTH, _HEIGHTS = 3.6, (1.8, 5.4)  # inches of a panel
@@ -30,16 +32,28 @@ class Section:
         Indices of its spots, shape ``(n,)``.
     positions
         Their first two coordinates, shape ``(n, 2)``.
+    picture
+        Image of the tissue, if there is one to draw.
+    microns
+        Micrometres per unit of the positions, if that is known.
     """
 
     name: str
     members: NDArray[np.intp]
     positions: NDArray[np.float64]
+    picture: Picture | None = None
+    microns: float | None = None
 
     @cached_property
     def diameter(self) -> float:
         """Size at which neighbouring spots nearly touch."""
         return _data.diameter(self.positions)
+
+    @property
+    def corners(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Corners of what is shown."""
+        low, high = self.positions.min(axis=0), self.positions.max(axis=0)
+        return low - self.diameter, high + self.diameter
 
     @property
     def panel_size(self) -> tuple[float, float]:
@@ -48,19 +62,35 @@ class Section:
         return _WIDTH, float(np.clip(_WIDTH * height / width, *_HEIGHTS))
 
 
-def sections(adata: AnnData, spatial_key: str, section_key: str | None) -> list[Section]:
-    """Sections of the data, in the order of their categories."""
+def sections(
+    adata: AnnData,
+    spatial_key: str,
+    section_key: str | None,
+    *,
+    img: bool = False,
+    img_key: str | None = None,
+) -> list[Section]:
+    """Sections of the data, in the order of their categories, with their images if these are wanted."""
     spots = check.spots(adata, spatial_key, section_key)
     at_one_place = ~spots.placed[:, None]  # a section without any distance has no unit, but a centre
     positions = np.where(at_one_place, spots.centre[spots.section], spots.positions)[:, :2]
-    members = [np.flatnonzero(spots.section == code) for code in range(len(spots.sections))]
-    names = [""] if section_key is None else spots.sections
-    return [Section(name, m, positions[m]) for name, m in zip(names, members, strict=True)]
+    found, alone = [], len(spots.sections) == 1
+    for code, section in enumerate(spots.sections):
+        members = np.flatnonzero(spots.section == code)
+        picture = _image.picture(adata, section, alone=alone, key=img_key) if img else None
+        microns = _image.microns(adata, float(spots.unit[code]), section, alone=alone)
+        name = "" if section_key is None else section
+        found.append(Section(name, members, positions[members], picture, microns))
+    return found
 
 
-def draw(ax: Axes, section: Section, colors: NDArray) -> None:
-    """Draw the spots of a section as circles in data units, with colours of shape ``(n, 3 or 4)``."""
+def draw(ax: Axes, section: Section, colors: NDArray, alpha: float | None = None) -> None:
+    """Draw the spots of a section as circles in data units, with colours of shape ``(n, 3 or 4)``.
+
+    The image of the section is below them, and a scale bar where the unit is known.
+    """
     size, n = section.diameter, len(section.positions)
+    under(ax, section)
     spots = EllipseCollection(
         np.full(n, size),
         np.full(n, size),
@@ -71,13 +101,34 @@ def draw(ax: Axes, section: Section, colors: NDArray) -> None:
         facecolors=colors,
         linewidths=0,
         rasterized=n > _RASTER_ABOVE,
+        alpha=alpha,
     )
     ax.add_collection(spots, autolim=False)
     _frame(ax, section)
 
 
+def under(ax: Axes, section: Section) -> None:
+    """Draw the image of a section, if it has one, below all else; the limits of the axes stay."""
+    if section.picture is None or not section.picture.shows(*section.corners):
+        return
+    part, extent = section.picture.cropped(*section.corners)
+    limits = ax.get_xlim(), ax.get_ylim()
+    ax.imshow(part, extent=extent, interpolation="antialiased", zorder=0, aspect=ax.get_aspect())
+    ax.set(xlim=limits[0], ylim=limits[1])
+
+
 def _frame(ax: Axes, section: Section) -> None:
-    low = section.positions.min(axis=0) - section.diameter
-    high = section.positions.max(axis=0) + section.diameter
+    low, high = section.corners
     ax.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), aspect="equal", anchor="N")
     ax.set_axis_off()
+    if section.microns is not None:
+        _scale_bar(ax, low, high, section.microns)
+
+
+def _scale_bar(ax: Axes, low: NDArray, high: NDArray, microns: float) -> None:
+    """A bar of a round number of micrometres below the spots."""
+    length, words = _image.bar(float(high[0] - low[0]), microns)
+    style: Any = {"transform": ax.get_xaxis_transform(), "clip_on": False, "color": "0.2"}
+    ax.plot([low[0], low[0] + length], [-0.015, -0.015], linewidth=1.6, solid_capstyle="butt", **style)
+    middle = low[0] + length / 2
+    ax.text(middle, -0.03, words, ha="center", va="top", fontsize="x-small", **style)

@@ -25,6 +25,9 @@ def distortion_map(
     section_key: str | None = None,
     cmap: str = "viridis",
     stretch_cmap: str = "coolwarm",
+    img: bool = True,
+    img_key: str | None = None,
+    alpha: float | None = None,
     ax: AxesLike | None = None,
     save: PathLike | None = None,
 ) -> NDArray:
@@ -41,6 +44,8 @@ def distortion_map(
         As in :func:`isovi.pl.domains`; each section gets two panels.
     cmap, stretch_cmap
         Colour maps of relative distortion and of stretch.
+    img, img_key, alpha
+        As in :func:`isovi.pl.domains`.
     ax
         Axes to draw on, two per section; ``None`` creates a figure.
     save
@@ -57,7 +62,7 @@ def distortion_map(
         If the columns are missing, or `ax` has the wrong number of Axes.
     """
     distortion, stretch = (_column(adata, name) for name in (key, f"{key}_stretch"))
-    parts = _spots.sections(adata, spatial_key, section_key)
+    parts = _spots.sections(adata, spatial_key, section_key, img=img, img_key=img_key)
     width, height = parts[0].panel_size
     axes = _canvas.panels(2 * len(parts), ax, columns=_COLUMNS, size=(width, height + 0.3))
     kinds = [
@@ -69,7 +74,7 @@ def distortion_map(
             norm = Normalize(*ends, clip=True)
             shown = colors(norm(values[part.members]))
             shown[~np.isfinite(values[part.members])] = mpl.colors.to_rgba(_palette.MISSING)
-            _spots.draw(panel, part, shown)
+            _spots.draw(panel, part, shown, alpha)
             panel.set_title(" · ".join(filter(None, [_canvas.words(part.name), title])), fontsize="medium")
             _bar(panel, ScalarMappable(norm, colors))
     _canvas.write(axes, save)

@@ -34,6 +34,8 @@ def tissot(
     basis: Basis = "spatial",
     color: str | None = None,
     max_ellipses: int | None = None,
+    img: bool = True,
+    img_key: str | None = None,
     ax: AxesLike | None = None,
     save: PathLike | None = None,
 ) -> Axes | NDArray:
@@ -60,6 +62,8 @@ def tissot(
     max_ellipses
         Maximum number of ellipses per panel, evenly distributed; by default 1000 in the tissue, and 250 in
         the latent space, where they overlap.
+    img, img_key
+        As in :func:`isovi.pl.domains`; in the latent space there is no image.
     ax
         Axes to draw on, one per section; ``None`` creates a figure with a colour bar.
     save
@@ -77,7 +81,8 @@ def tissot(
     """
     n_shown = _most(basis, max_ellipses)
     parameters, ellipses = _stored(adata, key)
-    parts = _spots.sections(adata, parameters["spatial_key"], parameters.get("section_key"))
+    keys = parameters["spatial_key"], parameters.get("section_key")
+    parts = _spots.sections(adata, *keys, img=img and basis == "spatial", img_key=img_key)
     values, shades = _shades(adata, color, ellipses)
     axes = _panels(len(parts), ax, parts[0], title=0.2)
     for panel, part in zip(axes, parts, strict=True):
@@ -85,6 +90,7 @@ def tissot(
         latent = np.asarray(adata.obsm[parameters["use_rep"]], dtype=np.float64)[rows]
         view = _data.ellipse_view(_subset(ellipses, rows), part.positions, latent, basis, n_shown)
         _draw(panel, view, shades.to_rgba(values[rows]))
+        _spots.under(panel, part)
         panel.set_title(_canvas.words(part.name), fontsize="medium")
     if ax is None:
         _bar(axes, shades, color)

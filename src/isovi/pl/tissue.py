@@ -26,6 +26,9 @@ def domains(
     *,
     spatial_key: str = "spatial",
     section_key: str | None = None,
+    img: bool = True,
+    img_key: str | None = None,
+    alpha: float | None = None,
     ax: AxesLike | None = None,
     save: PathLike | None = None,
 ) -> Axes | NDArray:
@@ -43,6 +46,12 @@ def domains(
         second pointing down as in images.
     section_key
         Column of ``obs`` with the tissue section; each section has its own panel.
+    img, img_key
+        Whether the image of the tissue is drawn below the spots, and which: a key of
+        ``uns["spatial"][library]["images"]``, the finest by default. With several sections, each has the
+        library of its name. Data without images are drawn without.
+    alpha
+        Opacity of the spots; 1 by default.
     ax
         Axes to draw on, one per section; ``None`` creates a figure.
     save
@@ -58,11 +67,11 @@ def domains(
         If a key is missing, or `ax` has the wrong number of Axes.
     """
     found = _groups(adata, key)
-    parts = _spots.sections(adata, spatial_key, section_key)
+    parts = _spots.sections(adata, spatial_key, section_key, img=img, img_key=img_key)
     axes = _canvas.panels(len(parts), ax, columns=_PANEL_COLUMNS, size=parts[0].panel_size)
     face = to_rgba_array(found.colors)
     for panel, part in zip(axes, parts, strict=True):
-        _spots.draw(panel, part, face[found.codes[part.members]])
+        _spots.draw(panel, part, face[found.codes[part.members]], alpha)
         panel.set_title(_canvas.words(part.name), fontsize="medium")
     _legend(axes, found, key, own_figure=ax is None)
     _canvas.write(axes, save)
@@ -105,6 +114,9 @@ def latent(
     spatial_key: str = "spatial",
     section_key: str | None = None,
     components: list[int] | None = None,
+    img: bool = True,
+    img_key: str | None = None,
+    alpha: float | None = None,
     ax: AxesLike | None = None,
     save: PathLike | None = None,
 ) -> Axes | NDArray:
@@ -123,6 +135,8 @@ def latent(
         As in :func:`domains`; if there are several sections, each has a row of panels.
     components
         Latent dimensions to draw, counted from 0; all by default.
+    img, img_key, alpha
+        As in :func:`domains`.
     ax
         Axes to draw on, section by section; ``None`` creates a figure.
     save
@@ -138,7 +152,7 @@ def latent(
         If a key or a dimension is missing, or `ax` has the wrong number of Axes.
     """
     values = _latent(adata, use_rep, components)
-    parts = _spots.sections(adata, spatial_key, section_key)
+    parts = _spots.sections(adata, spatial_key, section_key, img=img, img_key=img_key)
     n = values.shape[1]
     columns = min(n, _COMPONENT_COLUMNS) if len(parts) == 1 else n
     width, height = (_COMPONENT_SIZE * inches for inches in parts[0].panel_size)
@@ -148,7 +162,7 @@ def latent(
     shades = _palette.ramp("diverging", places)
     for row, part in enumerate(parts):
         for column, panel in enumerate(axes[row * n : (row + 1) * n]):
-            _spots.draw(panel, part, shades[part.members, column])
+            _spots.draw(panel, part, shades[part.members, column], alpha)
             number = column if components is None else components[column]
             names = filter(None, [_canvas.words(part.name), f"Z{number + 1}"])
             panel.set_title(" · ".join(names), fontsize="small")

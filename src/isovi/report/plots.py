@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+from functools import cache
 from typing import Any
 
 import numpy as np
 from bokeh.core.properties import value as constant
 from bokeh.models import (
+    BooleanFilter,
     BoxSelectTool,
+    CDSView,
     ColumnDataSource,
     HoverTool,
     LassoSelectTool,
@@ -33,6 +37,8 @@ FONT = "system-ui, sans-serif"
 _PADDING = 1.06  # of a view around its spots
 _RATIOS = 0.8, 1.7  # width by height of a view
 _SHADES = 256
+_LINE = 0.045  # height of a line of text, as a share of the tissue view's
+_LETTERS = 28  # of a section's name above its spots
 
 
 # ---------------------------------------------------------------------------- colours
@@ -43,6 +49,7 @@ def palette(channel: Channel) -> list[str]:
     return list(channel.colors) or ramp(channel.scale)
 
 
+@cache
 def ramp(scale: str) -> list[str]:
     """256 colours in equal steps of the value; those of the anisotropy follow its logarithm, as in pl."""
     places = np.linspace(0, 1, _SHADES)
@@ -73,18 +80,58 @@ def views(spots: Views) -> tuple[dict[str, figure], ColumnDataSource]:
     mapper = LinearColorMapper(
         palette=palette(first), low=first.low, high=first.high, nan_color=_palette.MISSING, name="colors"
     )
-    ratio = _ratio(spots.tissue, spots.diameter)
-    drawn = {
-        "tissue": _view("tissue", source, ("x", "y"), spots.tissue, mapper, ratio, spots.diameter),
-        "latent": _view("latent", source, ("u", "v"), spots.latent, mapper, ratio, None),
-    }
-    if spots.sections:
-        names, x, y = zip(*spots.sections, strict=True)
-        drawn["tissue"].text(x=list(x), y=list(y), text=list(names), **_WRITING)
+    ratio = _ratio(_outline(spots), spots.diameter)
+    part = CDSView(filter=BooleanFilter(booleans=None, name="section"))  # of one section, or of all
+    looks = {"source": source, "mapper": mapper, "ratio": ratio, "part": part}
+    drawn = {"tissue": _view("tissue", ("x", "y"), _outline(spots), diameter=spots.diameter, **looks)}
+    drawn["latent"] = _view("latent", ("u", "v"), spots.latent, **looks)
+    for name, places in spots.parts:
+        source.data |= {f"{name}-u": places[:, 0], f"{name}-v": places[:, 1]}
+        drawn[name] = _view(name, (f"{name}-u", f"{name}-v"), places, **looks)
+    _decorate(drawn["tissue"], spots)
     held = {f"c{number}": channel.values for number, channel in enumerate(spots.channels)}
+    if spots.section is not None:
+        held["section"] = spots.section.astype(np.uint16)
     return drawn, ColumnDataSource(held | {"name": spots.names}, name="channels")
 
 
+def _outline(spots: Views) -> NDArray:
+    """Places that the tissue view must show: spots, titles above them and scale bars below."""
+    if not (spots.sections or spots.bars):
+        return spots.tissue
+    height = np.ptp(spots.tissue[:, 1]) or 1.0
+    titles = [(x, y - _LINE * height) for _, x, y in spots.sections]
+    bars = [(bar.x, bar.y + 1.5 * _LINE * height) for bar in spots.bars]
+    return np.concatenate([spots.tissue, np.array(titles + bars, dtype=np.float32)])
+
+
+def _decorate(drawn: figure, spots: Views) -> None:
+    """Titles of sections, their pictures below the spots, and scale bars."""
+    if spots.images:
+        shown = [base64.b64encode(one.jpeg).decode() for one in spots.images]
+        pictures = drawn.image_url(
+            url=[f"data:image/jpeg;base64,{one}" for one in shown],
+            x=[one.x for one in spots.images],
+            y=[one.y for one in spots.images],
+            w=[one.width for one in spots.images],
+            h=[one.height for one in spots.images],
+            anchor="top_left",
+            level="image",
+        )
+        pictures.name = "pictures"
+    if spots.sections:
+        names, x, y = zip(*spots.sections, strict=True)
+        shown = [name if len(name) <= _LETTERS else f"{name[:_LETTERS]}…" for name in names]
+        drawn.text(x=list(x), y=list(y), text=shown, **_WRITING)
+    if spots.bars:
+        x0, y, length, words = zip(*((b.x, b.y, b.length, b.words) for b in spots.bars), strict=True)
+        ends = np.array(x0) + np.array(length)
+        drawn.segment(x0=list(x0), y0=list(y), x1=ends.tolist(), y1=list(y), line_color=GREY, line_width=3)
+        below = {**_WRITING, "text_baseline": "top", "text_align": "left"}
+        drawn.text(x=list(x0), y=list(y), text=list(words), y_offset=4, **below)
+
+
+_OPAQUE: dict[str, Any] = {"fill_alpha": 1.0, "nonselection_fill_alpha": 0.12}
 _WRITING: dict[str, Any] = {
     "text_align": "center",
     "text_baseline": "bottom",
@@ -96,24 +143,25 @@ _WRITING: dict[str, Any] = {
 
 def _view(
     name: str,
-    source: ColumnDataSource,
     fields: tuple[str, str],
     places: NDArray,
+    *,
+    source: ColumnDataSource,
     mapper: LinearColorMapper,
     ratio: float,
-    diameter: float | None,
+    part: CDSView,
+    diameter: float | None = None,
 ) -> figure:
     """One view; spots of a given diameter grow with the view, others do not."""
-    n = len(places)
+    n = len(source.data["x"])
     drawn = _isotropic(name, places, ratio, margin=diameter or 0.0)
     shades: Any = {"field": "value", "transform": mapper}
     size: dict[str, Any] = {"size": float(np.clip(420 / np.sqrt(n), 2.5, 9))}
     if diameter is not None:
         size = {"radius": diameter / 2, "radius_dimension": "min"}
     draw: Any = drawn.scatter if diameter is None else drawn.circle
-    spots = draw(
-        *fields, source=source, fill_color=shades, line_color=None, nonselection_fill_alpha=0.12, **size
-    )
+    spots = draw(*fields, source=source, view=part, fill_color=shades, line_color=None, **_OPAQUE, **size)
+    spots.name = f"{name}-spots"
     spots.hover_glyph = Scatter(
         x=fields[0], y=fields[1], size=14, fill_color=shades, line_color=GREY, line_width=3
     )
@@ -307,4 +355,4 @@ def ellipses(key: str, found: Ellipses, ratio: float) -> figure:
 
 def view_ratio(spots: Views) -> float:
     """Width by height of the views of a run."""
-    return _ratio(spots.tissue, spots.diameter)
+    return _ratio(_outline(spots), spots.diameter)

@@ -3,34 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from isovi.pl._data import Curve
 
-Status = Literal["good", "caution", "bad", "note"]
 Scale = Literal["category", "sequential", "diverging", "anisotropy"]
-
-
-@dataclass(frozen=True)
-class Statement:
-    """One sentence of the verdict.
-
-    Attributes
-    ----------
-    status
-        Whether it is good news; ``"note"`` is neither.
-    title
-        The news in a few words.
-    text
-        What stands behind it, in plain words with numbers.
-    """
-
-    status: Status
-    title: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -132,6 +113,15 @@ class Views:
         Name of each section and where to write it, if there are several.
     channels
         Colourings, the first of which is shown first.
+    rows
+        Of the spots in the run.
+    section, section_names
+        Code of each spot's section, shape ``(spot,)``, and names of the codes, if there are several.
+    parts
+        Views of the parts of the latent representation, where it has a place and an identity part: name and
+        places, float32, shape ``(spot, 2)``.
+    images, bars
+        Pictures of the tissue, and scale bars, where they are known.
     """
 
     names: NDArray
@@ -140,6 +130,12 @@ class Views:
     diameter: float
     sections: tuple[tuple[str, float, float], ...]
     channels: tuple[Channel, ...]
+    rows: NDArray[np.int64] | None = None
+    section: NDArray[np.int64] | None = None
+    section_names: tuple[str, ...] = ()
+    parts: tuple[tuple[str, NDArray[np.float32]], ...] = ()
+    images: tuple[Image, ...] = ()
+    bars: tuple[ScaleBar, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -170,6 +166,166 @@ class Ellipses:
     background: NDArray[np.float32]
 
 
-def plain_number(value: Any) -> float | None:
-    """A number as JSON can hold it: ``None`` if it is missing or not finite."""
-    return None if value is None or not np.isfinite(value) else float(value)
+# ---------------------------------------------------------------------------- domains and genes
+
+
+@dataclass(frozen=True)
+class Marker:
+    """A gene that is higher in a domain than in the others.
+
+    Attributes
+    ----------
+    domain, gene
+        Their names.
+    column
+        Of the gene, among those of the model.
+    score, change
+        Welch's t, and log2 fold change of log-normalised counts.
+    inside, outside
+        Share of the spots in the domain, and of the others, in which it was counted.
+    """
+
+    domain: str
+    gene: str
+    column: int
+    score: float
+    change: float
+    inside: float
+    outside: float
+
+
+@dataclass(frozen=True)
+class Dots:
+    """A dot plot: markers by domain.
+
+    Attributes
+    ----------
+    genes, domains
+        Their names.
+    mean, share
+        Mean expression, as a share of that of the highest domain, and share of the spots with counts, by
+        domain and gene.
+    """
+
+    genes: tuple[str, ...]
+    domains: tuple[str, ...]
+    mean: list[list[float]]
+    share: list[list[float]]
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Spots of each domain in each section or label.
+
+    Attributes
+    ----------
+    what, key
+        ``"section"`` or ``"label"``, and the column of ``obs``.
+    names
+        Of the rows, the first of ``n_names``.
+    counts
+        Spots by row and domain.
+    """
+
+    what: str
+    key: str
+    names: tuple[str, ...]
+    counts: list[list[int]]
+    n_names: int
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well a clustering agrees with the labels."""
+
+    name: str
+    ari: float
+    nmi: float
+
+
+@dataclass(frozen=True)
+class Option:
+    """A candidate for the number of domains, its BIC, its stability where it was measured, and the choice."""
+
+    number: int
+    bic: float
+    stability: float | None
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class Domains:
+    """What is said of the domains.
+
+    Attributes
+    ----------
+    names, colors, sizes
+        Of the domains: names, colours, and numbers of spots.
+    markers, dots
+        Genes that are higher in a domain; none of runs without counts.
+    composition
+        By section and by label, as far as there are such.
+    agreement
+        With the labels; empty without labels.
+    options
+        Candidates for their number; empty if it was given.
+    """
+
+    names: tuple[str, ...]
+    colors: tuple[str, ...]
+    sizes: tuple[int, ...]
+    markers: list[Marker]
+    dots: Dots | None
+    composition: list[Composition]
+    agreement: list[Agreement]
+    options: list[Option]
+
+
+@dataclass(frozen=True, eq=False)
+class Genes:
+    """Expression of all genes of the model, for the search in the page.
+
+    Attributes
+    ----------
+    names
+        Of the genes.
+    matrix
+        log1p of scaled counts, float32, shape ``(spot, gene)``, of the spots that are shown.
+    """
+
+    names: list[str]
+    matrix: sparse.csc_matrix
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """A picture under the tissue view, all lengths in the unit of the view.
+
+    Attributes
+    ----------
+    jpeg
+        The picture.
+    x, y
+        Of its upper left corner.
+    width, height
+        Of the picture.
+    reduced
+        How many pixels of the original are one of this, along a side.
+    """
+
+    jpeg: bytes
+    x: float
+    y: float
+    width: float
+    height: float
+    reduced: float
+
+
+@dataclass(frozen=True)
+class ScaleBar:
+    """A bar of known length under a section, from ``x`` to ``x + length`` in the tissue view."""
+
+    x: float
+    y: float
+    length: float
+    words: str

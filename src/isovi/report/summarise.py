@@ -12,11 +12,12 @@ from isovi.errors import InputError, IsoviWarning
 from isovi.geometry.tissot import TissotEllipses
 from isovi.pl._data import Course, Density, courses
 from isovi.report import geometry
-from isovi.report.record import Ellipses, MetricRow, Profile, Statement, Views, plain_number
-from isovi.report.verdict import verdict
-from isovi.report.views import views
+from isovi.report.domains import domains
+from isovi.report.record import Domains, Ellipses, Genes, MetricRow, Profile, Views
+from isovi.report.views import expression_of, shown_rows, views
 from isovi.run import BACKBONES, LATENT_KEY, Run
 from isovi.tl.tissot import summary as ellipse_summary
+from isovi.verdict import Statement, beside, in_epochs, plain_number, verdict
 
 _SAME = ("holdout", "seed", "section_key")  # settings on which the split depends, besides the input
 
@@ -51,6 +52,8 @@ class Summary:
         Spots of the interactive views, and of the run.
     explained
         R²: share of the positions' variance that the two shown latent components explain.
+    domains
+        Markers, composition, agreement with labels, and how their number was chosen.
     """
 
     title: str
@@ -66,6 +69,7 @@ class Summary:
     n_shown: int
     n_obs: int
     explained: float
+    domains: Domains
 
 
 @dataclass(frozen=True)
@@ -82,26 +86,29 @@ class Report:
         Shepard plots, of held-out spots first.
     ellipses
         In tissue and in the latent representation; empty if no spot has one.
+    genes
+        Expression of all genes, for the search; ``None`` of runs without counts.
     """
 
     summary: Summary
     spots: Views
     shepard: tuple[Density, ...]
     ellipses: tuple[Ellipses, ...]
+    genes: Genes | None = None
 
     def words(self) -> list[str]:
         """The verdict, a line for each statement."""
         return [f"{said.title}: {said.text}" for said in self.summary.verdict]
 
 
-def summarise(run: Run, beside: Run | None = None) -> Report:
+def summarise(run: Run, plain_run: Run | None = None) -> Report:
     """Gather what a report says and shows.
 
     Parameters
     ----------
     run
         A run; nothing in its folder is changed.
-    beside
+    plain_run
         The plain backbone on the same split of the same file, to compare the run with.
 
     Raises
@@ -109,17 +116,20 @@ def summarise(run: Run, beside: Run | None = None) -> Report:
     InputError
         If the two runs held out different spots.
     """
-    if beside is not None:
-        _require_same(run, beside)
-    plain = None if beside is None else beside.metrics
+    if plain_run is not None:
+        _require_same(run, plain_run)
+    plain = None if plain_run is None else plain_run.metrics
+    judged = verdict(run).statements()
     found = _measure(run)
-    shown, explained = views(run)
+    rows = shown_rows(run)
+    expression = expression_of(run, rows)
+    shown, explained = views(run, rows, expression)
     summary = Summary(
         title=_title(run),
         facts=facts(run),
-        verdict=verdict(run, plain),
+        verdict=judged if plain is None else [*judged, beside(run.metrics, plain)],
         metrics=metric_rows(run.metrics, plain),
-        plain=None if beside is None else str(beside.folder or beside.id),
+        plain=None if plain_run is None else str(plain_run.folder or plain_run.id),
         target=run.settings.target,
         history=courses(run.history, run.settings.target),
         profile=geometry.profile(run),
@@ -128,8 +138,10 @@ def summarise(run: Run, beside: Run | None = None) -> Report:
         n_shown=len(shown.names),
         n_obs=run.adata.n_obs,
         explained=explained,
+        domains=domains(run, rows, expression),
     )
-    return Report(summary, shown, geometry.shepard(run), geometry.ellipses(run, found))
+    genes = None if expression is None else Genes(expression[1], expression[0])
+    return Report(summary, shown, geometry.shepard(run), geometry.ellipses(run, found), genes)
 
 
 def _title(run: Run) -> str:
@@ -188,7 +200,7 @@ def facts(run: Run) -> dict[str, str]:
         "Model": f"{model.__name__}, {run.adata.obsm[LATENT_KEY].shape[1]} latent dimensions",
         "Distortion": str(settings.distortion or "none, the plain backbone"),
         "Pairs": str(settings.pairs),
-        "Training": run.training["summary"],
+        "Training": in_epochs(run.training),
         "Scale λ": _scale(metrics["distance_scale"]),
         "Domains": str(metrics["n_domains"]),
         "Random seed": str(settings.seed),

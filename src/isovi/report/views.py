@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
+from typing import TypeAlias
+
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
-from isovi.pl import _data
-from isovi.report.record import Channel, Scale, Views
-from isovi.run import DOMAIN_KEY, GENE_KEY, LATENT_KEY, Run
+from isovi.pl import _data, _image
+from isovi.report.record import Channel, Image, Scale, ScaleBar, Views
+from isovi.run import DOMAIN_KEY, GENE_KEY, LATENT_KEY, PARTS, Run
 from isovi.spots import SPLIT_KEY
 from isovi.tl.metrics import morans_i_per_dimension, spatial_neighbors
 
@@ -18,6 +21,11 @@ N_SHOWN = 20_000  # spots that a browser shows and hovers over without delay
 N_GENES = 30  # genes on offer, of the run's some thousand
 _GENE_BLOCK = 100  # genes whose expression is dense at a time
 _LIBRARY = 1e4
+_IMAGE_SIDE = 1_600  # pixels of the longest side of all pictures, at most
+_IMAGE_BYTES = 1_000_000  # of all pictures
+_QUALITY = 85  # of JPEG
+_PARTS = {part: key for key, part in PARTS.items()}  # in obsm, of a latent in two parts
+Expression: TypeAlias = tuple[sparse.csc_matrix, list[str]]
 _SYMBOLS = ("symbol", "gene_symbol", "gene_symbols", "gene_name", "feature_name")  # columns of var
 _SPLIT_NAMES = {"train": "training", "validation": "validation", "heldout": "held out"}
 _ABOUT = {
@@ -32,18 +40,28 @@ _ABOUT = {
 }
 
 
-def views(run: Run) -> tuple[Views, float]:
+def shown_rows(run: Run) -> NDArray[np.int64]:
+    """The spots that are shown, spread evenly."""
+    return _data.spread(run.spots.coordinates, run.spots.section, N_SHOWN)
+
+
+def views(run: Run, rows: NDArray[np.int64], expression: Expression | None) -> tuple[Views, float]:
     """The spots to show, and R² of their latent view.
 
     Parameters
     ----------
     run
         A run in which :func:`isovi.tl.distortion_map` and :func:`isovi.tl.tissot` have been called.
+    rows
+        The spots to show.
+    expression
+        Of these spots: see :func:`expression_of`.
     """
     adata, spots = run.adata, run.spots
-    rows = _data.spread(spots.coordinates, spots.section, N_SHOWN)
     tissue, sections = _data.side_by_side(spots)
     latent, explained = _data.onto_tissue(_latent(adata), spots.coordinates[:, :2])
+    images, bars = _pictures(run, tissue)
+    several = len(spots.sections) > 1
     shown = Views(
         adata.obs_names.to_numpy()[rows].astype(str),
         tissue[rows].astype(np.float32),
@@ -54,14 +72,74 @@ def views(run: Run) -> tuple[Views, float]:
             *_groups(run, rows),
             *_geometry(adata, rows),
             *_components(adata, rows),
-            *_genes(run, rows),
+            *_genes(run, expression, rows),
         ),
+        rows=rows,
+        section=spots.section[rows] if several else None,
+        section_names=tuple(spots.sections) if several else (),
+        parts=_parts(run, rows),
+        images=images,
+        bars=bars,
     )
     return shown, explained
 
 
 def _latent(adata: AnnData) -> NDArray[np.float64]:
     return np.asarray(adata.obsm[LATENT_KEY], dtype=np.float64)
+
+
+def _parts(run: Run, rows: NDArray) -> tuple[tuple[str, NDArray[np.float32]], ...]:
+    """Views of the place and the identity part, where the latent representation has both."""
+    obsm = run.adata.obsm
+    if not all(key in obsm and np.ndim(obsm[key]) == 2 and obsm[key].shape[1] for key in _PARTS.values()):
+        return ()
+    tissue = run.spots.coordinates[:, :2]
+    placed = {name: _data.onto_tissue(np.asarray(obsm[key], float), tissue) for name, key in _PARTS.items()}
+    return tuple((name, one[rows].astype(np.float32)) for name, (one, _) in placed.items())
+
+
+# ---------------------------------------------------------------------------- pictures
+
+
+def _pictures(run: Run, tissue: NDArray) -> tuple[tuple[Image, ...], tuple[ScaleBar, ...]]:
+    """Pictures under the tissue view and scale bars, section by section, as far as there are such."""
+    spots, images, bars = run.spots, [], []
+    positions, alone = spots.positions[:, :2], len(spots.sections) == 1
+    for code, name in enumerate(spots.sections):
+        members = np.flatnonzero((spots.section == code) & spots.placed)
+        if not len(members):
+            continue
+        unit, first = float(spots.unit[code]), members[0]
+        origin = positions[first] - unit * tissue[first]  # position of the view's zero
+        low, high = positions[members].min(axis=0) - unit, positions[members].max(axis=0) + unit
+        found = _image.picture(run.adata, name, alone=alone)
+        if found is not None and found.shows(low, high):
+            part, (left, right, bottom, top) = found.cropped(low, high)
+            x, y = ((np.array([left, top]) - origin) / unit).tolist()
+            jpeg, reduced = _jpeg(part, len(spots.sections))
+            images.append(Image(jpeg, x, y, (right - left) / unit, (bottom - top) / unit, reduced))
+        if microns := _image.microns(run.adata, unit, name, alone=alone):
+            width = float(high[0] - low[0])
+            length, words = _image.bar(width, microns)
+            corner = (np.array([low[0], high[1]]) - origin) / unit
+            bars.append(ScaleBar(float(corner[0]), float(corner[1]), length / unit, words))
+    return tuple(images), tuple(bars)
+
+
+def _jpeg(pixels: NDArray[np.uint8], n: int) -> tuple[bytes, float]:
+    """A picture of a share of the bytes of `n`, and by what it was reduced for that."""
+    from PIL import Image as Pillow
+
+    whole = Pillow.fromarray(pixels)
+    side = min(max(whole.size), int(_IMAGE_SIDE / np.sqrt(n)))
+    while True:
+        reduced = max(whole.size) / side
+        small = whole.resize([max(1, round(one / reduced)) for one in whole.size], Pillow.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        small.save(buffer, "JPEG", quality=_QUALITY)
+        if buffer.tell() <= _IMAGE_BYTES / n or side <= 64:
+            return buffer.getvalue(), reduced
+        side = int(side * 0.8)
 
 
 # ---------------------------------------------------------------------------- colourings
@@ -117,9 +195,8 @@ def _components(adata: AnnData, rows: NDArray) -> list[Channel]:
     ]
 
 
-def _genes(run: Run, rows: NDArray) -> list[Channel]:
+def _genes(run: Run, expression: Expression | None, rows: NDArray) -> list[Channel]:
     """Expression of the run's genes that are smoothest in tissue, by Moran's I of the shown spots."""
-    expression = _expression(run, rows)
     if expression is None:
         return []
     matrix, names = expression
@@ -137,7 +214,7 @@ def _genes(run: Run, rows: NDArray) -> list[Channel]:
     ]
 
 
-def _expression(run: Run, rows: NDArray) -> tuple[sparse.csc_matrix, list[str]] | None:
+def expression_of(run: Run, rows: NDArray) -> Expression | None:
     """log1p of scaled counts of the run's genes, float32, and their names; ``None`` if it keeps no counts."""
     layer = run.settings.layer
     counts = run.adata.X if layer is None else run.adata.layers.get(layer)

@@ -459,6 +459,38 @@ def test_any_matrix_of_xenium_goes_with_any_table_of_cells(
     np.testing.assert_allclose(found.obsm["spatial"], tissue.obsm["spatial"])
 
 
+@pytest.mark.parametrize("name", ["morphology_focus/ch0000_dapi.ome.tif", "morphology.ome.tif"])
+@pytest.mark.filterwarnings("ignore::isovi.errors.IsoviWarning")
+def test_the_morphology_of_xenium_is_reduced_to_where_its_cells_are(
+    name: str, tissue: AnnData, tmp_path: Path
+) -> None:
+    """A stack of 3,000 pixels of 0.2 micrometres a side, with a bright square around the first cell."""
+    tifffile = pytest.importorskip("tifffile")
+    xenium_h5(tissue, tmp_path)
+    x, y = (round(float(one) / 0.2) for one in tissue.obsm["spatial"][0])
+    stack = np.full((2, 3000, 3000), 90, dtype=np.uint16)
+    stack[1, max(y - 40, 0) : y + 40, max(x - 40, 0) : x + 40] = 4000
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    about = {"axes": "ZYX", "PhysicalSizeX": 0.2, "PhysicalSizeXUnit": "µm"}
+    tifffile.imwrite(tmp_path / name, stack, ome=True, metadata=about)
+    (library,) = io.read(tmp_path).uns["spatial"].values()
+    pixels, scale = library["images"]["hires"], library["scalefactors"]["tissue_hires_scalef"]
+    assert pixels.shape == (1500, 1500, 3) and scale == pytest.approx(2.5)
+    column, row = (tissue.obsm["spatial"] * scale).astype(int).T
+    assert pixels[row[0], column[0]].tolist() == [255] * 3
+    far = np.abs(tissue.obsm["spatial"] - tissue.obsm["spatial"][0]).max(axis=1) > 10
+    assert far.any() and (pixels[row[far], column[far]] == 0).all()
+
+
+def test_a_morphology_that_cannot_be_read_is_left_out_and_said(tissue: AnnData, tmp_path: Path) -> None:
+    pytest.importorskip("tifffile")
+    xenium_h5(tissue, tmp_path)
+    (tmp_path / "morphology.ome.tif").write_bytes(b"no image")
+    with pytest.warns(IsoviWarning, match=r'"morphology\.ome\.tif" was left out'):
+        found = io.read(tmp_path)
+    assert "spatial" not in found.uns and found.n_obs == N_OBS
+
+
 def test_features_that_are_no_genes_are_said(tissue: AnnData, tmp_path: Path) -> None:
     for make in (xenium_zarr, geo_matrix):
         with pytest.warns(IsoviWarning, match=r"1 of 6 features are controls or no genes and are left out"):

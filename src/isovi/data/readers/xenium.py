@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,14 +17,21 @@ from scipy import sparse
 from isovi.data.readers.annotated import canonical_counts
 from isovi.data.readers.matrix import find_matrix, make_unique, read_matrix
 from isovi.data.readers.positions import PositionTable, join, position_table, read_positions
-from isovi.data.readers.source import MICROMETRES, Reader, readable
+from isovi.data.readers.source import MICROMETRES, POSITIONS_KEY, Reader, readable
 from isovi.data.readers.tenx import GENES
 from isovi.data.usable import drop_cells
+from isovi.errors import IsoviWarning
 
 MATRIX = "cell_feature_matrix"
 ZARR = (".zarr.zip", ".zarr")
 CELLS = ("cells.csv.gz", "cells.csv", "cells.parquet")
 CELLS_ZARR = ("cells.zarr.zip", "cells.zarr")
+MORPHOLOGY = (  # the image of one plane, or of the sharpest
+    *("morphology_focus/*0000*.ome.tif", "morphology_focus.ome.tif"),
+    *("morphology_mip.ome.tif", "morphology.ome.tif"),
+)
+SIDE = 2_000  # pixels of the longest side that is kept
+PIXEL, CELL = 0.2125, 10.0  # micrometres: a pixel, where the image does not say, and a drawn cell
 GENE = "gene"  # type of the features that are genes, in zarr
 _LETTERS = np.frombuffer(b"abcdefghijklmnop", dtype="S1")  # of the digits 0 to f in names of cells
 
@@ -54,10 +63,11 @@ class Xenium(Reader):
         return MICROMETRES
 
     def read(self) -> AnnData:
-        """Counts and centroids of the cells."""
+        """Counts and centroids of the cells, and a reduced image of the section where there is one."""
         counts = read_zarr_matrix if self.matrix.name.endswith(ZARR) else read_matrix
         cells = read_zarr_cells if self.cells.name.endswith(ZARR) else read_positions
-        return self.sign(drop_cells(join(counts(self.matrix), cells(self.cells), self.matrix)))
+        adata = self.sign(drop_cells(join(counts(self.matrix), cells(self.cells), self.matrix)))
+        return add_morphology(adata, self.cells.parent)
 
 
 def find_xenium(folder: Path) -> Xenium | None:
@@ -72,6 +82,50 @@ def find_xenium(folder: Path) -> Xenium | None:
     if not tables:
         return Xenium(matrix, stores[0])
     return Xenium(matrix, tables[-1 if find_spec("pyarrow") else 0])
+
+
+def add_morphology(adata: AnnData, folder: Path) -> AnnData:
+    """Put a reduced morphology image into ``uns["spatial"]``, in scanpy's layout; positions are micrometres.
+
+    It is optional: without the image, without ``tifffile`` or the codec of the image, nothing is added, the
+    latter with a note.
+    """
+    files = sorted(path for name in MORPHOLOGY for path in folder.glob(name))
+    if not files:
+        return adata
+    try:
+        pixels, per_micrometre = _reduced(files[0])
+    except Exception as error:  # noqa: BLE001  # of tifffile and its codecs, which are optional
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        remedy = "Install tifffile and imagecodecs to read it."
+        note = f'The image "{files[0].name}" was left out ({reason}). {remedy}'
+        warnings.warn(note, IsoviWarning, stacklevel=2)
+        return adata
+    factors = {"tissue_hires_scalef": per_micrometre, "spot_diameter_fullres": CELL}
+    name = folder.resolve().name or "library"
+    adata.uns[POSITIONS_KEY] = {name: {"images": {"hires": pixels}, "scalefactors": factors}}
+    return adata
+
+
+def _reduced(path: Path) -> tuple[np.ndarray, float]:
+    """An OME-TIFF as bytes of red, green and blue, at most 2,000 pixels a side, and pixels per µm."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        levels = file.series[0].levels
+        large = [level for level in levels if max(level.shape[-2:]) >= SIDE]
+        pixels = (large[-1] if large else levels[0]).asarray()
+        whole = max(levels[0].shape[-2:])
+        found = re.search(r'PhysicalSizeX="([0-9.eE+-]+)"', file.ome_metadata or "")
+    while pixels.ndim > 2:  # channels or planes: the brightest
+        pixels = pixels.max(axis=0)
+    step = -(-max(pixels.shape) // SIDE)
+    pixels = pixels[::step, ::step]
+    size = float(found[1]) if found else PIXEL
+    low, high = np.percentile(pixels, (1, 99.8))
+    grey = np.clip((pixels - float(low)) / max(float(high - low), 1.0), 0, 1)
+    shown = np.repeat(np.round(255 * grey).astype(np.uint8)[..., None], 3, axis=2)
+    return shown, max(shown.shape[:2]) / (whole * size)
 
 
 def _table(folder: Path, name: str) -> Path | None:
