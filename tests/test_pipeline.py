@@ -341,6 +341,7 @@ def test_a_certificate_for_the_usual_share_of_pairs_needs_no_remark(fitted: Run)
 
     certificate = {"epsilon": 0.1, "L": 3.456, "delta": 0.05, "n_pairs": 200}
     run = replace(fitted, metrics={**fitted.metrics, "certificate": certificate})
+    run.adata = fitted.adata
     report_metrics(run, Recorded())
     constant = fitted.metrics["heldout"]["distortion_constant"]
     assert said[-2].endswith(f"L(0.1) = {constant:.2f}; certified with 95% confidence: L(0.1) <= 3.46")
@@ -582,5 +583,7 @@ def test_the_agreement_with_labels_is_reported(fitted: Run) -> None:
         def say(self, text: str) -> None:
             said.append(text)
 
-    report_metrics(replace(fitted, metrics={**fitted.metrics, "ari": 0.5, "nmi": 0.625}), Recorded())
+    run = replace(fitted, metrics={**fitted.metrics, "ari": 0.5, "nmi": 0.625})
+    run.adata = fitted.adata
+    report_metrics(run, Recorded())
     assert said[0].endswith(" domains (agreement with the labels, all spots: ARI 0.500, NMI 0.625)")

@@ -192,7 +192,7 @@ def test_entries_that_cancel_are_no_count() -> None:
 
 def test_a_gene_is_seen_in_spots_not_in_entries(twice: Any) -> None:
     """Gene 0 is seen in six spots, gene 3 in two, however many entries there are."""
-    entries = [(row, 0, 1.0) for row in range(6)] + [(row, 3, 0.5) for row in (0, 1) for _ in range(6)]
+    entries = [(row, 0, 1.0 + row) for row in range(6)] + [(row, 3, 0.5) for row in (0, 1) for _ in range(6)]
     kind = f"{twice.format}_array" if isinstance(twice, sparse.sparray) else twice.format
     adata = data(stored_as([*entries, *((row, 0, 1.0) for row in range(6, N_OBS))], kind))
     spots = Spots(np.zeros((N_OBS, 2)), split=np.full(N_OBS, TRAIN, dtype="<U10"))

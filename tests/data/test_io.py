@@ -553,11 +553,11 @@ def test_what_anndata_refuses_is_named(tmp_path: Path) -> None:
 def test_interrupting_a_write_leaves_nothing(
     adata: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(path: Path, *_: object, **__: object) -> None:
-        path.write_text("half")
+    def interrupted(file: h5py.File, *_: object, **__: object) -> None:
+        file.attrs["half"] = True
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(anndata.io, "write_h5ad", interrupted)
+    monkeypatch.setattr(anndata.io, "write_elem", interrupted)
     with pytest.raises(KeyboardInterrupt):
         io.write_atomic(adata, tmp_path / "x.h5ad")
     assert not list(tmp_path.iterdir())

@@ -231,5 +231,7 @@ def test_the_names_tell_the_backbone() -> None:
 
 @pytest.mark.parametrize("given", [VAE, dict])
 def test_what_is_no_model_class_is_refused(given: type) -> None:
-    with pytest.raises(InputError, match=rf"{given.__name__}.*needs a scvi-tools model class"):
+    with pytest.raises(
+        InputError, match=rf"{given.__name__} was given .*Give a model class such as scvi.model.SCVI"
+    ):
         preserve_distances(given)

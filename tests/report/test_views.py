@@ -150,6 +150,8 @@ def test_place_and_identity_have_views_where_the_latent_has_both(folder: Path, k
     run = Run.read(folder)
     for name in ("isovi_distortion", "isovi_distortion_stretch", "isovi_tissot_anisotropy"):
         run.adata.obs[name] = 0.0
+    for key in ("X_isovi_place", "X_isovi_identity"):
+        run.adata.obsm.pop(key, None)
     for key in keys:
         run.adata.obsm[key] = run.adata.obsm["X_isovi"][:, :2]
     shown, _ = views.views(run, np.arange(50), None)

@@ -229,7 +229,6 @@ def test_collapsed_latent_is_said_so():
         ({"n_domains": 401}, "no more domains than spots"),
         ({"n_domains": 0}, "at least one domain"),
         ({"n_rings": -1}, "must not be negative"),
-        ({"smoothing": "gp"}, "smoothing='gp'"),
         ({"smoothing": None, "n_rings": 2}, "n_rings=2"),
         ({"seed": -1}, "seed must be between"),
         ({"use_rep": "X_pca"}, "X_isovi"),

@@ -14,10 +14,11 @@ from isovi_bench.methods.settings import distortion_of, pairs_of
         ({}, Constraint()),
         ({"n_latent": 5}, Constraint()),
         ({"target": 0.3, "scale": "learned"}, Constraint(0.3, scale="learned")),
-        ({"penalty": 0.5}, Penalty(0.5)),
+        ({"penalty": 0.5}, Penalty(0.5, n_place=0)),
+        ({"penalty": 0.5, "n_place": 2}, Penalty(0.5, n_place=2)),
         (
             {"penalty": 2, "relative": False, "normalization": "paper", "distance": "sample"},
-            Penalty(2.0, relative=False, normalization="paper", distance="sample"),
+            Penalty(2.0, relative=False, normalization="paper", distance="sample", n_place=0),
         ),
     ],
 )

@@ -280,9 +280,14 @@ def _preference(counts: Counts) -> tuple[bool, bool, bool, bool, str]:
 
 
 def sections_in(adata: AnnData, findings: tuple[Finding, ...] = ()) -> dict[str, int]:
-    """Columns that may tell sections apart and their number of sections; what was found comes first."""
+    """Columns that may tell sections apart and their number of sections.
+
+    Those that positions speak for and that are called like sections come first, then others of such names.
+    """
     found = [one.parameters["section_key"] for one in findings if "section_key" in one.parameters]
-    return {key: len(check.sections(adata, key)[1]) for key in found} | section_columns(adata)
+    named = section_columns(adata)
+    keys = dict.fromkeys([*(key for key in found if key in named), *named, *found])
+    return {key: named[key] if key in named else len(check.sections(adata, key)[1]) for key in keys}
 
 
 def labels_in(adata: AnnData, sections: Collection[str] = ()) -> dict[str, int]:

@@ -299,7 +299,7 @@ def require_room(path: str | os.PathLike[str], n_bytes: int) -> None:
         )
 
 
-def _size(n_bytes: float) -> str:
+def _size(n_bytes: int | float) -> str:
     """A number of bytes in words."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if n_bytes < 1000:

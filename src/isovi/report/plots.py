@@ -86,7 +86,8 @@ def views(spots: Views) -> tuple[dict[str, figure], ColumnDataSource]:
     drawn = {"tissue": _view("tissue", ("x", "y"), _outline(spots), diameter=spots.diameter, **looks)}
     drawn["latent"] = _view("latent", ("u", "v"), spots.latent, **looks)
     for name, places in spots.parts:
-        source.data |= {f"{name}-u": places[:, 0], f"{name}-v": places[:, 1]}
+        source.add(places[:, 0], f"{name}-u")
+        source.add(places[:, 1], f"{name}-v")
         drawn[name] = _view(name, (f"{name}-u", f"{name}-v"), places, **looks)
     _decorate(drawn["tissue"], spots)
     held = {f"c{number}": channel.values for number, channel in enumerate(spots.channels)}

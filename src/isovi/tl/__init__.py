@@ -7,7 +7,7 @@ from isovi.geometry.pairs import pair_distances
 from isovi.tl.autocorrelation import autocorrelation_table, spatial_autocorrelation
 from isovi.tl.certificate import certificate
 from isovi.tl.distortion_map import distortion_map
-from isovi.tl.domains import Smoothing, choose_n_domains, coordinate_domains, domains, ring_means
+from isovi.tl.domains import choose_n_domains, coordinate_domains, domains, ring_means
 from isovi.tl.evaluate import METRICS as METRICS
 from isovi.tl.evaluate import Metric, evaluate_fit, evaluate_geometry
 from isovi.tl.metrics import (
@@ -35,7 +35,6 @@ __all__ = [
     "Metric",
     "PlacedCells",
     "Smoothed",
-    "Smoothing",
     "SpatialPlacer",
     "autocorrelation_table",
     "certificate",

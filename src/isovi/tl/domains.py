@@ -67,8 +67,9 @@ def domains(
         Column of ``obs`` with the tissue section; ``None`` if there is only one. Neighbours are computed
         within sections; domains are shared by all sections.
     n_domains
-        Number of domains. ``None`` chooses a number between 2 and 20: the knee of the Bayesian information
-        criterion, see :func:`choose_n_domains`.
+        Number of domains. ``None`` chooses a number between 2 and 20 from the latent representation and its
+        mean over the nearest spots: the knee of the Bayesian information criterion, see
+        :func:`choose_n_domains`.
     smoothing
         ``"auto"`` smooths each latent dimension as far as the data supports it, see
         :func:`isovi.tl.smooth`. ``"rings"`` adds the means over rings of spatial neighbours (ring l: the
@@ -105,14 +106,14 @@ def domains(
     latent, spots = _inputs.latent_spots(adata, use_rep, spatial_key, section_key, None)
     _require_counts(n_domains, n_rings, seed, adata.n_obs)
     rings = _n_rings(smoothing, n_rings)
+    graph = spatial_neighbors(spots.coordinates, spots.section, n_neighbors)
+    features = standardize(ring_means(latent, graph, 1 if rings is None else rings))
+    near = features[:, : 2 * latent.shape[1]]  # further rings distinguish edges, which would count
     if rings is None:
         smoothed = smooth(latent, spots.coordinates, spots.section, seed)
-        features = near = standardize(smoothed.values)
+        features = standardize(smoothed.values)
         chosen: dict[str, Any] = {"smoothing": "auto", "length": smoothed.length, "noise": smoothed.noise}
     else:
-        graph = spatial_neighbors(spots.coordinates, spots.section, n_neighbors)
-        features = standardize(ring_means(latent, graph, rings))
-        near = features[:, : 2 * latent.shape[1]]  # further rings distinguish edges, which would count
         chosen = {"smoothing": "rings", "n_rings": rings, "n_neighbors": n_neighbors}
     candidates = None if n_domains is None else [n_domains]
     found = choose_n_domains(near, seed, candidates)

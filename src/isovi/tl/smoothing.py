@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from isovi._repr import ReprMixin
 from isovi.graph import nearest
 
 NEIGHBORS = 37
@@ -20,8 +21,8 @@ _MINIMUM_GAIN = 6.0  # nats over white noise, which few columns without structur
 _CHUNK = 1_024  # spots whose systems of equations are solved at once
 
 
-@dataclass(frozen=True)
-class Smoothed:
+@dataclass(frozen=True, repr=False)
+class Smoothed(ReprMixin):
     """Columns smoothed in tissue, and how much.
 
     Attributes
@@ -64,7 +65,7 @@ def smooth(values: ArrayLike, coordinates: ArrayLike, sections: ArrayLike, seed:
     Returns
     -------
     The smoothed columns. A column is not smoothed if it is constant, or if the process is not 6 nats more
-    likely than white noise.
+    likely than white noise; nor is a section of one spot, or without finite coordinates.
 
     References
     ----------
@@ -74,6 +75,7 @@ def smooth(values: ArrayLike, coordinates: ArrayLike, sections: ArrayLike, seed:
     given, places = np.asarray(values, np.float64), np.asarray(coordinates, np.float64)
     codes = np.unique(np.asarray(sections), return_inverse=True)[1].reshape(-1)
     members = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+    members = [rows for rows in members if len(rows) > 1 and np.isfinite(places[rows]).all()]
     centred = given.copy()
     for rows in members:
         centred[rows] -= given[rows].mean(axis=0)
@@ -111,7 +113,8 @@ def _choose(
     """Length and share of the noise of each column (d,)."""
     n, d = centred.shape
     drawn = np.zeros(n, dtype=bool)
-    drawn[np.random.default_rng(seed).permutation(n)[:_CHOICE_SPOTS]] = True
+    usable = np.sort(np.concatenate([np.empty(0, dtype=np.intp), *members]))
+    drawn[np.random.default_rng(seed).permutation(usable)[:_CHOICE_SPOTS]] = True
     squares, logs = np.zeros((len(_LENGTHS), len(_NOISE), d)), np.zeros((len(_LENGTHS), len(_NOISE), 1))
     for rows in members:
         if not drawn[rows].any():

@@ -95,15 +95,16 @@ def coverage(
         list[Path] | None, typer.Argument(metavar="[RUN]...", help="Folders written by isovi fit.")
     ] = None,
     splits: Annotated[int, typer.Option(help="Number of splits of the held-out cells.", min=1)] = 200,
-    cells: Annotated[int, typer.Option(help="Held-out cells that certify in each split.", min=58)] = 114,
+    cells: Annotated[int, typer.Option(help="Held-out cells of each split.", min=58)] = 114,
     simulated: Annotated[int, typer.Option(help="Number of draws of simulated populations.", min=0)] = 0,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     debug: Debug = False,
 ) -> None:
-    """Count how often certificates are wrong: of simulated populations, and of other held-out cells of runs.
+    """Count how often certificates are wrong, in simulations and on real sections.
 
-    Examples: [bold]isovi-bench coverage run other_run[/bold],
-    [bold]isovi-bench coverage --simulated 2000[/bold]
+    Real sections are runs, some of whose held-out cells certify and the others are the truth.
+
+    Example: [bold]isovi-bench coverage run other_run --simulated 2000[/bold]
     """
     with reported(debug):
         from isovi.run import Run

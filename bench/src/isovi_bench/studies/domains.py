@@ -15,10 +15,11 @@ from sklearn.metrics import adjusted_rand_score
 from isovi import tl
 from isovi.data import check
 from isovi.errors import InputError
+from isovi.tl.domains import Smoothing
 from isovi_bench.rendering import markdown
 
 SEEDS = (0, 1, 2)  # of the clusterings
-SMOOTHINGS: tuple[tl.Smoothing, ...] = (None, "rings", "auto")
+SMOOTHINGS: tuple[Smoothing, ...] = (None, "rings", "auto")
 TILES = "coordinates alone"
 
 
@@ -77,7 +78,7 @@ def _measure(
     for rep in use_rep:
         for smoothing in SMOOTHINGS:
 
-            def found(seed: int, rep: str = rep, smoothing: tl.Smoothing = smoothing) -> NDArray:
+            def found(seed: int, rep: str = rep, smoothing: Smoothing = smoothing) -> NDArray:
                 tl.domains(
                     adata,
                     use_rep=rep,
