@@ -114,7 +114,6 @@ class Recorded(Progress):
 def texts(written: Report) -> list[tuple[Run, str, str]]:
     """Of each run: its page, and what log and comparison say."""
     patch, rng = pytest.MonkeyPatch(), np.random.default_rng(0)
-    patch.setattr(pipeline, "why_unmeasured", lambda _: "")
     patch.setattr(render, "_own_files", lambda: {"bokeh": [], "style": "", "script": "", "ramps": {}})
     found = []
     for _ in range(N):

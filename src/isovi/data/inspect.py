@@ -126,7 +126,7 @@ class Inspection:
             "round_counts": True if self.counts and self.counts[0].decimals else None,
         }
         for one in self.findings:
-            proposed |= one.parameters
+            proposed |= {name: value for name, value in one.parameters.items() if name != "section_key"}
         return {name: value for name, value in proposed.items() if value is not None}
 
 

@@ -151,7 +151,8 @@ def coordinate_domains(coordinates: ArrayLike, n_domains: int, seed: int = 0) ->
     Parameters
     ----------
     coordinates
-        Shape ``(n, axes)``; of several sections, each centred. Tiles are shared by the sections.
+        Shape ``(n, axes)``; of several sections, each centred. Tiles are shared by the sections. A spot
+        without coordinates, alone in its section, is at the centre.
     n_domains
         Number of tiles, at most ``n``.
     seed
@@ -161,7 +162,7 @@ def coordinate_domains(coordinates: ArrayLike, n_domains: int, seed: int = 0) ->
     -------
     Tile of each spot, shape ``(n,)``, in descending order of size.
     """
-    places = np.asarray(coordinates, dtype=np.float64)
+    places = np.nan_to_num(np.asarray(coordinates, dtype=np.float64))
     means = KMeans(n_domains, n_init=5, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different places than tiles

@@ -76,9 +76,9 @@ def smooth(values: ArrayLike, coordinates: ArrayLike, sections: ArrayLike, seed:
     codes = np.unique(np.asarray(sections), return_inverse=True)[1].reshape(-1)
     members = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
     members = [rows for rows in members if len(rows) > 1 and np.isfinite(places[rows]).all()]
-    centred = given.copy()
+    centred = np.zeros_like(given)
     for rows in members:
-        centred[rows] -= given[rows].mean(axis=0)
+        centred[rows] = given[rows] - given[rows].mean(axis=0)
     constant = np.ptp(centred, axis=0) <= 1e-12 * np.abs(given).max(axis=0)
     centred[:, constant] = 0.0  # what rounding left of them is not smoothed
     length, noise = _choose(centred, places, members, seed)
