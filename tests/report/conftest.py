@@ -101,6 +101,7 @@ def page_of(written: Report) -> Callable[[int], str]:
                     names=names,
                     tissue=noise,
                     latent=noise,
+                    parts=tuple((name, noise) for name, _ in written.spots.parts),
                     channels=tuple(colors),
                     section=np.zeros(n, dtype=np.int64),
                 ),
