@@ -17,7 +17,7 @@ import isovi
 from isovi import cli
 from isovi_bench import cli as bench
 
-TUTORIALS = ("first_fit", "cortex_layers", "geometry", "placing_cells", "several_sections")
+TUTORIALS = ("first_fit", "geometry", "placing_cells", "several_sections")
 FENCE = re.compile(r"^```+\{?([\w-]*)[^\n]*\n(.*?)^```+$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
