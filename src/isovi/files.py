@@ -123,7 +123,7 @@ def fit(
             with noted() as notes:
                 adata = read(source, settings, min_counts, progress)
             adata, converted = as_written(adata, settings, progress)
-            io.require_room(out, io.stored_bytes(adata) + pack.scratch_bytes(adata, settings.n_top_genes))
+            io.require_room(out, io.stored_bytes(adata))
             content = content_hash(adata, settings)
             attempt.require_same(content, sha256)
             checkpoint = EpochCheckpoint(attempt.checkpoint, {**about, CONTENT: content})

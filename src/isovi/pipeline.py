@@ -76,9 +76,8 @@ def fit(
 ) -> Run:
     """Fit a distance-preserving model, and measure on held-out spots how good it is.
 
-    Spots are split into training, validation and held-out; genes are chosen on training spots; the model is
-    trained and stopped early on validation spots; domains are found; metrics are computed on each part. The
-    command ``isovi fit`` reads a file, calls this, and writes the run.
+    Spots are split; genes are chosen on training spots; the model is trained, and stopped early on validation
+    spots; domains are found and metrics computed. ``isovi fit`` reads a file, calls this and writes the run.
 
     Parameters
     ----------
@@ -108,10 +107,8 @@ def fit(
         Pairs whose distances count; see :mod:`isovi.graph`.
     n_top_genes
         Number of highly variable genes; 0 for all.
-    n_latent
-        Number of latent dimensions.
-    max_epochs
-        Largest number of epochs; by default scvi-tools' heuristic.
+    n_latent, max_epochs
+        Number of latent dimensions, and largest number of epochs, by default scvi-tools' heuristic.
     seed
         Random seed of split, training and metrics. Global random states are left as they were.
     devices, nodes

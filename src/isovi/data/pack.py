@@ -232,17 +232,17 @@ def take_genes(adata: AnnData, genes: np.ndarray, path: Path) -> AnnData:
         Mask over ``var``, shape ``(gene,)``.
     path
         Store to write, if the data is packed.
+
+    Raises
+    ------
+    OutputError
+        If there is no room for that store.
     """
     if not is_on_disk(adata.X):
         return adata[:, genes].copy()
+    io.require_room(path, int(genes.mean() * _entry_bytes([adata.X])))
     write_ordered(adata, path, np.arange(adata.n_obs), dict(adata.uns[PACK_KEY]), np.flatnonzero(genes))
     return open_packed(path)
-
-
-def scratch_bytes(adata: AnnData, n_genes: int) -> int:
-    """Bytes of the temporary files of :func:`take_genes` for so many genes (0 for all); 0 in memory."""
-    share = min(n_genes / adata.n_vars, 1) if n_genes else 1
-    return int(share * _entry_bytes([adata.X])) if is_on_disk(adata.X) else 0
 
 
 def _entry_bytes(matrices: Iterable[Any]) -> int:
