@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -398,7 +399,7 @@ def kill_after(words: list[str], epoch: int, seconds: float) -> None:
     assert process.returncode == -signal.SIGKILL, "".join(said)
 
 
-def read_until(process: Forked, epoch: int) -> list[str]:
+def read_until(process: Forked | subprocess.Popen[str], epoch: int) -> list[str]:
     """What a fit says until it is past an epoch, or past the last one."""
     said = []
     for line in process.stdout:
@@ -428,23 +429,28 @@ def test_two_processes_resume_together_to_the_same_result(file: Path, tmp_path: 
     assert {path.name for path in tmp_path.iterdir()} == {file.name, "whole", "again"}
 
 
-def launch(file: Path, out: Path, *options: str) -> list[Forked]:
-    """Launch a fit as on two machines of one device, here on the loopback of this one."""
+def launch(file: Path, out: Path, *options: str) -> list[subprocess.Popen[str]]:
+    """Launch a fit as on two machines of one device, here on the loopback of this one.
+
+    Each is an interpreter of its own: threads of Gloo do not survive a fork.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    asked = words(file, "--nodes", "2", *options)
-    return [Forked(*asked, str(out), **shared, NODE_RANK=str(rank)) for rank in (0, 1)]
+    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    piped: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    asked = [sys.executable, "-m", "isovi.cli", *words(file, "--nodes", "2", *options), str(out)]
+    return [subprocess.Popen(asked, env={**shared, "NODE_RANK": str(rank)}, **piped) for rank in (0, 1)]
 
 
-def finish(processes: Sequence[Forked]) -> list[str]:
+def finish(processes: Sequence[Forked | subprocess.Popen[str]]) -> list[str]:
     """What each process said, once all have ended well."""
     try:
-        said = [process.communicate(timeout=300) for process in processes]
+        ended = [process.communicate(timeout=300) for process in processes]
     finally:
         for process in processes:
             process.kill()
+    said = [one if isinstance(one, str) else one[0] for one in ended]
     assert not any(process.returncode for process in processes), said
     return said
 

@@ -219,7 +219,7 @@ class Run(ReprMixin):
         names of ``isovi.tl.METRICS``, and what is known of the whole: ``n_obs``, ``n_train``,
         ``n_validation``, ``n_heldout``, ``n_genes``, ``epochs``, ``distance_scale``, ``n_domains``,
         ``certificate``, and where there are labels ``ari``, ``nmi`` and the ``domain_*_coordinates_only`` of
-        :func:`isovi.pipeline.domain_metrics`.
+        ``isovi.pipeline.domain_metrics``.
     provenance
         Input, versions and call.
     history
