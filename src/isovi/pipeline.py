@@ -511,7 +511,8 @@ def train(
                 ckpt_path=checkpoint.path if checkpoint is not None and resume else None,
                 **(several if settings.devices * settings.nodes > 1 else {}),
             )
-    progress.say(in_epochs(outcome_of(model)))
+    if is_first_process():  # which has the history
+        progress.say(in_epochs(outcome_of(model)))
     return model
 
 
