@@ -193,7 +193,7 @@ def run_pipeline(
     started = time.perf_counter()
     with noted() as notes:
         check_data(adata, settings)
-        say_replaced(adata, obs=(DOMAIN_KEY, SPLIT_KEY), obsm=(LATENT_KEY,), var=(GENE_KEY,))
+        say_replaced(adata, obs=(DOMAIN_KEY, SPLIT_KEY), obsm=(LATENT_KEY, *PARTS), var=(GENE_KEY,))
     provenance = replace(provenance, notes=(*provenance.notes, *notes))
     spots = split(adata, settings)
     with isolated_random_state(settings.seed):

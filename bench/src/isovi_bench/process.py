@@ -10,7 +10,6 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
@@ -127,18 +126,13 @@ class FreshProcess:
     """Runs each job in a fresh process, forked from one that has imported everything already.
 
     Importing takes longer than a small job; a process for each keeps peak memory honest.
-
-    Parameters
-    ----------
-    modules
-        To be imported beforehand, besides what every job needs.
     """
 
-    def __init__(self, modules: Sequence[str] = ()) -> None:
+    def __init__(self) -> None:
         methods = multiprocessing.get_all_start_methods()
         self.context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         if self.context.get_start_method() == "forkserver":
-            self.context.set_forkserver_preload([__name__, *OWN, "ray", *modules])
+            self.context.set_forkserver_preload([__name__, *OWN, "ray"])
 
     def run(self, job: Job) -> Outcome:
         """Run a job; the death of its process becomes part of the outcome.
@@ -156,19 +150,17 @@ class FreshProcess:
 
 
 @cache
-def fresh_process(modules: tuple[str, ...]) -> FreshProcess:
+def fresh_process() -> FreshProcess:
     """What this Ray worker starts processes from, kept from job to job."""
-    return FreshProcess(modules)
+    return FreshProcess()
 
 
-def run_isolated(job: Job, modules: tuple[str, ...]) -> Outcome:
+def run_isolated(job: Job) -> Outcome:
     """Run a job on a Ray worker, in a process of its own.
 
     Parameters
     ----------
     job
         What to run.
-    modules
-        Imported once, before the first job.
     """
-    return fresh_process(modules).run(job)
+    return fresh_process().run(job)

@@ -336,11 +336,10 @@ def _run(
     """Keep every CPU busy, and store each job when it ends."""
     waiting, running = iter(todo), dict[Any, Job]()
     remote = ray.remote(num_cpus=1, max_retries=0)(run_isolated)
-    modules = ("scib_metrics",) if any(job.dataset.sections for job in todo) else ()  # slow to import
     merged = time.monotonic()
     while True:
         for job in waiting:
-            running[remote.remote(job, modules)] = job
+            running[remote.remote(job)] = job
             if len(running) >= limit:
                 break
         if not running:

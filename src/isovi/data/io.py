@@ -286,7 +286,7 @@ def stored_bytes(adata: AnnData) -> int:
 
 
 def _bytes(matrix: Any) -> int:
-    """Bytes of a matrix or table in memory; none of what is on disk."""
+    """Bytes that a matrix or table takes in memory; 0 for one on disk."""
     if sparse.issparse(matrix):
         return int(matrix.data.nbytes + matrix.indices.nbytes)
     return int(getattr(matrix, "nbytes", 0))

@@ -386,7 +386,7 @@ class DistancePreservingMixin(SavesAsData, ChoosesLoader, TakesOtherData, ReprMi
         Parameters
         ----------
         part
-            ``"whole"``; ``"place"``, the dimensions whose distances were asked to follow the tissue; or
+            ``"whole"``; ``"place"``, the dimensions whose distances are to follow the tissue; or
             ``"identity"``, the other ones. Both are the whole with ``n_place=0`` or ``distortion=None``.
         *args, **kwargs
             All that the backbone's ``get_latent_representation`` takes.

@@ -51,7 +51,7 @@ class Section:
 
     @property
     def corners(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Corners of what is shown."""
+        """Limits of the axes, from corner to corner."""
         low, high = self.positions.min(axis=0), self.positions.max(axis=0)
         return low - self.diameter, high + self.diameter
 

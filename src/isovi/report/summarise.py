@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from isovi import tl
-from isovi.errors import InputError, IsoviWarning
+from isovi.compare import require_same
+from isovi.errors import IsoviWarning
 from isovi.geometry.tissot import TissotEllipses
 from isovi.pl._data import Course, Density, courses
 from isovi.report import geometry
@@ -18,8 +19,6 @@ from isovi.report.views import expression_of, shown_rows, views
 from isovi.run import BACKBONES, LATENT_KEY, Run
 from isovi.tl.tissot import summary as ellipse_summary
 from isovi.verdict import Statement, beside, in_epochs, plain_number, verdict
-
-_SAME = ("holdout", "seed", "section_key")  # settings on which the split depends, besides the input
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def summarise(run: Run, plain_run: Run | None = None) -> Report:
         If the two runs held out different spots.
     """
     if plain_run is not None:
-        _require_same(run, plain_run)
+        require_same([run, plain_run])
     plain = None if plain_run is None else plain_run.metrics
     judged = verdict(run).statements()
     found = _measure(run)
@@ -156,23 +155,6 @@ def _measure(run: Run) -> TissotEllipses:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", IsoviWarning)  # of spots without an ellipse: they are grey
         return tl.tissot(run.adata, **asked)
-
-
-def _require_same(run: Run, beside: Run) -> None:
-    """Refuse a run whose metrics are of other spots."""
-    ours, theirs = run.settings, beside.settings
-    differing = [name for name in _SAME if getattr(ours, name) != getattr(theirs, name)]
-    if run.provenance.sha256 != beside.provenance.sha256:
-        differing = differing or ["input file"]
-    elif not run.adata.obs_names.equals(beside.adata.obs_names) or (run.split != beside.split).any():
-        differing = differing or ["held-out spots"]
-    if differing:
-        what = ", ".join(differing)
-        raise InputError(
-            f"{beside.folder or beside.id} differs from the run in: {what}.",
-            "Metrics are comparable where the same spots of the same file were held out.",
-            "Fit the plain backbone with the same settings and distortion=Penalty(0).",
-        )
 
 
 def metric_rows(metrics: dict[str, Any], plain: dict[str, Any] | None) -> list[MetricRow]:

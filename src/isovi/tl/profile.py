@@ -58,7 +58,7 @@ def distortion_profile(
         Annotated data matrix; only ``uns[key_added]`` is written.
     use_rep
         Key in ``obsm`` of the latent representation, shape ``(n_obs, n_latent)``. By default the part whose
-        distances were asked to follow the tissue, ``"X_isovi_place"``, or ``"X_isovi"`` without parts.
+        distances are to follow the tissue, ``"X_isovi_place"``, or ``"X_isovi"`` without parts.
     spatial_key
         Key in ``obsm`` of the positions, shape ``(n_obs, 2)`` or ``(n_obs, 3)``.
     section_key
