@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -38,10 +39,12 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrom
     for flag in (*FLAGS, "--window-size=1280,1000"):
         options.add_argument(flag)
     kept = tmp_path_factory.mktemp("downloads")
-    several = "profile.default_content_setting_values.automatic_downloads"
-    options.add_experimental_option("prefs", {"download.default_directory": str(kept), several: 1})
+    asked = "profile.default_content_setting_values.automatic_downloads"
+    checked = "safebrowsing.enabled"  # it asks a server about the kinds of files it takes for dangerous: SVG
+    options.add_experimental_option("prefs", {asked: 1, checked: False})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
+    opened.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(kept)})
     opened.downloads = kept  # type: ignore[attr-defined]
     yield opened
     opened.quit()
@@ -318,7 +321,11 @@ def downloaded(page: webdriver.Chrome, selector: str, name: str) -> str:
     file = page.downloads / name  # type: ignore[attr-defined]
     file.unlink(missing_ok=True)
     page.execute_script("document.querySelector(arguments[0]).click()", selector)
-    WebDriverWait(page, 30).until(lambda _: file.exists() and file.stat().st_size)
+    try:
+        WebDriverWait(page, 60).until(lambda _: file.exists() and file.stat().st_size)
+    except TimeoutException:
+        there = sorted(one.name for one in page.downloads.iterdir())  # type: ignore[attr-defined]
+        pytest.fail(f"{name} was not downloaded; there are {there}; {page.get_log('browser')}")
     return file.read_text(encoding="utf-8")
 
 

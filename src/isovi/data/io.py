@@ -38,7 +38,7 @@ from isovi.data.readers.find import find
 from isovi.data.readers.source import Source, sha256
 from isovi.data.readers.spatialdata import SpatialDataStore
 from isovi.data.usable import usable
-from isovi.data.writable import writable
+from isovi.data.writable import plain_strings, writable
 from isovi.errors import IsoviWarning, OutputError
 
 __all__ = [  # re-exported
@@ -176,7 +176,7 @@ def write_atomic(
     found = writable(adata)
     for note in found.notes:
         warnings.warn(note, IsoviWarning, stacklevel=2)
-    with replacing(final, store=final.suffix == ".zarr") as temporary:
+    with replacing(final, store=final.suffix == ".zarr") as temporary, plain_strings():
         _write(found.adata, temporary, final.suffix)
 
 
@@ -229,7 +229,7 @@ def write_obs(adata: AnnData, path: Path) -> None:
     found.strings_to_categoricals()
     with replacing(path) as temporary:
         shutil.copyfile(path, temporary)
-        with hdf5.written(temporary, "r+") as file:
+        with hdf5.written(temporary, "r+") as file, plain_strings():
             anndata.io.write_elem(file, "obs", found.obs)
             anndata.io.write_elem(file, "uns", dict(found.uns))
 

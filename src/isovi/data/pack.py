@@ -29,7 +29,7 @@ from isovi.data.readers.checksums import MARK, PACK_KEY, damaged, write_checksum
 from isovi.data.readers.source import Source
 from isovi.data.readers.spatialdata import require_known_sections
 from isovi.data.usable import enough, is_to_round, usable, without_empty_z
-from isovi.data.writable import require_own_names, writable
+from isovi.data.writable import plain_strings, require_own_names, writable
 from isovi.errors import InputError, IsoviWarning, OutputError
 from isovi.geometry.hilbert import curve_order
 
@@ -402,7 +402,7 @@ def write_ordered(
     Number of values stored in ``X``.
     """
     genes = np.arange(adata.n_vars) if genes is None else genes
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), plain_strings():
         warnings.filterwarnings("ignore", message=".*autosharding.*")  # annotation is small
         group = zarr.open_group(str(path), mode="w", zarr_format=3)
         anndata.io.write_elem(group, "/", _annotation(adata, order, genes, settings))

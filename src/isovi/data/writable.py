@@ -6,6 +6,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -81,6 +82,11 @@ def writable(adata: AnnData) -> Writable:
         warnings.simplefilter("ignore")  # of names that are not unique, which reading has said
         result = AnnData(X=adata.X, obs=obs, var=var, **parts)
     return Writable(result, tuple(found.notes), found.renamed)
+
+
+def plain_strings() -> AbstractContextManager[Any]:
+    """While open, anndata writes text as it always did: 0.13 with pandas 3 has a type of its own for it."""
+    return anndata.settings.override(allow_write_nullable_strings=False)
 
 
 def require_own_names(found: Writable, keys: Mapping[str, tuple[str, str | None]]) -> None:
