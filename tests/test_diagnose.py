@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 import isovi
 from isovi import cli, tl
 from isovi.cli import tables
-from isovi.diagnose import MOST_SECTIONS, PLOTS, diagnose
+from isovi.diagnose import PLOTS, diagnose
 from isovi.errors import InputError
 from isovi.geometry.certificate import least_epsilon
 from isovi.run import Run
