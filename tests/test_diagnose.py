@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from io import StringIO
@@ -15,12 +16,14 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+import isovi
 from isovi import cli, tl
 from isovi.cli import tables
 from isovi.diagnose import PLOTS, diagnose
 from isovi.errors import InputError
 from isovi.geometry.certificate import least_epsilon
 from isovi.run import Run
+from isovi.simulate import simulate
 
 DRAWN = {"distortion_profile", "certificate", "distortion_map", "autocorrelation"}
 DRAWN |= {"tissot_spatial", "tissot_latent"}
@@ -168,3 +171,20 @@ def test_plots_are_written_for_print(folder: Path, tmp_path: Path, kind: str) ->
 def test_another_format_is_refused_before_anything_is_measured(folder: Path) -> None:
     with pytest.raises(InputError, match=r'format="gif".*png, svg, pdf'):
         diagnose(folder, format="gif")
+
+
+@pytest.mark.filterwarnings("ignore:.*(tissue widths away|leaves no pair):isovi.errors.IsoviWarning")
+def test_of_many_sections_those_with_most_spots_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faults 24: plots of thousands of sections of three spots took longer than all else."""
+    monkeypatch.setattr("isovi.diagnose.MOST_SECTIONS", 3)
+    names = [f"core {i:02}" for i in (*range(8), *range(6, 8))]  # there are six spots of the last two
+    adata = simulate("layers", n_obs=3 * len(names), n_genes=40, seed=0)
+    adata.obs["core"] = np.repeat(names, 3)
+    run = isovi.fit(adata, section_key="core", holdout=0.0, max_epochs=1, n_latent=2, progress=False)
+    run.write(tmp_path / "run")
+    diagnose(tmp_path / "run", format="svg")
+    for name in ("domains", "latent", "distortion_map", "tissot_spatial"):
+        drawn = set(re.findall(r"core \d\d", (tmp_path / "run" / "figures" / f"{name}.svg").read_text()))
+        assert len(drawn) == 3 and drawn > set(names[-2:]), name

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from anndata import AnnData
 
 from isovi import pl, tl
 from isovi.data import io
@@ -27,6 +28,7 @@ from isovi.tl.tissot import summary
 
 NAMES = {HELDOUT: "held out", TRAIN: "training, largely memorised"}
 FORMATS = ("png", "svg", "pdf")
+MOST_SECTIONS = 20  # of a plot, each with its own panels, which take long
 PLOTS = ("distortion_profile", "certificate", "distortion_map", "tissot_*", "autocorrelation")
 
 
@@ -256,17 +258,25 @@ def as_warning(what: str, run: Run) -> Iterator[None]:
         warnings.warn(said, IsoviWarning, stacklevel=3)
 
 
+def _drawn(run: Run) -> AnnData:
+    """The data; of more than ``MOST_SECTIONS`` sections, those with most spots."""
+    if (key := run.settings.section_key) is None:
+        return run.adata
+    shown = run.adata.obs[key].value_counts().index[:MOST_SECTIONS]
+    return run.adata[run.adata.obs[key].isin(shown)]
+
+
 def _of_fit(run: Run) -> dict[str, Callable]:
     """Plots of every fit, by the name of their file."""
-    keys, target = run.settings.keys, run.settings.target
+    keys, target, adata = run.settings.keys, run.settings.target, _drawn(run)
 
     def shepard(save: Path) -> None:
         scale = run.metrics["distance_scale"]
         pl.shepard(*shepard_pairs(run.latent("place"), run.spots, scale), save=save)
 
     return {
-        "domains": partial(pl.domains, run.adata, **keys),
-        "latent": partial(pl.latent, run.adata, **keys),
+        "domains": partial(pl.domains, adata, **keys),
+        "latent": partial(pl.latent, adata, **keys),
         "history": partial(pl.history, run.history, target=target),
         "shepard": shepard,
     }
@@ -277,11 +287,12 @@ def _of_diagnosis(
 ) -> dict[str, Callable]:
     """Plots of a diagnosis, by the name of their file."""
     named = {name: profiles[part] for part, name in NAMES.items() if part in profiles}
+    adata = _drawn(run)
     matched = dict(zip(("matched by range", "random pairs"), certificates.values(), strict=False))
     return {
         "distortion_profile": partial(pl.distortion_profile, named),
         **({"certificate": partial(pl.certificate, matched)} if matched else {}),
-        "distortion_map": partial(pl.distortion_map, run.adata, **run.settings.keys),
-        **{f"tissot_{basis}": partial(pl.tissot, run.adata, basis=basis) for basis in ("spatial", "latent")},
+        "distortion_map": partial(pl.distortion_map, adata, **run.settings.keys),
+        **{f"tissot_{basis}": partial(pl.tissot, adata, basis=basis) for basis in ("spatial", "latent")},
         "autocorrelation": partial(pl.spatial_autocorrelation, run.adata),
     }

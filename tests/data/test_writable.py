@@ -315,16 +315,18 @@ def test_what_is_written_keeps_to_what_older_readers_and_r_know(tmp_path: Path) 
         assert "none" not in file["uns"]
 
 
-def test_a_store_without_raw_has_none(tmp_path: Path) -> None:
-    """anndata of today writes a null there, which older versions cannot read."""
-    io.write_atomic(data(column=np.arange(N)), tmp_path / "x.zarr")
-    assert "raw" not in {path.name for path in (tmp_path / "x.zarr").iterdir()}
-    members = zarr.open_group(tmp_path / "x.zarr", mode="r").members(None)
-    kinds = {str(element.attrs.get("encoding-type")) for _, element in members}
-    assert "null" not in kinds and "dataframe" in kinds
-    again = anndata.io.read_zarr(tmp_path / "x.zarr")
-    assert again.raw is None and again.obs["column"].tolist() == list(range(N))
-    adata = data(column=np.arange(N))
-    adata.raw = adata.copy()
-    io.write_atomic(adata, tmp_path / "x.zarr")
-    assert anndata.io.read_zarr(tmp_path / "x.zarr").raw.shape == (N, N)
+def test_stores_keep_to_it_too(tmp_path: Path) -> None:
+    """anndata of today writes a null where there is no raw, and from 0.13 on format 3."""
+    for name, adata in (("all", everything()), ("plain", data(column=np.arange(N)))):
+        io.write_atomic(adata, tmp_path / f"{name}.zarr")
+        group = zarr.open_group(tmp_path / f"{name}.zarr", mode="r")
+        assert group.metadata.zarr_format == 2 and "encoding-type" in group.attrs
+        kinds = {
+            f"{element.attrs['encoding-type']} {element.attrs['encoding-version']}"
+            for _, element in group.members(None)
+            if "encoding-type" in element.attrs
+        }
+        assert kinds <= ON_DISK and "dataframe 0.2.0" in kinds
+        again = anndata.io.read_zarr(tmp_path / f"{name}.zarr")
+        assert (again.raw is not None) == ("raw" in group) == (name == "all")
+    assert again.obs["column"].tolist() == list(range(N))

@@ -88,10 +88,35 @@ def test_an_unknown_image_is_refused(slide: AnnData) -> None:
         pl.domains(slide, "domain", img_key="fullres")
 
 
-@pytest.mark.parametrize("damage", [{}, {"a": 3}, {"a": {"images": {"hires": np.zeros((9, 9))}}}, np.ones(3)])
+IMAGE = {"hires": np.zeros((9, 9))}
+SCALED = {"tissue_hires_scalef": 1.0}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *({}, {"a": 3}, {"a": {"images": IMAGE}}, np.ones(3)),
+        *({"a": {"images": IMAGE, "scalefactors": 3}}, {"a": {"images": "x", "scalefactors": SCALED}}),
+        *(
+            {"a": {"images": {"hires": image}, "scalefactors": SCALED}}
+            for image in ("x", 3, np.ones((9, 9, 2)))
+        ),
+        *(
+            {
+                "a": {
+                    "images": IMAGE,
+                    "scalefactors": {"tissue_hires_scalef": scale, "microns_per_pixel": scale},
+                }
+            }
+            for scale in ("x", np.nan, -1.0, 1e300, [1, 2])
+        ),
+    ],
+    ids=str,
+)
 def test_images_that_cannot_be_placed_are_left_out(slide: AnnData, damage: Any) -> None:
     slide.uns["spatial"] = damage
-    assert not pl.domains(slide, "domain").images
+    ax = pl.domains(slide, "domain")
+    assert not ax.images and not ax.texts
 
 
 def test_an_image_of_elsewhere_is_not_drawn(slide: AnnData) -> None:

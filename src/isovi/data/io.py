@@ -258,23 +258,32 @@ def write_json(path: str | os.PathLike[str], obj: Any) -> None:
 
 
 def _write(adata: AnnData, path: Path, suffix: str) -> None:
-    # the functions, not AnnData's methods: those point a backed object to the new file
-    if suffix == ".zarr":
-        anndata.io.write_zarr(path, adata)
-        if adata.raw is None:
-            _remove_null(path, "raw")
-        return
-    adata.strings_to_categoricals()  # from here on as anndata.io.write_h5ad, which opens the file itself
+    """Write as anndata 0.8 and later read it: its own functions write what only their version can read.
+
+    Those are, by version, zarr's format 3, and a mark for a ``raw`` that is not there.
+    """
+    adata.strings_to_categoricals()
     if adata.raw is not None:
         adata.strings_to_categoricals(adata.raw.var)
     parts: dict[str, Any] = {"X": adata.X, "raw": adata.raw, "obs": adata.obs, "var": adata.var}
     for name in ("obsm", "varm", "obsp", "varp", "layers", "uns"):
         parts[name] = {key: value for key, value in getattr(adata, name).items() if key is not None}
-    with hdf5.written(path) as file:
+    how = {"compression": "gzip"} if suffix == ".h5ad" else {}
+    with (hdf5.written if suffix == ".h5ad" else _store)(path) as file:
         file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
         for name, part in parts.items():
             if part is not None:
-                anndata.io.write_elem(file, name, part, dataset_kwargs={"compression": "gzip"})
+                anndata.io.write_elem(file, name, part, dataset_kwargs=how)
+
+
+@contextmanager
+def _store(path: Path) -> Iterator[Any]:
+    """A new zarr store of format 2."""
+    import zarr  # only where the output is zarr
+
+    group = zarr.open_group(str(path), mode="w", zarr_format=2)
+    yield group
+    zarr.consolidate_metadata(group.store, zarr_format=2)
 
 
 def stored_bytes(adata: AnnData) -> int:
@@ -290,19 +299,6 @@ def _bytes(matrix: Any) -> int:
     if sparse.issparse(matrix):
         return int(matrix.data.nbytes + matrix.indices.nbytes)
     return int(getattr(matrix, "nbytes", 0))
-
-
-def _remove_null(path: Path, name: str) -> None:
-    """Remove an element that stands for nothing from a store: anndata before 0.12 cannot open one with it."""
-    import zarr  # only where the output is zarr
-
-    group = zarr.open_group(str(path), mode="r+", use_consolidated=False)
-    if name not in group or group[name].attrs.get("encoding-type") != "null":
-        return
-    del group[name]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of format 3, whose consolidated metadata is no standard yet
-        zarr.consolidate_metadata(group.store, zarr_format=group.metadata.zarr_format)
 
 
 def _plain(value: Any) -> Any:

@@ -156,6 +156,9 @@ class _Conversion:
             pd.Series(columns[index.name], index=index)
         ):
             index = index.rename(None)  # anndata would take the column for the index
+        for name, values in columns.items():
+            if types.is_object_dtype(values):  # else pandas 3 takes them for strings of its own
+                columns[name] = pd.Series(values, index=index, dtype=object)
         return pd.DataFrame(columns, index=index, columns=pd.Index(names, dtype=object))
 
     def index(self, index: pd.Index, where: str) -> pd.Index:

@@ -17,6 +17,7 @@ _KEYS = ("hires", "lowres")  # of images, the finest first
 _PITCH = 100.0  # micrometres between the centres of neighbouring spots of a Visium slide
 _PITCH_BY_DIAMETER = (1.3, 2.2)  # of those slides: 100 by 55, or by the 65 that scale factors are of
 _LENGTHS = (1, 2, 5)  # of scale bars, times powers of ten
+_LARGEST_SCALE = 1e9  # pixels or micrometres per unit
 _BAR_SHARE = 0.3  # longest scale bar, as a share of the width
 SPATIAL_KEY = "spatial"
 
@@ -77,11 +78,9 @@ def picture(
     InputError
         If there are images, but not under that key.
     """
-    library = _library(adata, section, alone)
-    images = library.get("images", {}) if library else {}
-    factors = library.get("scalefactors", {}) if library else {}
-    scales = {name: factors.get(f"tissue_{name}_scalef") for name in images}
-    usable = {name: float(scale) for name, scale in scales.items() if scale}
+    images, factors = _kept(adata, section, alone)
+    scales = {name: _number(factors.get(f"tissue_{name}_scalef")) for name in images}
+    usable = {name: scale for name, scale in scales.items() if scale and _is_image(images[name])}
     if key is not None and usable and key not in usable:
         raise InputError(
             f'img_key="{key}" was given; the images with a scale factor are {", ".join(usable)}.',
@@ -102,6 +101,28 @@ def _library(adata: AnnData, section: str, alone: bool) -> Mapping[str, Any] | N
     if section in libraries:
         return libraries[section]
     return next(iter(libraries.values())) if alone and len(libraries) == 1 else None
+
+
+def _kept(adata: AnnData, section: str, alone: bool) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Images and scale factors of a section; none where another program keeps something else there."""
+    library = _library(adata, section, alone) or {}
+    images, factors = library.get("images"), library.get("scalefactors")
+    return images if isinstance(images, Mapping) else {}, factors if isinstance(factors, Mapping) else {}
+
+
+def _number(value: Any) -> float | None:
+    """A scale, or ``None`` where it is none."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return None
+    return found if 1 / _LARGEST_SCALE < found < _LARGEST_SCALE else None
+
+
+def _is_image(value: Any) -> bool:
+    pixels = np.asarray(value)
+    coloured = pixels.ndim == 3 and pixels.shape[2] in (1, 3, 4)
+    return pixels.dtype.kind in "buif" and pixels.size > 0 and (coloured or pixels.ndim == 2)
 
 
 def _bytes(image: Any) -> NDArray[np.uint8]:
@@ -127,18 +148,18 @@ def microns(adata: AnnData, spacing: float, section: str = "", *, alone: bool = 
     section, alone
         As for :func:`picture`.
     """
-    factors = (_library(adata, section, alone) or {}).get("scalefactors", {})
-    if size := factors.get("microns_per_pixel"):
-        return float(size)
+    factors = _kept(adata, section, alone)[1]
+    if size := _number(factors.get("microns_per_pixel")):
+        return size
     about = adata.uns.get(INPUT_KEY)
     unit = str(about.get("unit", "")) if isinstance(about, Mapping) else ""
     if unit == MICROMETRES:
         return 1.0
     if "0.5 micrometres apart" in unit:
         return 0.5
-    diameter = factors.get("spot_diameter_fullres")
+    diameter = _number(factors.get("spot_diameter_fullres"))
     low, high = _PITCH_BY_DIAMETER
-    return _PITCH / spacing if diameter and low <= spacing / float(diameter) <= high else None
+    return _PITCH / spacing if diameter and low <= spacing / diameter <= high else None
 
 
 def bar(width: float, microns_per_unit: float) -> tuple[float, str]:

@@ -30,7 +30,7 @@ from isovi.run import Settings
 from isovi.spots import HELDOUT, VALIDATION
 from isovi.tune.trial import run_trial
 
-FOLDER = "ray"
+FOLDER = ".ray"  # hidden: nothing of it is read
 _PARTS = (VALIDATION, HELDOUT)
 _PROGRESS: ContextVar[Progress] = ContextVar("progress")  # of the search that is running
 

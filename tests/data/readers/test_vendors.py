@@ -145,6 +145,22 @@ def test_gem_is_read_in_bins(name: str, tmp_path: Path) -> None:
     assert inspect(path).kind == "Stereo-seq GEM"
 
 
+@pytest.mark.parametrize(("own", "size"), [(20, 60), (50, 50), (100, 100), (7, 56)])
+def test_bins_of_a_binned_gem_are_not_cut(own: int, size: int, tmp_path: Path) -> None:
+    """Read in bins of 50, every second or third bin of 20 would hold the counts of twice as many."""
+    x, y = (axis.ravel() * own + 11 for axis in np.meshgrid(np.arange(40), np.arange(40)))
+    table = pd.DataFrame({"geneID": "a", "x": x, "y": y, "MIDCount": 1})
+    table.to_csv(tmp_path / "s.gem", sep="\t", index=False)
+    with pytest.warns(
+        IsoviWarning, match=rf"bins of {size} x {size} positions .* holds bins of {own} x {own}"
+    ):
+        found = io.read(tmp_path / "s.gem")
+    places = found.obsm["spatial"]
+    inner = found[(places > size).all(axis=1) & (places < 30 * own).all(axis=1)]
+    assert inner.n_obs and set(inner.X.data) == {(size / own) ** 2}
+    assert inspect(tmp_path / "s.gem").about["observations"] == f"bins of {size} x {size} positions"
+
+
 def test_gem_with_cells_is_read_by_cell(tmp_path: Path) -> None:
     cell = np.arange(N_OBS)  # 0 lies between the cells
     gem(CellID=cell).to_csv(tmp_path / "s.gem.txt", sep="\t", index=False)

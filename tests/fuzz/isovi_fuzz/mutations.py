@@ -858,7 +858,7 @@ def some_file(rng: Generator, path: Path) -> Path:
 def truncated(rng: Generator, path: Path) -> None:
     file = some_file(rng, path)
     content = file.read_bytes()
-    file.write_bytes(content[: int(rng.integers(len(content)))])
+    file.write_bytes(content[: int(rng.integers(len(content) or 1))])
 
 
 @damaged_bytes

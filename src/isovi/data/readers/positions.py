@@ -64,6 +64,7 @@ _UNITS = {
     "mm": "millimetres",
 } | dict.fromkeys(("px", "pixel", "pixels", "pxl"), "pixels")
 _UNNAMED = {6: VISIUM_COLUMNS, 3: ["cell", "x", "y"], 4: ["cell", "x", "y", "z"]}  # of a table without header
+_EMPTY = "have an empty position in {}"  # why cells are left out
 _MAX_PLANES = 50  # values of a third column that may be planes
 _TRUE = frozenset({"1", "1.0", "true", "t", "yes", "y"})
 _FALSE = frozenset({"0", "0.0", "false", "f", "no", "n", "", "nan", "none", "<na>"})
@@ -186,7 +187,7 @@ def position_table(table: pd.DataFrame, path: Path, *, has_header: bool = True) 
     _require_once(table.index, path)
     table, columns, unit = position_columns(table, path, named=has_header)
     known = np.isfinite(table[list(columns)].to_numpy(dtype=np.float64)).all(axis=1)
-    left_out[f'have an empty position in "{path.name}"'] = table.index[~known]
+    left_out[_EMPTY] = table.index[~known]
     return PositionTable(path, table if known.all() else table[known], columns, unit, left_out)
 
 
@@ -423,7 +424,7 @@ def join(adata: AnnData, positions: PositionTable, counts: Path) -> AnnData:
     Raises
     ------
     InputError
-        If no cell has a position.
+        If no cell has a position, or more than half of the cells an empty one.
 
     Warns
     -----
@@ -433,6 +434,14 @@ def join(adata: AnnData, positions: PositionTable, counts: Path) -> AnnData:
     table = _named_as(adata.obs_names, positions.table)
     place = table.index.get_indexer(adata.obs_names)
     found = place >= 0
+    empty = adata.obs_names.isin(positions.left_out.get(_EMPTY, ()))
+    if empty.sum() > found.sum():
+        raise InputError(
+            f'The position in "{positions.path}" is empty for {int(empty.sum())} of {len(found)} cells: '
+            f"{_some(adata.obs_names[empty])}.",
+            "Cells without a position are left out, but not if they are the most.",
+            "Check its columns, fill the positions in, or remove these cells from the counts.",
+        )
     if not found.any():
         raise InputError(
             f'No cell of "{counts}" ({_some(adata.obs_names)}) is in "{positions.path}" '
@@ -466,15 +475,17 @@ def _named_as(names: pd.Index, table: pd.DataFrame) -> pd.DataFrame:
 
 def _report_left_out(names: pd.Index, n_cells: int, positions: PositionTable) -> None:
     """Say how many cells are left out, and why."""
+    name = f'"{positions.path.name}"'
     rest = np.ones(len(names), dtype=bool)
     for reason, known in positions.left_out.items():
         of = names.isin(known)
         rest &= ~of
         if of.any():
-            _say(f"{int(of.sum())} of {n_cells} cells {reason} and are left out.")
+            _say(f"{int(of.sum())} of {n_cells} cells {reason.format(name)} and are left out.")
     if rest.any():
-        name = positions.path.name
-        _say(f'{int(rest.sum())} of {n_cells} cells have no position in "{name}" and are left out.')
+        most = 2 * rest.sum() > n_cells
+        check = " They are the most: check that counts and positions are of one sample." if most else ""
+        _say(f"{int(rest.sum())} of {n_cells} cells have no position in {name} and are left out.{check}")
 
 
 def _require_once(names: pd.Index, path: Path) -> None:
