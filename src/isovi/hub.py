@@ -23,7 +23,7 @@ tags: {tags}
 
 {description}
 
-A model of [isoVI](https://isovi.readthedocs.io), a distance-preserving generative model of spatial transcriptomics:
+A distance-preserving model of spatial transcriptomics, made with [isoVI](https://isovi.readthedocs.io):
 
 ```
 {model!r}
