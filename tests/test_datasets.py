@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 
 from isovi import datasets
-from isovi.datasets import SECTIONS, PublicSection
-from isovi.errors import InputError
+from isovi.datasets import EXAMPLES, SECTIONS, PublicSection
+from isovi.errors import InputError, IsoviWarning
+from isovi.simulate import simulate
 
 COUNTS, IMAGES = "filtered_feature_bc_matrix.h5", "spatial.tar.gz"
 
@@ -132,6 +133,39 @@ def test_what_the_server_lacks_is_named(server: Server, tmp_path: Path) -> None:
     del server.files[f"/small/small_{IMAGES}"]
     with pytest.raises(InputError, match=rf"small_{IMAGES} could not be fetched \(HTTPError\)"):
         datasets.fetch("small", cache=tmp_path)
+
+
+def test_an_example_is_read_where_it_is_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, stored = "starmap_mpfc_BZ5", simulate("layers", n_obs=20, n_genes=5)
+    (tmp_path / "shared" / "data").mkdir(parents=True)
+    stored.write_h5ad(tmp_path / "shared" / "data" / f"{name}.h5ad")
+    below = tmp_path / "checkout" / "docs"
+    below.mkdir(parents=True)
+    monkeypatch.chdir(below)
+    monkeypatch.setenv("ISOVI_DATA", str(tmp_path / "empty"))
+    found = datasets.example(name)
+    assert found.n_obs == 20 and found.uns["example"].startswith("Real data: mouse medial prefrontal cortex")
+    stored[:10].copy().write_h5ad(tmp_path / f"{name}.h5ad")
+    monkeypatch.setenv("ISOVI_DATA", str(tmp_path))
+    assert datasets.example(name).n_obs == 10
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_that_is_not_at_hand_is_simulated_and_says_so(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "away").mkdir()
+    monkeypatch.chdir(tmp_path / "away")  # no more than three folders above it are looked into
+    monkeypatch.delenv("ISOVI_DATA", raising=False)
+    with pytest.warns(IsoviWarning, match=f"Simulated, because {name}.h5ad is not at hand"):
+        found = datasets.example(name)
+    assert found.n_obs == EXAMPLES[name].n_obs and found.obs["label"].nunique() > 1
+    assert EXAMPLES[name].tissue in found.uns["example"]
+
+
+def test_an_unknown_example_is_refused() -> None:
+    with pytest.raises(InputError, match="Use one of dlpfc_151673"):
+        datasets.example("else")
 
 
 def test_an_archive_cannot_write_elsewhere(

@@ -17,7 +17,10 @@ import isovi
 from isovi import cli
 from isovi_bench import cli as bench
 
-TUTORIALS = ("first_fit", "geometry", "placing_cells", "several_sections")
+TUTORIALS = (
+    *("first_fit", "geometry", "cortex_layers", "xenium_section", "several_sections"),
+    *("label_transfer", "placing_cells", "own_backbone"),
+)
 FENCE = re.compile(r"^```+\{?([\w-]*)[^\n]*\n(.*?)^```+$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 

@@ -3,6 +3,8 @@ from __future__ import annotations
 import ast
 import logging
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +39,17 @@ from isovi.run import Run, Settings
 from isovi.simulate import simulate
 from isovi.spots import HELDOUT, TRAIN, VALIDATION, Spots
 
+FIRST_FIT = """
+import isovi
+from isovi.simulate import simulate
+
+adata = simulate("layers", n_obs=80, n_genes=20)
+run = isovi.fit(adata, holdout=0.3, max_epochs=2, label_key="domain")
+isovi.pl.domains(run.adata)
+run.model.get_normalized_expression(library_size=1e4)
+repr(run), run._repr_html_()
+"""
+THEIRS = "ignore:The 'mode.chained_assignment' option:"  # which anndata 0.13 sets, and pandas 3 no longer has
 SHORT: dict[str, Any] = {"max_epochs": 2, "n_latent": 4, "progress": False}
 
 
@@ -587,3 +600,11 @@ def test_the_agreement_with_labels_is_reported(fitted: Run) -> None:
     run.adata = fitted.adata
     report_metrics(run, Recorded())
     assert said[0].endswith(" domains (agreement with the labels, all spots: ARI 0.500, NMI 0.625)")
+
+
+@pytest.mark.slow
+def test_a_first_fit_in_python_shows_no_warning() -> None:
+    """In a process of its own, because some warnings are shown once in a process."""
+    words = [sys.executable, "-W", "error", "-W", THEIRS, "-c", FIRST_FIT]
+    found = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from anndata import AnnData
 import isovi
 from isovi import AllPairs, Constraint, InputError, IsoSCVI, Neighbors, OutputError, Penalty, tl
 from isovi.run import Run, Settings
+from isovi.verdict import verdict
 
 LOSSY = Constraint(0.3, distance="wasserstein", per_section=True)  # whose text is "constraint 0.3"
 
@@ -99,7 +102,24 @@ def test_a_run_shows_its_most_telling_metrics(made: Run, folder: Path) -> None:
     shown = repr(Run.read(folder))
     assert "held-out coordinate error" in shown and str(folder) in shown
     assert f"{made.metrics['heldout']['reconstruction']:.4g}" in shown
-    assert "<table>" in made._repr_html_()
+    assert f"verdict                                     {verdict(made).headline()}" in shown
+
+
+def test_in_a_notebook_a_run_says_its_verdict_in_full(made: Run) -> None:
+    page = made._repr_html_()
+    for one in verdict(made).statements():
+        assert f"<b>{escape(one.title)}.</b> {escape(one.text)}</li>" in page
+    assert page.count("<li>") == len(verdict(made).statements())
+    assert len(page) < 5_000
+
+
+def test_a_run_shows_itself_without_metrics_or_data(made: Run, folder: Path) -> None:
+    part = replace(made, metrics={name: made.metrics[name] for name in ("n_obs", "n_genes")})
+    assert f"none yet: {part.retry}" in repr(part) and "<ul>" not in part._repr_html_()
+    (folder / "adata.h5ad").unlink()
+    back = Run.read(folder)
+    assert "held-out coordinate error" in repr(back) and "verdict" not in repr(back)
+    assert "<li>" not in back._repr_html_()
 
 
 def test_metrics_are_those_of_the_table(made: Run) -> None:

@@ -21,7 +21,7 @@ import isovi
 
 
 def draw(run: Path, plain: Path, save: Path) -> None:
-    """Tissue by position, and the held-out spots of both runs in the same colours."""
+    """Tissue by position, and the held-out spots of both runs in the same colours; of ours the place part."""
     ours, theirs = (anndata.read_h5ad(folder / "adata.h5ad") for folder in (run, plain))
     heldout = (ours.obs["isovi_split"] == "heldout").to_numpy()
     if not np.array_equal(heldout, (theirs.obs["isovi_split"] == "heldout").to_numpy()):
@@ -29,15 +29,15 @@ def draw(run: Path, plain: Path, save: Path) -> None:
     tissue = np.asarray(ours.obsm["spatial"][heldout], dtype=float)
     panels = {
         "Section of a breast tumour": tissue,
-        "Latent space of scVI's network": theirs.obsm["X_isovi"][heldout],
-        "Latent space of isoVI": ours.obsm["X_isovi"][heldout],
+        "Latent space, no distance term": theirs.obsm["X_isovi"][heldout],
+        "Latent space of isoVI": ours.obsm["X_isovi_place"][heldout],
     }
     wide = {"width_ratios": (0.001, 1, 1, 1)}
     figure, axes = plt.subplots(1, 4, figsize=(11, 3.9), layout="constrained", gridspec_kw=wide)
     isovi.pl.latent_map(panels, tissue, ax=list(axes))
     axes[0].remove()  # the tissue is drawn as the latent spaces are
-    middle = tissue.mean(axis=0)
-    half = 0.55 * np.ptp(tissue, axis=0).max()
+    middle = (tissue.min(axis=0) + tissue.max(axis=0)) / 2
+    half = 0.56 * np.ptp(tissue, axis=0).max()
     for ax, title in zip(axes[1:], panels, strict=True):
         explained = float(ax.get_title().partition("R² = ")[2])
         below = f"{explained:.0%} of the positions explained"

@@ -2,12 +2,16 @@
 
 The files are those of the `dataset pages <https://www.10xgenomics.com/datasets>`_ of 10x Genomics, from the
 copy that scverse keeps for squidpy. Each is checked against its SHA-256, so a section is always the same.
+
+The sections of the tutorials are :data:`EXAMPLES`. They are not fetched, because no address publishes their
+checksums: :func:`example` reads them where they are at hand, and simulates a tissue where they are not.
 """
 
 from __future__ import annotations
 
 import os
 import tarfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +20,8 @@ from anndata import AnnData
 
 from isovi.data import io
 from isovi.data.outputs import output_directory
-from isovi.errors import InputError
+from isovi.errors import InputError, IsoviWarning
+from isovi.simulate import simulate
 
 CACHE_VARIABLE = "ISOVI_DATA"
 """Environment variable with the folder in which sections are kept, in place of the user's cache folder."""
@@ -81,6 +86,74 @@ SECTIONS = {
     ),
 }
 """The sections by name. All are Visium, with raw counts of all genes, positions and the histology image."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A section of the tutorials, and the tissue that is simulated in its place."""
+
+    tissue: str
+    kind: str
+    """As in :func:`isovi.simulate.simulate`; so are the others."""
+    n_obs: int
+    seed: int
+
+
+EXAMPLES = {
+    "dlpfc_151673": Example(
+        "human prefrontal cortex, Visium (spatialLIBD, section 151673)", "layers", 900, 0
+    ),
+    "her2st_D1": Example("breast tumour of patient D, Spatial Transcriptomics (her2st)", "layers", 300, 1),
+    "her2st_D2": Example("breast tumour of patient D, the next section (her2st)", "layers", 300, 2),
+    "her2st_G2": Example("breast tumour of patient G, Spatial Transcriptomics (her2st)", "blobs", 450, 3),
+    "st2k_mouse_hippo_Hippo1": Example("mouse brain, Spatial Transcriptomics (STUtility)", "blobs", 700, 4),
+    "starmap_mpfc_BZ5": Example("mouse medial prefrontal cortex, STARmap", "layers", 700, 5),
+    "xenium_mouse_brain_tiny_36k": Example("mouse brain, Xenium (10x Genomics)", "blobs", 1500, 6),
+}
+"""The sections of the tutorials by name. ``uns["source"]`` of their files says where each is from."""
+
+
+def example(name: str) -> AnnData:
+    """Read a section of the tutorials, or simulate a tissue where it is not at hand.
+
+    Parameters
+    ----------
+    name
+        One of :data:`EXAMPLES`. Its file, ``NAME.h5ad``, is looked for in the folder in the environment
+        variable ``ISOVI_DATA``, and in ``shared/data`` of the working folder and the three above it.
+
+    Returns
+    -------
+    Raw counts, with positions in ``obsm["spatial"]``, labels in ``obs["label"]`` where there are such, and in
+    ``uns["example"]`` the sentence that says what it is.
+
+    Raises
+    ------
+    InputError
+        If there is no example of this name.
+
+    Warns
+    -----
+    IsoviWarning
+        If the tissue is simulated.
+    """
+    if name not in EXAMPLES:
+        raise InputError(
+            f"name={name!r}.", "It must be the name of an example.", f"Use one of {', '.join(EXAMPLES)}."
+        )
+    about, here = EXAMPLES[name], Path.cwd()
+    named = [Path(os.environ[CACHE_VARIABLE]).expanduser()] if os.environ.get(CACHE_VARIABLE) else []
+    folders = [*named, *(parent / "shared" / "data" for parent in (here, *here.parents[:3]))]
+    file = next((path for folder in folders if (path := folder / f"{name}.h5ad").is_file()), None)
+    if file is not None:
+        adata = io.read(file)
+        adata.uns["example"] = f"Real data: {about.tissue}."
+        return adata
+    adata = simulate(about.kind, n_obs=about.n_obs, n_genes=200, depth=3.0, seed=about.seed)
+    adata.obs["label"] = adata.obs.pop("domain")
+    adata.uns["example"] = f"Simulated, because {name}.h5ad is not at hand. It stands for: {about.tissue}."
+    warnings.warn(adata.uns["example"], IsoviWarning, stacklevel=2)
+    return adata
 
 
 def load(name: str, cache: str | os.PathLike[str] | None = None) -> AnnData:

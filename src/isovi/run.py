@@ -7,8 +7,10 @@ import platform
 import uuid
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from html import escape
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from isovi.spots import HELDOUT, SPLIT_KEY, TRAIN, Spots
 from isovi.tl._inputs import IDENTITY_KEY, PLACE_KEY
 from isovi.tl._inputs import LATENT_KEY as LATENT_KEY  # where the keys of a run are looked for
 from isovi.tl.certificate import Certificate
+from isovi.verdict import WORDS, Verdict, verdict
 
 CHECKPOINT = ".partial.ckpt"  # behind the name of a run: its unfinished training, beside it
 FIRST_SCHEMA = 1
@@ -407,11 +410,31 @@ class Run(ReprMixin):
 
     def summary(self) -> Rows:
         """What is shown of it, by name."""
-        where = "held-out" if HELDOUT in self.metrics else "all"
-        shown = {f"{where} {m.label}": self.heldout[n] for n, m in tl.METRICS.items() if n in self.heldout}
         data = f"{self.metrics['n_obs']} spots, {self.metrics['n_genes']} genes"
-        folder = {} if self.folder is None else {"folder": str(self.folder)}
-        return {"data": data, "settings": self.settings.changed() or "defaults", **shown, **folder}
+        rows: dict[str, Any] = {"data": data, "settings": self.settings.changed() or "defaults"}
+        if not self.is_complete:
+            return {**rows, "metrics": f"none yet: {self.retry}"}
+        if (judged := self._judged()) is not None:
+            rows["verdict"] = judged.headline()
+        where = "held-out" if HELDOUT in self.metrics else "all"
+        rows |= {f"{where} {m.label}": self.heldout[n] for n, m in tl.METRICS.items() if n in self.heldout}
+        return rows if self.folder is None else {**rows, "folder": str(self.folder)}
+
+    def _judged(self) -> Verdict | None:
+        """The verdict on a complete run, which cannot be known where its data cannot be read."""
+        with suppress(InputError):
+            return verdict(self)
+        return None
+
+    def _repr_html_(self) -> str:
+        """The table of what is shown, and the sentences of the verdict."""
+        judged = self._judged() if self.is_complete else None
+        said = () if judged is None else judged.statements()
+        words = {**WORDS, "note": "note"}
+        items = (
+            f"<li>{words[one.status]}: <b>{escape(one.title)}.</b> {escape(one.text)}</li>" for one in said
+        )
+        return f"{super()._repr_html_()}<ul>{''.join(items)}</ul>" if said else super()._repr_html_()
 
     # ------------------------------------------------------------------ on disk
 

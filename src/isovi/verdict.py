@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from isovi.geometry.certificate import CERTIFIED_EPSILON, cells_needed
 from isovi.model.objective import Constraint, Penalty
 from isovi.model.training import TOLERANCE, TrainingOutcome
-from isovi.run import Run
 from isovi.spots import HELDOUT
 
 Status = Literal["good", "caution", "bad", "note"]
@@ -318,8 +317,8 @@ class Verdict:
 # ---------------------------------------------------------------------------- from a run
 
 
-def verdict(run: Run) -> Verdict:
-    """Judge a run that has its metrics."""
+def verdict(run: Any) -> Verdict:
+    """Judge an :class:`isovi.Run` that has its metrics; it shows its verdict, so it is not known here."""
     metrics, asked = run.metrics, run.settings.distortion
     heldout = metrics.get(HELDOUT, {})
     latent = run.latent()

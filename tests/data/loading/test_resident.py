@@ -107,6 +107,16 @@ def test_data_in_memory_is_shared_not_copied(manager: AnnDataManager) -> None:
     assert np.shares_memory(field.matrix.data, manager.adata.X.data)
 
 
+def test_read_only_data_is_copied(manager: AnnDataManager) -> None:
+    """Columns of pandas 3 are read-only, and torch warns of a tensor over them."""
+    dataset = manager.create_torch_dataset()
+    for name, data in dataset.data.items():
+        if isinstance(data, np.ndarray):
+            data.setflags(write=False)
+            field = ResidentDataset.of(dataset).fields[name]
+            assert np.array_equal(field, data) and not np.shares_memory(field.numpy(), data)
+
+
 def test_backed_data_is_loaded_as_before(adata: AnnData, tmp_path: Path) -> None:
     adata.write_h5ad(tmp_path / "backed.h5ad")
     backed = anndata.read_h5ad(tmp_path / "backed.h5ad", backed="r")

@@ -20,6 +20,7 @@ from isovi.data.readers.spatialdata import (
     require_known_sections,
 )
 from isovi.errors import InputError, IsoviWarning
+from isovi.pl._image import microns
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*autosharding.*", "ignore:.*Scaler.*")
 
@@ -51,7 +52,70 @@ def test_labels_are_placed_by_their_pixels(blobs: Any, tmp_path: Path) -> None:
         np.testing.assert_allclose(place, [x.mean() + 0.5, y.mean() + 0.5])
     assert found.uns["isovi_input"]["coordinate_system"] == "global"
     reader = io.find(tmp_path / "blobs.zarr")
-    assert [file.name for file in reader.files] == ["table", "blobs_labels"], "no image is read or hashed"
+    assert [file.name for file in reader.files] == ["table", "blobs_labels"], "no image is hashed"
+
+
+def pictured(path: Path, image: np.ndarray, matrix: np.ndarray | None = None, **more: Any) -> Any:
+    """A store with three cells in a tissue of 40 by 30 units, and images of channels, rows and columns."""
+    import spatialdata as sd
+    from spatialdata.transformations import Affine
+
+    where = None if matrix is None else {"global": Affine(matrix, ("x", "y"), ("x", "y"))}
+    shapes = sd.models.ShapesModel.parse(np.array([[5.0, 5], [35, 5], [35, 25]]), geometry=0, radius=1.0)
+    parse = sd.models.Image2DModel.parse
+    images = {"main": parse(image, dims=("c", "y", "x"), transformations=where)}
+    images |= {name: parse(other, dims=("c", "y", "x")) for name, other in more.items()}
+    table = table_of({"cells": [0, 1, 2]})
+    sd.SpatialData(images=images, shapes={"cells": shapes}, tables={"table": table}).write(path)
+    return io.read(path)
+
+
+def bright(rows: slice, columns: slice, shape: tuple[int, int] = (30, 40), top: int = 255) -> np.ndarray:
+    image = np.zeros((3, *shape), dtype=np.uint8)
+    image[0, rows, columns] = top
+    return image
+
+
+def under(adata: AnnData) -> tuple[np.ndarray, float]:
+    """Pixels of the image, red, and how many there are to a unit of the positions."""
+    library = adata.uns["spatial"]["cells"]
+    return library["images"]["hires"][..., 0], library["scalefactors"]["tissue_hires_scalef"]
+
+
+def test_the_image_lies_where_the_cells_are(tmp_path: Path) -> None:
+    """An image of twice the pixels, shifted and mirrored, is drawn as the coordinate system has it."""
+    found = pictured(tmp_path / "plain.zarr", bright(slice(20, 30), slice(30, 40)))
+    pixels, scale = under(found)
+    assert [pixels[int(y * scale), int(x * scale)] for x, y in found.obsm["spatial"]] == [0, 0, 255]
+    mirrored = np.array([[-0.5, 0, 40], [0, 0.5, 0], [0, 0, 1]])  # pixels are half a unit, from right to left
+    found = pictured(tmp_path / "affine.zarr", bright(slice(0, 20), slice(60, 80), (60, 80)), mirrored)
+    pixels, scale = under(found)
+    assert scale == pytest.approx(2, rel=0.05)
+    assert [pixels[int(y * scale), int(x * scale)] for x, y in found.obsm["spatial"]] == [255, 0, 0]
+    assert microns(found, 25.0) is None  # whatever the unit is, it is not known
+
+
+def test_colour_comes_before_stains_and_large_images_are_reduced(tmp_path: Path) -> None:
+    stain = np.zeros((1, 3000, 4000), dtype=np.uint16)
+    stain[0, :1500] = 40_000
+    scale = np.diag([0.01, 0.01, 1.0])
+    found = pictured(tmp_path / "stain.zarr", stain, scale)
+    pixels, _ = under(found)
+    assert max(pixels.shape) <= 2_000 and pixels[0, :100].min() == 255 and pixels[-1].max() == 0
+    assert found.uns["spatial"]["cells"]["images"]["hires"].shape[2] == 3
+    found = pictured(tmp_path / "both.zarr", stain, scale, photo=bright(slice(None), slice(None), top=77))
+    assert set(np.unique(under(found)[0])) <= {0, 77}
+
+
+def test_an_image_that_cannot_be_read_is_left_out_with_a_note(tmp_path: Path) -> None:
+    pictured(tmp_path / "x.zarr", bright(slice(None), slice(None)))
+    chunk = next(path for path in (tmp_path / "x.zarr" / "images").rglob("0") if path.is_file())
+    chunk.write_bytes(b"no image")
+    with pytest.warns(IsoviWarning, match='No image of "cells" was read'):
+        assert "spatial" not in io.read(tmp_path / "x.zarr").uns
+    next((tmp_path / "x.zarr" / "images").rglob("main/zarr.json")).write_text("{")
+    with pytest.warns(IsoviWarning, match="The images were left out"):
+        assert io.read(tmp_path / "x.zarr").n_obs == 3
 
 
 @pytest.mark.parametrize("of_elements", [str, int])

@@ -17,6 +17,7 @@ from isovi.data.readers.source import PIXELS, POSITIONS_KEY, readable
 SCALE = "scalefactors_json.json"
 IMAGES = {"hires": "tissue_hires_image", "lowres": "tissue_lowres_image"}
 SUFFIXES = ("png", "jpg", "jpeg")
+SIDE = 2_000  # pixels of the longest side that is kept of an image that has to be reduced
 _USUAL = frozenset(
     {"outs", "binned_outputs", "segmented_outputs", "spatial"}
 )  # names of folders that name no sample
@@ -83,6 +84,21 @@ def _image(path: Path) -> np.ndarray:
 
     with readable(path, "an image"), _opened(path) as file, Image.open(file) as image:
         return np.asarray(image.convert("RGB"))
+
+
+def stained(pixels: np.ndarray) -> np.ndarray:
+    """A picture of stains: grey by the brightest channel or plane, as bytes of red, green and blue.
+
+    Parameters
+    ----------
+    pixels
+        Shape ``(..., row, column)``.
+    """
+    while pixels.ndim > 2:
+        pixels = pixels.max(axis=0)
+    low, high = np.percentile(pixels, (1, 99.8))
+    grey = np.clip((pixels - float(low)) / max(float(high - low), np.finfo(np.float32).tiny), 0, 1)
+    return np.repeat(np.round(255 * grey).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def _library(matrix: Path, prefix: str) -> tuple[str, dict[str, Any]]:

@@ -17,6 +17,7 @@ from anndata import AnnData
 from isovi.data.readers.annotated import read_anndata, zarr_group
 from isovi.data.readers.safe import require_safe_zarr
 from isovi.data.readers.source import INPUT_KEY, POSITIONS_KEY, Reader, need_extra, readable
+from isovi.data.readers.spatialdata_image import add_images
 from isovi.data.readers.visium import BIN
 from isovi.errors import InputError, IsoviWarning
 
@@ -24,6 +25,7 @@ ATTRS_KEY = "spatialdata_attrs"  # in uns of a table, and in the attributes of a
 ELEMENTS = ("shapes", "labels", "points")  # that a table can annotate
 OWN = "each element its own"
 _REMEDY = "Write it anew with sdata.write(...)."
+_LAZY = tuple(f"{start}{level}" for start in ("", "s", "scale") for level in range(16))  # of a raster
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class SpatialDataStore(Reader):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The table and its elements; images are not read."""
+        """The table and its elements; images do not count."""
         places = [self.path / kind / name for name in self.regions for kind in ELEMENTS]
         return self.tables[self.table], *(place for place in places if place.is_dir())
 
@@ -93,12 +95,27 @@ class SpatialDataStore(Reader):
         with readable(self.path, "SpatialData", _REMEDY), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of other versions of the format
             for place in self.files[1:]:
-                require_safe_zarr(place, lazy=("0", "1", "scale0"))
+                require_safe_zarr(place, lazy=_LAZY)
             sdata: Any = spatialdata.read_zarr(self.path, selection=tuple(sorted(found)))
         return {name: sdata[name] for name in self.regions if name in sdata}
 
+    def images(self) -> Mapping[str, Any]:
+        """Images of the store by name, read lazily; none, with a note, if they cannot be."""
+        import spatialdata
+
+        try:
+            for place in (self.path / "images").glob("*/"):
+                require_safe_zarr(place, lazy=_LAZY)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of other versions of the format
+                return dict(spatialdata.read_zarr(self.path, selection=("images",)).images)
+        except Exception as error:  # noqa: BLE001  # of readers and codecs
+            text = f"The images were left out ({type(error).__name__}: {str(error).splitlines()[0][:200]})."
+            warnings.warn(text, IsoviWarning, stacklevel=2)
+            return {}
+
     def read(self) -> AnnData:
-        """The table, with the centroids of its elements as positions."""
+        """The table, with the centroids of its elements as positions and a reduced image of each."""
         adata = read_anndata(self.tables[self.table], zarr=True)
         self.sign(adata)
         if not self.elements:  # positions may be in the table itself
@@ -113,6 +130,10 @@ class SpatialDataStore(Reader):
             )
         adata.obsm[POSITIONS_KEY] = positions
         adata.uns[INPUT_KEY]["coordinate_system"] = system
+        if (self.path / "images").is_dir():
+            of = adata.obs[adata.uns[ATTRS_KEY]["region_key"]].astype(str).to_numpy()
+            known = {name: _systems(element) for name, element in self.elements.items()}
+            add_images(adata, self.images(), of, choose_systems(known, self.asked_system))
         placed = np.isfinite(positions).all(axis=1)
         if not placed.all():
             text = f"{int((~placed).sum())} of {len(placed)} cells are in no element and are left out."

@@ -15,6 +15,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from isovi.data.readers.annotated import canonical_counts
+from isovi.data.readers.images import SIDE, stained
 from isovi.data.readers.matrix import find_matrix, make_unique, read_matrix
 from isovi.data.readers.positions import PositionTable, join, position_table, read_positions
 from isovi.data.readers.source import MICROMETRES, POSITIONS_KEY, Reader, readable
@@ -30,7 +31,6 @@ MORPHOLOGY = (  # the image of one plane, or of the sharpest
     *("morphology_focus/*0000*.ome.tif", "morphology_focus.ome.tif"),
     *("morphology_mip.ome.tif", "morphology.ome.tif"),
 )
-SIDE = 2_000  # pixels of the longest side that is kept
 PIXEL, CELL = 0.2125, 10.0  # micrometres: a pixel, where the image does not say, and a drawn cell
 GENE = "gene"  # type of the features that are genes, in zarr
 _LETTERS = np.frombuffer(b"abcdefghijklmnop", dtype="S1")  # of the digits 0 to f in names of cells
@@ -117,14 +117,9 @@ def _reduced(path: Path) -> tuple[np.ndarray, float]:
         pixels = (large[-1] if large else levels[0]).asarray()
         whole = max(levels[0].shape[-2:])
         found = re.search(r'PhysicalSizeX="([0-9.eE+-]+)"', file.ome_metadata or "")
-    while pixels.ndim > 2:  # channels or planes: the brightest
-        pixels = pixels.max(axis=0)
-    step = -(-max(pixels.shape) // SIDE)
-    pixels = pixels[::step, ::step]
+    step = -(-max(pixels.shape[-2:]) // SIDE)
     size = float(found[1]) if found else PIXEL
-    low, high = np.percentile(pixels, (1, 99.8))
-    grey = np.clip((pixels - float(low)) / max(float(high - low), 1.0), 0, 1)
-    shown = np.repeat(np.round(255 * grey).astype(np.uint8)[..., None], 3, axis=2)
+    shown = stained(pixels[..., ::step, ::step])
     return shown, max(shown.shape[:2]) / (whole * size)
 
 
