@@ -129,6 +129,16 @@ def test_weights_in_a_minibatch_are_those_of_its_spots(name: str, tissue: Tissue
     assert not len(weights.among(cells[:0], source[:0], target[:0]))
 
 
+def test_stored_weights_are_looked_up_alike_on_an_accelerator(tissue: Tissue) -> None:
+    pairs = every_pair(tissue)
+    for kind in (Neighbors(4), Gaussian(1.5)):
+        weights = kind.fit(*tissue)
+        assert weights(*pairs).any()
+        assert torch.equal(weights._looked_up(*pairs), weights(*pairs))
+    nothing = Neighbors(4).fit(Spots(np.full((9, 2), np.nan)))
+    assert not nothing._looked_up(torch.arange(8), torch.arange(1, 9)).any()
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_no_pairs_asked_for_no_weights(name: str, tissue: Tissue) -> None:
     none = torch.empty(0, dtype=torch.int64)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from types import MappingProxyType
@@ -48,6 +48,13 @@ class PairWeights(ABC):
         """
         return self(cells[source], cells[target])
 
+    def kept(self, device: torch.device, make: Callable[[], Iterable[torch.Tensor]]) -> list[torch.Tensor]:
+        """Tensors made once for each device, which keeps them: a minibatch waits for none to arrive."""
+        every = vars(self).setdefault("_kept", {})
+        if device not in every:
+            every[device] = [tensor.to(device) for tensor in make()]
+        return every[device]
+
     @abstractmethod
     def draw(self, n_pairs: int, rng: np.random.Generator) -> tuple[PairIndices, PairIndices, PairFloats]:
         """Draw about ``n_pairs`` pairs whose weighted sums are unbiased estimates of sums over all pairs.
@@ -82,7 +89,7 @@ class SameCode(PairWeights):
     codes: torch.Tensor
 
     def __call__(self, source: PairIndices, target: PairIndices) -> PairFloats:
-        codes = self.codes.to(source.device)
+        (codes,) = self.kept(source.device, lambda: (self.codes,))
         return (codes[source] == codes[target]).float()
 
     def draw(self, n_pairs: int, rng: np.random.Generator) -> tuple[PairIndices, PairIndices, PairFloats]:
@@ -118,9 +125,27 @@ class Stored(PairWeights):
     def __call__(self, source: PairIndices, target: PairIndices) -> PairFloats:
         if not len(source):  # scipy returns no array in this case
             return torch.empty(0, device=source.device)
-        rows, columns = (end.cpu().numpy().copy() for end in (source, target))  # scipy needs its own copies
-        found = self.matrix[rows, columns]
-        return torch.as_tensor(np.asarray(found).ravel(), dtype=torch.float32, device=source.device)
+        if source.device.type != "cpu":
+            return self._looked_up(source, target)
+        rows, columns = (end.numpy().copy() for end in (source, target))  # scipy needs its own copies
+        return torch.as_tensor(np.asarray(self.matrix[rows, columns]).ravel(), dtype=torch.float32)
+
+    def _looked_up(self, source: PairIndices, target: PairIndices) -> PairFloats:
+        """The same on a device, by bisection among the numbers of all stored entries."""
+        number, weight = self.kept(source.device, self._numbered)
+        wanted = source.long() * self.matrix.shape[1] + target
+        place = torch.searchsorted(number, wanted)
+        return torch.where(number[place] == wanted, weight[place], 0.0)
+
+    def _numbered(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Number of each stored entry, counted along the rows, and its weight; then one that is none."""
+        entries = self.matrix.tocoo()
+        number = entries.row.astype(np.int64) * self.matrix.shape[1] + entries.col
+        order = np.argsort(number)
+        weight = entries.data[order].astype(np.float32)
+        return torch.from_numpy(np.append(number[order], np.iinfo(np.int64).max)), torch.from_numpy(
+            np.append(weight, 0.0)
+        )
 
     def draw(self, n_pairs: int, rng: np.random.Generator) -> tuple[PairIndices, PairIndices, PairFloats]:
         upper = sp.triu(self.matrix, k=1).tocoo()

@@ -122,17 +122,15 @@ def test_what_follows_minibatches_is_averaged(scale: Any, n: int) -> None:
     assert objective.scale.tolist() == [7.0] * 4, "they are the state, not a copy"
 
 
-def test_a_term_counts_only_where_all_processes_have_one() -> None:
+def test_what_a_process_without_pairs_reports_is_that_of_the_others() -> None:
+    """Every process logs the same names, or they would wait for each other."""
     objective = Objective(Constraint(0.2), 1)
     points = torch.arange(12.0).reshape(6, 2)
-    batch = (points, points + 1, points, points, torch.zeros(6).long(), torch.arange(6))
-    assert objective(*batch) is not None
-    asked: list[bool] = []
-    objective.agree = lambda has: asked.append(has) or False
-    assert objective(*batch) is None
-    alone = (*batch[:4], torch.arange(6), *batch[5:])
-    assert objective(*alone) is None
-    assert asked == [True, False], "every process asks, whatever it has"
+    alone = objective(points, points + 1, points, points, torch.arange(6), torch.arange(6))
+    objective.note(alone, 6)
+    found = objective.noted(reduce=lambda sums: sums + torch.tensor([0.3 * 20, 0.0, 20.0]))
+    assert found["relative_distortion"] == pytest.approx(0.3)
+    assert set(found) == {"relative_distortion", "distance_scale", "multiplier"}
 
 
 def test_the_restored_epoch_is_what_the_processes_share_at_the_end(tissue: AnnData) -> None:

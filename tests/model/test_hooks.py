@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import inspect
 import logging
+import math
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -18,11 +20,14 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import scvi
+import torch
 from anndata import AnnData
 from scvi.dataloaders import AnnDataLoader, DataSplitter
+from scvi.distributions import ZeroInflatedNegativeBinomial
 from scvi.model import SCVI, TOTALVI
 from scvi.module import VAE
 from scvi.train import Trainer, TrainingPlan
+from torch.distributions import Normal
 
 import isovi
 from isovi import IsoSCVI
@@ -309,6 +314,25 @@ def test_no_other_module_touches_a_private_name_of_scvi_tools_or_lightning() -> 
         for name in names_in(file) & theirs
     }
     assert not touched
+
+
+def test_validate_args_of_distributions_is_off_for_a_while() -> None:
+    wrong = torch.tensor(math.nan), torch.tensor(1.0)
+    with hooks.unchecked_distributions():
+        assert math.isnan(Normal(*wrong).mean)
+    with pytest.raises(ValueError, match="constraint"):
+        Normal(*wrong)
+
+
+def test_validate_sample_is_what_looks_at_counts() -> None:
+    class Unchecked(hooks.UncheckedSample, ZeroInflatedNegativeBinomial):
+        pass
+
+    given = {"mu": torch.ones(1), "theta": torch.ones(1), "zi_logits": torch.zeros(1)}
+    with pytest.warns(UserWarning, match="within the support"):
+        ZeroInflatedNegativeBinomial(**given).log_prob(torch.tensor([-1.0]))
+    with warnings.catch_warnings(action="error"):
+        Unchecked(**given).log_prob(torch.tensor([-1.0]))
 
 
 def test_a_training_shows_no_warning_and_no_advertisement(

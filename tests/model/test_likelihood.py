@@ -6,6 +6,8 @@ from anndata import AnnData
 from scvi.distributions import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 
 from isovi import IsoSCVI, Penalty
+from isovi.data.loading import nonzero_cache
+from isovi.data.loading.nonzero_cache import remember
 from isovi.model.likelihood import (
     SparseNegativeBinomial,
     SparseZeroInflatedNegativeBinomial,
@@ -55,6 +57,20 @@ def counts(dtype: torch.dtype) -> torch.Tensor:
     values[1] = torch.arange(1, GENES + 1)
     values[2, :3] = torch.tensor([300.0, 1e3, 1e5 if dtype == torch.float64 else 1e3])
     return values.to(dtype)
+
+
+def test_counts_that_an_accelerator_would_have_to_count_are_left_to_scvi_tools() -> None:
+    given = parameters(("2d", "gene"), torch.float32)
+    value = counts(torch.float32).to("meta")
+    for theirs, ours in CLASSES.items():
+        names = ("mu", "theta", "zi_logits")[: 2 + (theirs is ZeroInflatedNegativeBinomial)]
+        found = ours(**{name: given[name].to("meta") for name in names}).log_prob(value)
+        assert found.is_meta and "LogProb" not in type(found.grad_fn).__name__
+        known = remember(value, torch.arange(3, device="meta"))
+        found = ours(**{name: given[name].to("meta") for name in names}).log_prob(value)
+        assert found.is_meta and "LogProb" in type(found.grad_fn).__name__
+        assert nonzero_cache.remembered(value) is known
+        value = value.clone()
 
 
 def value_and_gradients(

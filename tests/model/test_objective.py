@@ -62,8 +62,14 @@ def objective_of(asked: Distortion, n_sections: int = 1, *, training: bool = Tru
 
 def measured(objective: Objective, batch: dict[str, torch.Tensor]) -> DistortionTerm:
     term = objective(**batch)
-    assert term is not None
+    assert bool(term.known)
     return term
+
+
+def require_nothing(term: DistortionTerm) -> None:
+    """It counts for nothing, neither in the loss nor in a gradient."""
+    assert not term.known
+    assert float(term.loss) == float(term.relative) == 0
 
 
 def latent_distance(batch: dict[str, torch.Tensor], distance: str) -> np.ndarray:
@@ -303,7 +309,12 @@ def test_cells_without_coordinates_contribute_nothing(name: str) -> None:
 )
 def test_without_pairs_there_is_no_term_and_the_state_stays(spoil: Any) -> None:
     objective = objective_of(ASKED["constraint"], N_CELLS)
-    assert objective(**spoil(minibatch())) is None
+    batch = minibatch()
+    loc = batch["loc"].requires_grad_()
+    term = objective(**spoil(batch))
+    require_nothing(term)
+    (gradient,) = torch.autograd.grad(term.loss, loc, allow_unused=True, materialize_grads=True)
+    assert not gradient.any()
     assert objective.running.isnan().all() and objective.scale.isnan().all()
 
 
@@ -311,7 +322,7 @@ def test_without_pairs_of_weight_there_is_no_term() -> None:
     objective = objective_of(ASKED["constraint"])
     tissue = Spots(np.full((50, 2), np.nan))
     objective.weights = Neighbors(3).fit(tissue)
-    assert objective(**minibatch()) is None
+    require_nothing(objective(**minibatch()))
 
 
 def test_a_latent_at_one_point_leaves_no_trace() -> None:
@@ -319,7 +330,10 @@ def test_a_latent_at_one_point_leaves_no_trace() -> None:
     batch = minibatch()
     batch["loc"] = torch.zeros_like(batch["loc"])
     objective = objective_of(ASKED["constraint"])
-    assert objective(**batch) is None
+    batch["loc"].requires_grad_()
+    term = objective(**batch)
+    require_nothing(term)
+    assert not torch.autograd.grad(term.loss, batch["loc"])[0].any()
     assert objective.scale.isnan().all()
 
 

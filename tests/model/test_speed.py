@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from scvi.model import SCANVI, TOTALVI
 from scvi.train import AdversarialTrainingPlan, SemiSupervisedTrainingPlan, TrainingPlan
 
-from isovi import IsoSCVI, IsoVAE, Penalty, preserve_distances
+from isovi import InputError, IsoSCVI, IsoVAE, Penalty, preserve_distances
 from isovi.data.loading.resident import ResidentDataset
 from isovi.model import model as models
 from isovi.model import module as modules
@@ -119,6 +119,27 @@ def test_an_epoch_cut_short_is_logged(tissue: AnnData, quickly: Callable) -> Non
     model = trained(tissue, quickly, max_epochs=4, max_steps=6)
     assert len(model.history_["relative_distortion_train"]) == len(model.history_["elbo_train"]) == 2
     assert np.isfinite(model.history_["relative_distortion_train"].to_numpy(float)).all()
+
+
+def test_a_loss_that_is_no_number_ends_the_training(tissue: AnnData, quickly: Callable) -> None:
+    with pytest.raises(InputError, match=r"The loss of epoch [12] is nan\. .* lower learning rate"):
+        trained(tissue, quickly, plan_kwargs={"lr": 1e25})
+
+
+def test_numbers_are_logged_from_the_host() -> None:
+    """Lightning would send each to the device, and wait for it to come back."""
+    logged: list[Any] = []
+
+    class Plan:
+        device = torch.device("meta")
+
+        def log(self, _: str, value: Any, **__: Any) -> None:
+            logged.append(value)
+
+    plan = logging_by_epoch(Plan)()
+    plan.log("kl_weight", 0.5, on_step=True)
+    plan.log("kl_weight", 0.5, on_step=True, sync_dist=True)
+    assert torch.equal(logged[0], torch.tensor(0.5)) and logged[1] == 0.5
 
 
 @pytest.mark.parametrize("plan", [TrainingPlan, SemiSupervisedTrainingPlan, AdversarialTrainingPlan])

@@ -35,6 +35,7 @@ def trainer_at(epoch: int = 0, step: int = 0, **metrics: float) -> Any:
     trainer.is_last_batch = False
     trainer.current_epoch, trainer.global_step = epoch, step
     trainer.callback_metrics = {name: torch.tensor(value) for name, value in metrics.items()}
+    trainer.strategy.reduce = lambda sums, **_: sums
     return trainer
 
 
@@ -43,6 +44,12 @@ def objective_of(asked: Distortion = ASKED, distortion: float = 0.6, spread: flo
     objective.running.copy_(torch.tensor([distortion, 200.0, spread]))
     objective.scale.fill_(0.5)
     return objective
+
+
+def noted(objective: Objective, relative: float, n_cells: int = 10, known: bool = True) -> None:
+    """A minibatch of this distortion."""
+    numbers = (torch.tensor(value) for value in (0.0, relative, 1.0, known))
+    objective.note(DistortionTerm(*numbers), n_cells)
 
 
 # ------------------------------------------------------------------ dual ascent
@@ -68,8 +75,9 @@ def test_the_constraint_waits_for_some_epochs_or_many_steps(before: Any, after: 
 def test_the_figures_of_an_epoch_are_reported_once_at_its_last_minibatch() -> None:
     objective, plan = objective_of(), Mock(spec=pl.LightningModule)
     ascent = DualAscent(objective)
+    noted(objective, math.nan, known=False)
     for last, relative, n_cells in ((False, 0.5, 30), (True, 0.2, 10)):
-        objective.note(DistortionTerm(torch.tensor(0.0), torch.tensor(relative), torch.tensor(1.0)), n_cells)
+        noted(objective, relative, n_cells)
         trainer = trainer_at()
         trainer.is_last_batch = last
         ascent.on_train_batch_end(trainer, plan)
@@ -87,12 +95,20 @@ def pressed(asked: Distortion = ASKED, n_steps: int = 40) -> tuple[Objective, Du
     ascent = DualAscent(objective)
     for _ in range(n_steps):
         ascent.on_train_batch_end(trainer_at(WARM_UP_EPOCHS), PLAN)
+    ascent.on_train_epoch_end(trainer_at(WARM_UP_EPOCHS), PLAN)
     return objective, ascent
+
+
+def at_validation(ascent: DualAscent, epoch: int, relative: float) -> None:
+    ascent.objective.eval()
+    noted(ascent.objective, relative)
+    ascent.on_validation_epoch_end(trainer_at(epoch), PLAN)
+    ascent.objective.train()
 
 
 def validated(ascent: DualAscent, values: list[float]) -> None:
     for epoch, value in enumerate(values):
-        ascent.on_validation_epoch_end(trainer_at(epoch, relative_distortion_validation=value))
+        at_validation(ascent, epoch, value)
 
 
 def test_the_multiplier_is_frozen_where_held_out_distortion_stalls_above_the_target() -> None:
@@ -131,6 +147,7 @@ def test_the_epoch_in_which_the_limit_is_reached_is_kept() -> None:
     for epoch in (30, 31):
         for _ in range(40):
             ascent.on_train_batch_end(trainer_at(epoch), PLAN)
+        ascent.on_train_epoch_end(trainer_at(epoch), PLAN)
     assert ascent.limited_at == 30 and objective.at_limit
 
 
@@ -163,7 +180,7 @@ def test_no_wait_is_counted_before_the_constraint_acts_or_without_validation() -
     assert ascent.waited == 0 and ascent.stalled_at is None
     _, ascent = pressed()
     for _ in range(2 * PATIENCE):
-        ascent.on_validation_epoch_end(trainer_at())
+        ascent.on_validation_epoch_end(trainer_at(), PLAN)
     assert ascent.waited == 0 and ascent.stalled_at is None
 
 
@@ -306,9 +323,9 @@ def at_limit() -> DualAscent:
 
 def stalled(n_steps: int = 40) -> DualAscent:
     ascent = pressed(n_steps=n_steps)[1]
-    ascent.on_validation_epoch_end(trainer_at(0, relative_distortion_validation=0.5))
+    at_validation(ascent, 0, 0.5)
     for _ in range(PATIENCE):
-        ascent.on_validation_epoch_end(trainer_at(1, relative_distortion_validation=0.5))
+        at_validation(ascent, 1, 0.5)
     return ascent
 
 

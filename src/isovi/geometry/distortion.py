@@ -12,7 +12,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn.functional import pad
 
 from isovi._shapes import (
@@ -51,7 +50,7 @@ def euclidean(points: Points, source: PairIndices, target: PairIndices) -> PairF
 
 def all_distances(points: Points) -> PairFloats:
     """Euclidean distances of all unordered pairs of a minibatch, in the order of ``triu_indices``."""
-    if points.device.type in ("cpu", "cuda"):
+    if points.device.type in ("cpu", "cuda") and len(points) > 1:  # of fewer, torch has no gradient
         missing = _FEW - points.shape[1]
         return torch.pdist(pad(points, (0, missing)) if missing > 0 else points)
     return euclidean(points, *torch.triu_indices(len(points), len(points), 1, device=points.device))
@@ -90,30 +89,56 @@ LATENT_POINTS: dict[LatentDistance, Callable[[Posterior], Points]] = {
 """Each latent distance, as the points between which it is the Euclidean distance."""
 
 
-def weighted_median(values: PairFloats, weights: PairFloats) -> Scalar:
+def weighted_median(
+    values: PairFloats, weights: PairFloats, group: PairIndices | None = None, n_groups: int = 1
+) -> torch.Tensor:
     """Smallest value at which the cumulative weight reaches one half (a minimiser of ``Σ w |v - m|``).
 
     Values of zero weight are ignored, NaN included.
+
+    Parameters
+    ----------
+    values, weights
+        Shape ``(pair,)``.
+    group, n_groups
+        Groups that have a median each, and their number; ``None`` for one median of all.
+
+    Returns
+    -------
+    Shape ``()``, or ``(n_groups,)``; any number for a group without weight.
     """
+    if not len(values):
+        return values.new_full(() if group is None else (n_groups,), torch.nan)
+    order = _ascending(values)
+    if group is not None:
+        order = order[torch.argsort(group[order], stable=True)]
+    cumulated = weights[order].double().cumsum(0)
+    half = cumulated[-1:] / 2
+    if group is not None:
+        codes = torch.arange(n_groups, device=values.device)
+        end = pad(cumulated, (1, 0))[torch.searchsorted(group[order], codes, right=True)]
+        half = (end + pad(end[:-1], (1, 0))) / 2
+    middle = torch.searchsorted(cumulated, half).clamp(max=len(values) - 1)
+    found = values[order[middle]]
+    return found.squeeze(0) if group is None else found
+
+
+def _ascending(values: PairFloats) -> PairIndices:
+    """The order from low to high; on a CPU NumPy sorts five times faster than PyTorch."""
     if values.device.type == "cpu":
-        return values[_index_of_median(values.detach().numpy(), weights.detach().numpy())]
-    order = torch.argsort(values)
-    cumulated = torch.cumsum(weights[order].double(), 0)
-    middle = torch.searchsorted(cumulated, cumulated[-1:] / 2)[0]
-    return values[order[middle.clamp(max=len(values) - 1)]]
-
-
-def _index_of_median(values: NDArray, weights: NDArray) -> int:
-    """Index of the weighted median; on a CPU NumPy sorts five times faster than PyTorch."""
-    order = np.argsort(values)
-    cumulated = np.cumsum(weights[order], dtype=np.float64)
-    middle = int(np.searchsorted(cumulated, cumulated[-1] / 2))
-    return int(order[min(middle, len(values) - 1)])
+        return torch.from_numpy(np.argsort(values.detach().numpy()))
+    return torch.argsort(values)
 
 
 def profile_scale(
-    latent: PairFloats, tissue: PairFloats, weight: PairFloats, *, relative: bool = True
-) -> Scalar:
+    latent: PairFloats,
+    tissue: PairFloats,
+    weight: PairFloats,
+    *,
+    relative: bool = True,
+    group: PairIndices | None = None,
+    n_groups: int = 1,
+) -> torch.Tensor:
     """Scale λ that minimises the distortion of the given distances, in closed form.
 
     Parameters
@@ -123,17 +148,18 @@ def profile_scale(
     relative
         Whether to minimise the relative distortion: 1/λ is the median of d_S / d_Z with weights G d_Z.
         Otherwise the raw distortion: λ is the median of d_Z / d_S with weights G d_S.
+    group, n_groups
+        Groups that have a λ each, and their number; ``None`` for one λ of all pairs.
 
     Returns
     -------
-    λ, latent length per coordinate unit. NaN if no pair has a length; infinite or zero if most of the
-    weight is on pairs whose cells coincide in the tissue or in the latent space.
+    λ, latent length per coordinate unit, shape ``()`` or ``(n_groups,)``. NaN if no pair has a length;
+    infinite or zero if most weight is on pairs whose cells coincide in the tissue or in the latent space.
     """
     ratio, mass = (tissue / latent, weight * latent) if relative else (latent / tissue, weight * tissue)
-    if not float(mass.sum()) > 0:
-        return tissue.new_tensor(float("nan"))
-    median = weighted_median(ratio, mass)
-    return 1.0 / median if relative else median
+    median = weighted_median(ratio, mass, group, n_groups)
+    total = mass.sum() if group is None else mass.new_zeros(n_groups).index_add_(0, group, mass)
+    return torch.where(total > 0, 1.0 / median if relative else median, torch.nan)
 
 
 def sampled_distances(
@@ -174,11 +200,11 @@ def fitted_scale(
 
 
 def raw_distortion(latent: PairFloats, tissue: PairFloats, weight: PairFloats, scale: torch.Tensor) -> Scalar:
-    """``Σ G |d_Z - λ d_S| / Σ G`` (the paper's loss with the ``mean`` normalisation).
+    """``Σ G |d_Z - λ d_S| / Σ G`` (the paper's loss with the ``mean`` normalisation); 0 without any weight.
 
     ``scale`` is λ, one number or one per pair.
     """
-    return (weight * (latent - scale * tissue).abs()).sum() / weight.sum()
+    return (weight * (latent - scale * tissue).abs()).sum() / _or_one(weight.sum())
 
 
 def relative_distortion(
@@ -187,7 +213,12 @@ def relative_distortion(
     """``Σ G |d_Z - λ d_S| / Σ G λ d_S``: the mean error of a distance as a share of the distance.
 
     Unchanged when the latent, the tissue or the weights are multiplied by a constant and λ is rescaled
-    accordingly. ``scale`` is λ, one number or one per pair.
+    accordingly. ``scale`` is λ, one number or one per pair. Without any weight it is 0, as is its gradient.
     """
     expected = scale * tissue
-    return (weight * (latent - expected).abs()).sum() / (weight * expected).sum()
+    return (weight * (latent - expected).abs()).sum() / _or_one((weight * expected).sum())
+
+
+def _or_one(total: Scalar) -> Scalar:
+    """A divisor: the total unless it is zero."""
+    return torch.where(total == 0, 1.0, total)

@@ -115,8 +115,6 @@ class Processes(Callback):
     def on_fit_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
         """Draw other random numbers in each process."""
         torch.manual_seed(torch.initial_seed() + trainer.global_rank)
-        if self.objective is not None:
-            self.objective.agree = trainer.strategy.reduce_boolean_decision
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Average the state over the processes that know it."""

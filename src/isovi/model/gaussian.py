@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -138,7 +139,7 @@ class GaussianVAE(VAE):
             z = torch.cat([z, cont_covs.expand(*z.shape[:-1], -1)], dim=-1)
         categories = () if cat_covs is None else torch.split(cat_covs, 1, dim=1)
         mean = self.decoder(z, batch_index, *categories)
-        expected = torch.expm1(mean.clamp(min=0, max=torch.log1p(torch.tensor(TARGET_SUM)).item()))
+        expected = torch.expm1(mean.clamp(min=0, max=math.log1p(TARGET_SUM)))
         shares = expected / expected.sum(-1, keepdim=True).clamp(min=1e-8)
         return {
             keys.PX: Normal(mean, (0.5 * self._log_variance(batch_index, y)).exp(), normal_mu=shares),

@@ -1,4 +1,4 @@
-"""The only place that touches private names of scvi-tools and Lightning.
+"""The only place that touches private names of scvi-tools, Lightning and torch's distributions.
 
 Each entry says what it is needed for; where a public name does, it is used instead. All were seen in
 scvi-tools 1.4.2 and 1.5.1 and in Lightning 2.6.6. ``tests/model/test_hooks.py`` has a test for each, which
@@ -23,6 +23,7 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from mudata import MuData
 from scvi.data import AnnDataManager
 from scvi.train import LoudEarlyStopping, TrainRunner
+from torch.distributions import Distribution
 
 Class = TypeVar("Class", bound=type)
 
@@ -39,6 +40,9 @@ PLAN, SPLITTER = "_training_plan_cls", "_data_splitter_cls"
 # scvi-tools' Trainer warns of this whenever several processes train, with early stopping or without.
 STOPPING_DISABLED = "early_stopping was automatically disabled"
 
+
+# Attribute of torch's distributions: whether they look at their parameters, for which a device is waited for.
+CHECKED = "_validate_args"
 
 # How an advertisement of Lightning begins, and the loggers that may show it.
 ADVERTISEMENT = "💡 Tip"
@@ -239,6 +243,24 @@ def exceptions_as_they_are() -> Iterator[None]:
         raise
     finally:
         del names["print"]
+
+
+@contextmanager
+def unchecked_distributions() -> Iterator[None]:
+    """Have distributions take their parameters as they are; torch has no public way to ask what it was."""
+    before = getattr(Distribution, CHECKED)
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(before)
+
+
+class UncheckedSample:
+    """Mixin over a distribution: counts are looked at when a model is made, not in each step."""
+
+    def _validate_sample(self, value: Any) -> None:
+        """Take the sample as it is; zero inflation looks at it whatever is asked."""
 
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:

@@ -15,7 +15,8 @@ from scvi.distributions import NegativeBinomial, ZeroInflatedNegativeBinomial
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
-from isovi.data.loading.nonzero_cache import nonzeros
+from isovi.data.loading.nonzero_cache import known_nonzeros, nonzeros
+from isovi.model.hooks import UncheckedSample
 
 _EPS = 1e-8  # as in scvi.distributions
 
@@ -25,14 +26,18 @@ class SparseNegativeBinomial(NegativeBinomial):
 
     def log_prob(self, value: torch.Tensor) -> torch.Tensor:
         """Log likelihood of each count; differentiable once, in the parameters only."""
+        if not _is_counted(value, self.mu):
+            return super().log_prob(value)
         return _LogProb.apply(value, *torch.broadcast_tensors(self.mu, self.theta), None)
 
 
-class SparseZeroInflatedNegativeBinomial(ZeroInflatedNegativeBinomial):
+class SparseZeroInflatedNegativeBinomial(UncheckedSample, ZeroInflatedNegativeBinomial):
     """:class:`scvi.distributions.ZeroInflatedNegativeBinomial` with a cheaper ``log_prob``."""
 
     def log_prob(self, value: torch.Tensor) -> torch.Tensor:
         """Log likelihood of each count; differentiable once, in the parameters only."""
+        if not _is_counted(value, self.mu):
+            return super().log_prob(value)
         return _LogProb.apply(value, *torch.broadcast_tensors(self.mu, self.theta, self.zi_logits))
 
 
@@ -45,6 +50,11 @@ def sparse_likelihood(px: Any) -> Any:
     if type(px) is NegativeBinomial:
         return SparseNegativeBinomial(mu=px.mu, theta=px.theta, scale=px.scale, validate_args=False)
     return px
+
+
+def _is_counted(value: torch.Tensor, mu: torch.Tensor) -> bool:
+    """Whether the non-zeros are known, or may be found without waiting for an accelerator."""
+    return value.device.type == "cpu" or (value.shape == mu.shape and known_nonzeros(value) is not None)
 
 
 class _LogProb(torch.autograd.Function):

@@ -538,7 +538,7 @@ class DistancePreservingMixin(SavesAsData, ChoosesLoader, TakesOtherData, ReprMi
         """The weights belong to the training data; elsewhere all pairs count alike."""
         objective = None if self.module is None else self.module.objective
         if objective is not None:
-            objective.weights = objective.inclusion = objective.agree = None
+            objective.weights = objective.inclusion = None
 
     @torch.no_grad()
     def _fit_scale(self) -> None:

@@ -76,23 +76,14 @@ class DistancePreservingModule:
         if self.objective is None or COORDINATES not in tensors:  # a datamodule may bring none
             return output
         term = self._distortion(tensors, inferred, output.loss)
-        if term is None:
-            return output
-        reported = {}
-        if self.training:  # each figure would cost a step time; DualAscent reports them once an epoch
-            self.objective.note(term, output.n_obs_minibatch)
-        else:
-            scale = term.scale.detach()
-            reported = {"relative_distortion": term.relative.detach(), "distance_scale": scale}
-            reported["multiplier"] = self.objective.multiplier
+        self.objective.note(term, output.n_obs_minibatch)  # reported once an epoch, by DualAscent
         changed = copy(output)  # not replace, which would sum up all parts of the loss once more
         changed.loss = output.loss + term.loss
-        changed.extra_metrics = {**output.extra_metrics, **reported}
         return changed
 
     def _distortion(
         self, tensors: dict[str, torch.Tensor], inferred: dict[str, Any], backbone_loss: torch.Tensor
-    ) -> DistortionTerm | None:
+    ) -> DistortionTerm:
         if keys.QZ not in inferred:
             raise InputError(
                 f"{type(self).__name__} infers {', '.join(inferred)}.",
@@ -111,7 +102,7 @@ class DistancePreservingModule:
             tensors[SECTION].ravel().long(),
             tensors[CELL].ravel().long(),
         )
-        if term is not None and self.training:
+        if self.training:
             objective.weigh(backbone_loss, term, posterior.loc)
         return term
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch
@@ -171,15 +171,29 @@ class Constraint(Distortion):
 
 
 class DistortionTerm(NamedTuple):
-    """What one minibatch adds to the loss, its relative distortion (with its gradient), and λ."""
+    """What one minibatch adds to the loss; numbers on the device, shape ``()``.
+
+    Attributes
+    ----------
+    loss, relative
+        The term, and the relative distortion, both with their gradient.
+    scale
+        λ, its mean over the pairs.
+    known
+        Whether there is a pair of positive weight and length whose λ is known; without one ``loss`` and
+        ``relative`` are zero and count for nothing.
+    """
 
     loss: torch.Tensor
     relative: torch.Tensor
     scale: torch.Tensor
+    known: torch.Tensor
 
 
 class Objective(nn.Module):
     """Distortion of minibatches, with λ and the multiplier as its state.
+
+    A training step reads no number back from the device: what depends on values is chosen there, by masks.
 
     Parameters
     ----------
@@ -195,8 +209,8 @@ class Objective(nn.Module):
         where all pairs of a section have the same weight.
     inclusion
         Probability that a pair occurs in a minibatch.
-    agree
-        Whether something holds on every rank of a training; ``None`` for a single process.
+    weighs
+        Whether :meth:`weigh` still looks at gradients; the constraint may act in the middle of an epoch.
     """
 
     scale: torch.Tensor  # λ, shape (section,) or (1,)
@@ -210,8 +224,8 @@ class Objective(nn.Module):
         self.distortion = distortion
         self.weights: PairWeights | None = None
         self.inclusion: InclusionProbability | None = None
-        self.agree: Callable[[bool], bool] | None = None
-        self._noted: list[float] = [0.0, 0.0]
+        self.weighs = isinstance(distortion, Constraint)
+        self._noted: dict[bool, torch.Tensor] = {}  # of training, of validation
         n_scales = n_sections if distortion.per_section else 1
         if distortion.scale == "learned":
             self.scale_parameter = nn.Parameter(torch.zeros(n_scales))
@@ -237,7 +251,7 @@ class Objective(nn.Module):
         coordinates: Coordinates,
         section: CellIndices,
         cells: CellIndices,
-    ) -> DistortionTerm | None:
+    ) -> DistortionTerm:
         """Distortion of one minibatch.
 
         Parameters
@@ -248,64 +262,53 @@ class Objective(nn.Module):
             Positions in coordinate units, shape ``(cell, axis)``; NaN for cells without a position.
         section, cells
             Section code, and index in the tissue, of each cell.
-
-        Returns
-        -------
-        None if any rank has no pair of positive weight and length in its minibatch: the ranks must log the
-        same metrics, or they deadlock.
         """
-        term = self._term(loc, sd, sample, coordinates, section, cells)
-        known = term is not None if self.agree is None else self.agree(term is not None)
-        return term if known else None
-
-    def _term(
-        self,
-        loc: Latent,
-        sd: Latent,
-        sample: Latent,
-        coordinates: Coordinates,
-        section: CellIndices,
-        cells: CellIndices,
-    ) -> DistortionTerm | None:
         loc, sd, sample = (values[:, self.distortion.place] for values in (loc, sd, sample))
-        pairs, kept, share = self._pairs(coordinates, section, cells)
-        latent = all_distances(LATENT_POINTS[self.distortion.distance](Posterior(loc, sd, sample)))[kept]
-        scale = self._scale(latent, pairs, section)
+        pairs, share = self._pairs(coordinates, section, cells)
+        latent = all_distances(LATENT_POINTS[self.distortion.distance](Posterior(loc, sd, sample)))
+        scale, pairs = self._scale(latent, pairs, section)
         relative = relative_distortion(latent, pairs.length, pairs.weight, scale)
-        if not math.isfinite(float(relative.detach())):  # no pairs, or a latent at one point and no λ yet
-            return None
+        known = torch.isfinite(relative.detach()) & ((pairs.weight * pairs.length).sum() > 0)
         if self.training:
-            self._remember(relative.detach(), self.running[1], self._spread(loc, sd))
-        return DistortionTerm(self._loss(relative, latent, pairs, scale, share), relative, scale.mean())
+            self._remember(known, relative.detach(), self.running[1], self._spread(loc, sd))
+        counted = pairs.weight > 0
+        mean = scale.mean() if len(scale) == 1 else (scale * counted).sum() / counted.sum()
+        return DistortionTerm(self._loss(relative, latent, pairs, scale, share), relative, mean, known)
 
     def _pairs(
         self, coordinates: Coordinates, section: CellIndices, cells: CellIndices
-    ) -> tuple[PairSet, torch.Tensor | slice, float]:
-        """Pairs of one section, which of all pairs of the minibatch they are, and 1 / n²."""
+    ) -> tuple[PairSet, torch.Tensor | float]:
+        """All pairs of the minibatch, without weight where they do not count, and 1 / n²."""
         source, target = _all_pairs(len(section), section.device)
-        length = all_distances(coordinates)
-        kept: torch.Tensor | slice = slice(None)
-        if not (_is_finite(coordinates) and bool((section == section[:1]).all())):  # else all pairs are kept
-            placed = torch.isfinite(coordinates).all(dim=-1)
-            kept = (section[source] == section[target]) & placed[source] & placed[target]
-            source, target, length = source[kept], target[kept], length[kept]
-        share = 1.0 / max(len(section), 1) ** 2
-        bound = self.weights
-        weight = torch.ones_like(length) if bound is None else bound.among(cells, source, target)
+        alone = -1 - torch.arange(len(section), device=section.device)  # a code that no other cell has
+        code = torch.where(torch.isfinite(coordinates).all(dim=-1), section, alone)
+        paired = code[source] == code[target]
+        length = torch.where(paired, all_distances(coordinates), 0.0)
+        share: torch.Tensor | float = 1.0 / max(len(section), 1) ** 2
+        weight = paired.to(length)
+        if self.weights is not None:
+            weight = weight * self.weights.among(cells, source, target)
         if self.inclusion is not None:
             correction, share = self.inclusion.correction(source, target, cells)
             weight = weight * correction
-        return PairSet(source, target, length, weight), kept, share
+        return PairSet(source, target, length, weight), share
 
-    def _scale(self, latent: PairFloats, pairs: PairSet, section: CellIndices) -> torch.Tensor:
-        """λ, one number or one per pair; in training its running average is updated."""
+    def _scale(
+        self, latent: PairFloats, pairs: PairSet, section: CellIndices
+    ) -> tuple[torch.Tensor, PairSet]:
+        """λ, one number or one per pair, and the pairs, without weight where it is not known.
+
+        In training its running average is updated.
+        """
         code = section[pairs.source] if self.distortion.per_section else None
         found = self._profile(latent.detach(), pairs, code)
         if self.distortion.scale == "profiled":
             self._average_scale(found)
         else:
             found = self._learned(found)
-        return found if code is None else found[code]
+        scale = found if code is None else found[code]
+        known = torch.isfinite(scale)
+        return torch.where(known, scale, 1.0), replace(pairs, weight=pairs.weight * known)
 
     def _learned(self, profiled: SectionFloats) -> torch.Tensor:
         if self.training:
@@ -318,17 +321,16 @@ class Objective(nn.Module):
     def _profile(self, latent: PairFloats, pairs: PairSet, code: CellIndices | None) -> SectionFloats:
         """The minimiser for each section, or for all pairs; the running average where there is none."""
         relative = not isinstance(self.distortion, Penalty) or self.distortion.relative
-        profiled = self.scale.clone()
-        if code is not None and not self.training and len(code):  # there may be new sections
-            n_new = int(code.max()) + 1 - len(profiled)
-            profiled = torch.cat([profiled, profiled.new_full((max(n_new, 0),), math.nan)])
-        several = code is not None and len(profiled) > 1
-        for one in torch.unique(code) if several else (0,):
-            of = code == one if several else slice(None)
-            fitted = profile_scale(latent[of], pairs.length[of], pairs.weight[of], relative=relative)
-            if 0 < float(fitted) < math.inf:
-                profiled[one] = fitted
-        return profiled
+        known = self.scale
+        if code is not None and self.weights is None and len(code):  # other data than was trained on
+            n_new = int(code.max()) + 1 - len(known)
+            known = torch.cat([known, known.new_full((max(n_new, 0),), math.nan)])
+        of = (latent, pairs.length, pairs.weight)
+        if code is None or len(known) == 1:
+            fitted = profile_scale(*of, relative=relative)
+        else:
+            fitted = profile_scale(*of, relative=relative, group=code, n_groups=len(known))
+        return torch.where((fitted > 0) & torch.isfinite(fitted), fitted.to(known), known)
 
     @torch.no_grad()
     def fit_scale(self, latent: PairFloats, pairs: PairSet, section: CellIndices) -> None:
@@ -359,11 +361,12 @@ class Objective(nn.Module):
     @torch.no_grad()
     def _spread(loc: Latent, sd: Latent) -> torch.Tensor:
         """Standard deviation of posterior means over posterior standard deviation, root mean square."""
-        return (loc.var(dim=0).mean() / sd.square().mean()).sqrt()
+        return (loc.var(dim=0, correction=int(len(loc) > 1)).mean() / sd.square().mean()).sqrt()
 
     @torch.no_grad()
-    def _remember(self, *now: torch.Tensor) -> None:
-        self.running = _follow(self.running, torch.stack([value.to(self.running) for value in now]))
+    def _remember(self, known: torch.Tensor, *now: torch.Tensor) -> None:
+        followed = _follow(self.running, torch.stack([value.to(self.running) for value in now]))
+        self.running = torch.where(known, followed, self.running)
 
     def weigh(self, backbone_loss: torch.Tensor, term: DistortionTerm, loc: Latent) -> None:
         """Update the running average of the balance, until the constraint acts.
@@ -381,37 +384,49 @@ class Objective(nn.Module):
         loc
             The posterior means that both were computed from, shape ``(cell, latent)``.
         """
-        acts = not isinstance(self.distortion, Constraint) or math.isfinite(float(self.log_multiplier))
-        if acts or not loc.requires_grad:
+        if not self.weighs or not loc.requires_grad:
             return
         place = self.distortion.place
         of_loss, of_distortion = (
             torch.autograd.grad(value, loc, retain_graph=True, materialize_grads=True)[0][:, place].norm()
             for value in (backbone_loss, term.relative)
         )
-        balance = of_loss / of_distortion
-        if 0 < float(balance) < math.inf:
-            self.running[1] = _follow(self.running[1], balance)
+        balance, before = of_loss / of_distortion, self.running[1]
+        counts = (balance > 0) & torch.isfinite(balance) & torch.isinf(self.log_multiplier)
+        self.running[1] = torch.where(counts, _follow(before, balance.to(before)), before)
 
     def note(self, term: DistortionTerm, n_cells: int) -> None:
-        """Add a training minibatch to the averages that :meth:`noted` returns."""
-        self._noted[0] += float(term.relative.detach()) * n_cells
-        self._noted[1] += n_cells
+        """Add a minibatch, of training or validation, to the averages that :meth:`noted` returns."""
+        now = torch.stack(
+            [part.detach().to(term.relative) for part in (term.relative, term.scale, term.known)]
+        )
+        now = torch.where(term.known, n_cells * now, 0.0)
+        before = self._noted.get(self.training)
+        self._noted[self.training] = now if before is None else before + now
 
-    def noted(self) -> dict[str, float]:
+    def noted(
+        self, training: bool = True, reduce: Callable[[torch.Tensor], torch.Tensor] = lambda sums: sums
+    ) -> dict[str, float]:
         """Metrics of the minibatches since the last call; empty if none of them had pairs.
 
-        The relative distortion is the mean over their cells. λ (the running average, its mean over
-        sections) and the multiplier are the current values.
+        The relative distortion is the mean over their cells. So is λ in validation; in training it is the
+        running average (its mean over sections). The multiplier is the current value.
+
+        Parameters
+        ----------
+        training
+            Whether of training or of validation.
+        reduce
+            Sums over the processes that train together.
         """
-        total, n_cells = self._noted
-        self._noted = [0.0, 0.0]
+        sums = self._noted.pop(training, None)
+        total, scale, n_cells = reduce(self.scale.new_zeros(3) if sums is None else sums).tolist()
         if not n_cells:
             return {}
-        scale = float(self.scale[torch.isfinite(self.scale)].mean())
+        running = float(self.scale[torch.isfinite(self.scale)].mean())
         return {
             "relative_distortion": total / n_cells,
-            "distance_scale": scale,
+            "distance_scale": running if training else scale / n_cells,
             "multiplier": float(self.multiplier),
         }
 
@@ -431,7 +446,12 @@ class Objective(nn.Module):
         return float(self.running[2])
 
     def _loss(
-        self, relative: torch.Tensor, latent: PairFloats, pairs: PairSet, scale: torch.Tensor, share: float
+        self,
+        relative: torch.Tensor,
+        latent: PairFloats,
+        pairs: PairSet,
+        scale: torch.Tensor,
+        share: torch.Tensor | float,
     ) -> torch.Tensor:
         asked = self.distortion
         if not isinstance(asked, Penalty) or asked.relative:
@@ -451,34 +471,43 @@ class Objective(nn.Module):
         return [self.scale, self.running, *learned]
 
     @property
+    def reaches_limit(self) -> torch.Tensor:
+        """Whether the multiplier is at its limit, on the device."""
+        return self.log_multiplier >= self.log_limit
+
+    @property
     def at_limit(self) -> bool:
         """Whether the multiplier is at its limit."""
-        return bool(self.log_multiplier >= self.log_limit)
+        return bool(self.reaches_limit)
 
     @torch.no_grad()
     def ascend(self) -> None:
         """One step of dual ascent on the log multiplier, up to its limit."""
-        if not isinstance(self.distortion, Constraint) or not math.isfinite(self.running_distortion):
+        if not isinstance(self.distortion, Constraint):
             return
-        if math.isinf(float(self.log_multiplier)):
-            if not math.isfinite(self.balance):
-                return
-            self.log_multiplier.fill_(math.log(START_SHARE * self.balance))
-            self.log_limit.fill_(min(math.log(LIMIT_SHARE * self.balance), float(self.log_limit)))
-        violation = self.running_distortion / self.distortion.target - 1
-        raised = float(self.log_multiplier) + ASCENT_RATE * violation
-        self.log_multiplier.fill_(min(raised, float(self.log_limit)))
+        distortion, balance = self.running.double()[
+            :2
+        ]  # logarithms in double precision, the state in its own
+        waits = torch.isinf(self.log_multiplier)
+        starts = waits & torch.isfinite(balance) & torch.isfinite(distortion)
+        first = (START_SHARE * balance).log().to(self.log_multiplier)
+        multiplier = torch.where(starts, first, self.log_multiplier).double()
+        limit = torch.minimum((LIMIT_SHARE * balance).log().to(self.log_limit), self.log_limit)
+        self.log_limit.copy_(torch.where(starts, limit, self.log_limit))
+        violation = distortion / self.distortion.target - 1
+        raised = torch.minimum(multiplier + ASCENT_RATE * violation, self.log_limit.double())
+        moves = torch.isfinite(distortion) & (starts | ~waits)
+        self.log_multiplier.copy_(torch.where(moves, raised.to(self.log_multiplier), self.log_multiplier))
 
-
-def _is_finite(values: torch.Tensor) -> bool:
-    """Whether no value is infinite or NaN; their sum shows it in one pass."""
-    return math.isfinite(float(values.sum()))
+    def settle(self) -> None:
+        """Stop looking for the balance once the constraint acts: the one answer that is waited for."""
+        self.weighs = self.weighs and math.isinf(float(self.log_multiplier))
 
 
 def _follow(average: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
     """A running average after new values; NaN is replaced by them."""
     moved = torch.lerp(average, new, MOMENTUM)
-    return moved if _is_finite(average) else torch.where(torch.isfinite(average), moved, new)
+    return torch.where(torch.isfinite(average), moved, new)
 
 
 @functools.lru_cache(maxsize=4)

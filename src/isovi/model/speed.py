@@ -14,6 +14,11 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.data import extract_batch_size
 
+from isovi.errors import InputError
+from isovi.model.hooks import unchecked_distributions
+
+LOSS = "train_loss"  # as training plans log it
+
 
 class FusedAdam(Callback):
     """Has Adam update each parameter in one pass over memory (torch's ``fused``), as scvi-tools 1.5 does.
@@ -40,7 +45,8 @@ class EpochLog:
     """Mixin over a training plan: what is averaged over an epoch reaches Lightning once, at its last step.
 
     Lightning inspects signatures and collections at every call of ``log``, which takes longer than much of
-    what a small network computes in a step. What comes out is the same.
+    what a small network computes in a step. What comes out is the same. Distributions do not look at their
+    parameters in each step, for which a device would have to be waited for: the loss of an epoch tells.
     """
 
     _batch: Any = None  # of the step in progress
@@ -63,7 +69,8 @@ class EpochLog:
     def _in_step(self, batch: Any) -> Iterator[None]:
         self._batch = batch
         try:
-            yield
+            with unchecked_distributions():
+                yield
         finally:
             self._batch = None
 
@@ -118,14 +125,22 @@ class EpochLog:
 
     def _hand_over(self) -> None:
         averages = self._averages[self.trainer.training]
+        if LOSS in averages:
+            _require_finite(float(averages[LOSS].value), self.trainer.current_epoch + 1)
         while averages:
             name, average = averages.popitem()
             self._log_now(name, average.value, batch_size=average.size, **average.options)
 
-    def _log_now(self, *args: Any, **kwargs: Any) -> None:
-        """Log outside of inference mode: Lightning averages what it keeps over processes, in place."""
+    def _log_now(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
+        """Log outside of inference mode: Lightning averages what it keeps over processes, in place.
+
+        A number, such as the weight of the KL term, stays on the host: Lightning would send it to the device,
+        and wait for it to come back.
+        """
+        if isinstance(value, int | float) and not kwargs.get("sync_dist"):
+            value = torch.tensor(float(value))
         with torch.inference_mode(False), torch.no_grad():
-            super().log(*args, **kwargs)
+            super().log(name, value, *args, **kwargs)
 
 
 @dataclass
@@ -149,6 +164,15 @@ class _Average:
     @property
     def value(self) -> Any:
         return self.total / self.size if self.metric is None else self.metric
+
+
+def _require_finite(loss: float, epoch: int) -> None:
+    if not math.isfinite(loss):
+        raise InputError(
+            f"The loss of epoch {epoch} is {loss}.",
+            "Training needs a finite one: the network has lost its way, or expression has extreme values.",
+            'Train with a lower learning rate, plan_kwargs={"lr": 1e-4}, or look at the largest counts.',
+        )
 
 
 @functools.cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from isovi.data.loading.nonzero_cache import nonzeros
+from isovi.data.loading.nonzero_cache import known_nonzeros, nonzeros
 
 
 def thin(counts: torch.Tensor, low: float, high: float) -> torch.Tensor:
@@ -21,7 +21,10 @@ def thin(counts: torch.Tensor, low: float, high: float) -> torch.Tensor:
     """
     n_cells, n_genes = counts.shape
     share = low + (high - low) * torch.rand(n_cells, device=counts.device)
-    where = nonzeros(counts)
+    where = known_nonzeros(counts)
+    if where is None:
+        thinned = torch.binomial(counts, share[:, None].expand_as(counts))
+        return torch.where(thinned.sum(1, keepdim=True) > 0, thinned, counts)
     cell = where // n_genes
     whole = counts.reshape(-1).index_select(0, where)
     kept = _binomial(whole, share.index_select(0, cell))
@@ -31,7 +34,14 @@ def thin(counts: torch.Tensor, low: float, high: float) -> torch.Tensor:
 
 
 def _binomial(counts: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-    """Binomial draws; most counts are 1, and those need one uniform number only."""
+    """Binomial draws; most counts are 1, and on a CPU those need one uniform number only."""
+    if _draws_alike(counts):
+        return torch.binomial(counts, share)
     kept = (torch.rand_like(share) < share).to(counts.dtype)
     several = nonzeros(counts > 1)
     return kept.index_copy_(0, several, torch.binomial(counts[several], share[several]))
+
+
+def _draws_alike(counts: torch.Tensor) -> bool:
+    """Whether to pick none out: an accelerator would have to be waited for."""
+    return counts.device.type != "cpu"

@@ -58,6 +58,9 @@ class DualAscent(Callback):
         self.stalled_at: int | None = None
         self.limited_at: int | None = None
         self.log_ceiling = math.inf
+        self._limited: torch.Tensor | None = (
+            None  # whether the multiplier has been at its limit; on the device
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """State for a checkpoint."""
@@ -68,31 +71,49 @@ class DualAscent(Callback):
         """Resume from a checkpoint."""
         self.__dict__.update(state_dict)
 
+    def on_fit_start(self, *_: Any) -> None:
+        """Forget what was evaluated before."""
+        self.objective.noted(training=False)
+
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Take a step once the warm-up is over; log at the last minibatch of an epoch."""
         if trainer.current_epoch >= WARM_UP_EPOCHS or trainer.global_step >= WARM_UP_STEPS:
             self.objective.ascend()
             self.objective.log_multiplier.clamp_(max=self.log_ceiling)
-            if self.limited_at is None and self.objective.at_limit:
-                self.limited_at = trainer.current_epoch
+            if self._limited is None:  # the first step, of this training or after an interruption
+                self.objective.settle()
+            reached = self.objective.reaches_limit
+            self._limited = reached if self._limited is None else self._limited | reached
         if trainer.is_last_batch:
-            self._log(pl_module)
+            self._end_epoch(trainer, pl_module)
 
-    def on_train_epoch_end(self, _: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the rest of an epoch that was cut short."""
-        self._log(pl_module)
+        self._end_epoch(trainer, pl_module)
 
-    def _log(self, pl_module: pl.LightningModule) -> None:
-        for name, value in self.objective.noted().items():
-            pl_module.log(f"{name}_train", value, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
+    def _end_epoch(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Read what the steps left on the device."""
+        self._log(trainer, pl_module, "train")
+        if self._limited is not None:
+            self.objective.settle()
+            if self.limited_at is None and bool(self._limited):
+                self.limited_at = trainer.current_epoch
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+    def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule, part: str) -> dict[str, float]:
+        found = self.objective.noted(
+            part == "train", lambda sums: trainer.strategy.reduce(sums, reduce_op="sum")
+        )
+        for name, value in found.items():
+            pl_module.log(f"{name}_{part}", value, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
+        return found
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Freeze the multiplier if validation distortion no longer falls."""
-        current = trainer.callback_metrics.get("relative_distortion_validation")
+        current = self._log(trainer, pl_module, "validation").get("relative_distortion")
         if current is None or math.isinf(float(self.objective.log_multiplier)):
             return
-        if float(current) < (1 - NOTICEABLE) * self.best:
-            self.best, self.waited = float(current), 0
+        if current < (1 - NOTICEABLE) * self.best:
+            self.best, self.waited = current, 0
             return
         self.waited += 1
         asked = self.objective.distortion

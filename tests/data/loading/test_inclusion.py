@@ -33,7 +33,7 @@ def test_the_correction_is_the_inverse_chance_to_meet(sizes: tuple[int, ...]) ->
     for i, j, factor in zip(source, target, correction, strict=True):
         chance = 1.0 if PATCH[i] == PATCH[j] else share_of_deals_together(sizes, PATCH[i], PATCH[j])
         assert float(factor) == pytest.approx(1 / chance, rel=1e-6)
-    assert share == len(sizes) / len(CELLS) ** 2
+    assert float(share) == pytest.approx(len(sizes) / len(CELLS) ** 2)
 
 
 def test_patches_that_never_meet_get_no_weight() -> None:
@@ -49,4 +49,13 @@ def test_splits_are_recorded_side_by_side() -> None:
     pair = torch.tensor([0]), torch.tensor([2])
     before = recorded((3, 2)).correction(*pair, torch.as_tensor(CELLS))
     assert torch.equal(inclusion.correction(*pair, torch.as_tensor(CELLS))[0], before[0])
-    assert inclusion.correction(*pair, torch.tensor([1, 6, 8])) == (torch.ones(1), 1 / 9)
+    factor, share = inclusion.correction(*pair, torch.tensor([1, 6, 8]))
+    assert factor.tolist() == [1.0] and float(share) == pytest.approx(1 / 9)
+
+
+def test_it_follows_the_minibatches_to_their_device() -> None:
+    inclusion, cells = recorded((3, 2)), torch.as_tensor(CELLS).to("meta")
+    factor, share = inclusion.correction(cells[:2], cells[1:3], cells)
+    assert factor.is_meta and share.is_meta and factor.shape == (2,)
+    inclusion.record(CELLS, PATCH, [np.arange(5)])
+    assert all(values.is_meta for values in vars(inclusion).values())

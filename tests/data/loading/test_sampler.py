@@ -117,7 +117,7 @@ def test_patches_are_compact(n_axes: int) -> None:
 def test_cuts_differ_between_epochs_unless_told() -> None:
     tissue, inclusion = tissue_of((80,)), InclusionProbability(80)
     sampler = sampler_of(tissue, inclusion=inclusion)
-    labels = [(list(sampler), inclusion.patch.copy())[1] for _ in range(2)]
+    labels = [(list(sampler), inclusion.patch.clone())[1] for _ in range(2)]
     assert not np.array_equal(*labels)
     still = sampler_of(tissue, shuffle=False)
     assert all(np.array_equal(a, b) for a, b in zip(list(still), list(still), strict=True))

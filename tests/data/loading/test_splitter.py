@@ -81,7 +81,7 @@ def test_every_split_records_its_patches(manager: AnnDataManager) -> None:
     cells_of(splitter.train_dataloader())
     assert (inclusion.patch[splitter.train_idx] >= 0).all()
     assert (inclusion.patch[splitter.val_idx] < 0).all()
-    of_training = inclusion.patch[splitter.train_idx].copy()
+    of_training = inclusion.patch[splitter.train_idx].clone()
     cells_of(splitter.val_dataloader())
     assert (inclusion.patch >= 0).all()
     assert np.array_equal(inclusion.patch[splitter.train_idx], of_training)

@@ -21,14 +21,17 @@ class InclusionProbability:
     ----------
     n_obs
         Number of spots of the tissue.
+
+    Attributes
+    ----------
+    patch, run, across, apart, share
+        What is known of each spot, on the device of the minibatches, shape ``(cell,)``.
     """
 
     def __init__(self, n_obs: int) -> None:
-        self.patch = np.full(n_obs, -1, dtype=np.int32)
-        self.run = np.zeros(n_obs, dtype=np.int32)
-        self.across = np.ones(n_obs, dtype=np.float32)
-        self.apart = np.ones(n_obs, dtype=np.float32)
-        self.share = np.ones(n_obs, dtype=np.float64)
+        self.patch = torch.full((n_obs,), -1, dtype=torch.int32)
+        self.run = torch.zeros(n_obs, dtype=torch.int32)
+        self.across, self.apart, self.share = torch.ones(3, n_obs)
 
     def record(self, cells: CellIndexArray, patch: np.ndarray, batches: list[np.ndarray]) -> None:
         """Note the patches of one split and how they were dealt.
@@ -71,14 +74,18 @@ class InclusionProbability:
         share
             Minibatches of the epoch per N².
         """
-        self.patch[cells], self.run[cells], self.share[cells] = patch, run, share
-        self.across[cells] = 1.0 / in_batch if in_batch > 0 else 0.0
-        self.apart[cells] = 1.0 / in_buffer if in_buffer > 0 else 0.0
+        device = self.patch.device
+        rows = torch.as_tensor(cells, device=device)
+        self.patch[rows] = torch.as_tensor(patch, dtype=torch.int32, device=device)
+        self.run[rows] = torch.as_tensor(run, dtype=torch.int32, device=device)
+        self.share[rows] = share
+        self.across[rows] = 1.0 / in_batch if in_batch > 0 else 0.0
+        self.apart[rows] = 1.0 / in_buffer if in_buffer > 0 else 0.0
 
     def correction(
         self, source: PairIndices, target: PairIndices, cells: CellIndices
-    ) -> tuple[PairFloats, float]:
-        """Inverse probability that each pair of a minibatch meets, and minibatches per N².
+    ) -> tuple[PairFloats, torch.Tensor]:
+        """Inverse probability that each pair of a minibatch meets, and minibatches per N², shape ``()``.
 
         Parameters
         ----------
@@ -87,11 +94,11 @@ class InclusionProbability:
         cells
             Index in the tissue of each spot of the minibatch.
         """
-        index = cells.cpu().numpy()
+        if self.patch.device != cells.device:
+            vars(self).update({name: values.to(cells.device) for name, values in vars(self).items()})
         patch, run, across, apart = (
-            torch.as_tensor(values[index], device=cells.device)
-            for values in (self.patch, self.run, self.across, self.apart)
+            values[cells] for values in (self.patch, self.run, self.across, self.apart)
         )
         factor = torch.where(run[source] == run[target], across[source], (across * apart)[source])
         factor = torch.where(patch[source] == patch[target], torch.ones_like(factor), factor)
-        return factor, float(self.share[index[0]])
+        return factor, self.share[cells[:1]].squeeze(0)

@@ -16,11 +16,21 @@ def nonzeros(values: torch.Tensor) -> torch.Tensor:
     values
         Any shape. What :func:`remember` noted of it is used unless it has been written to since.
     """
-    if not values.is_inference():
-        version, where = getattr(values, _REMEMBERED, (None, None))
-        if where is not None and version == _writes(values):
-            return where
-    return remember(values, _find(values))
+    where = remembered(values)
+    return remember(values, _find(values)) if where is None else where
+
+
+def known_nonzeros(values: torch.Tensor) -> torch.Tensor | None:
+    """As :func:`nonzeros`, but ``None`` where the host would wait for an accelerator to count them."""
+    return nonzeros(values) if values.device.type == "cpu" else remembered(values)
+
+
+def remembered(values: torch.Tensor) -> torch.Tensor | None:
+    """What :func:`remember` noted, unless the tensor has been written to since."""
+    if values.is_inference():  # those do not count how often they were written to
+        return None
+    version, where = getattr(values, _REMEMBERED, (None, None))
+    return where if version == _writes(values) else None
 
 
 def remember(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
@@ -31,7 +41,7 @@ def remember(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
     values, where
         As :func:`nonzeros` takes and returns them.
     """
-    if not values.is_inference():  # those do not count how often they were written to
+    if not values.is_inference():
         setattr(values, _REMEMBERED, (_writes(values), where))
     return where
 
@@ -42,6 +52,4 @@ def _writes(values: torch.Tensor) -> int:
 
 
 def _find(values: torch.Tensor) -> torch.Tensor:
-    if values.device.type == "cpu":  # numpy is several times faster
-        return torch.from_numpy(np.flatnonzero((values != 0).numpy()))
-    return values.reshape(-1).nonzero().squeeze(1)
+    return torch.from_numpy(np.flatnonzero((values != 0).numpy()))  # several times faster than torch

@@ -73,12 +73,15 @@ class CountTensors:
         self.n_columns, self.positive = rows.matrix.shape[1], rows.positive
         parts = (rows.matrix.indptr.astype(np.int64), rows.matrix.indices, rows.matrix.data)
         self.starts, self.columns, self.values = (torch.as_tensor(part, device=device) for part in parts)
+        self.sizes = np.diff(rows.matrix.indptr)  # beside the device, which is then not asked for them
 
     def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
-        """Dense rows, shape ``(len(rows), gene)``."""
+        """Dense rows, shape ``(len(rows), gene)``; the rows are on the host."""
+        n_entries = int(self.sizes[rows.numpy()].sum())
+        rows = _sent(rows, self.starts.device)
         first = self.starts[rows]
         sizes = self.starts[rows + 1] - first
-        row = torch.repeat_interleave(sizes)
+        row = torch.repeat_interleave(sizes, output_size=n_entries)
         entry = (first - sizes.cumsum(0) + sizes)[row] + torch.arange(len(row), device=row.device)
         where = row * self.n_columns + self.columns[entry]
         dense = self.values.new_zeros(len(rows) * self.n_columns).index_add_(0, where, self.values[entry])
@@ -133,8 +136,17 @@ class ResidentDataset(Dataset):
         """A minibatch of the cells."""
         if isinstance(indices, slice):
             indices = range(*indices.indices(self.n_obs))
-        rows = torch.as_tensor(np.atleast_1d(np.asarray(indices, dtype=np.int64)), device=self.device)
-        return {key: field[rows] for key, field in self.fields.items()}
+        rows = torch.from_numpy(np.atleast_1d(np.asarray(indices, dtype=np.int64)))
+        there = _sent(rows, self.device)
+        return {
+            key: field[there if isinstance(field, torch.Tensor) else rows]
+            for key, field in self.fields.items()
+        }
+
+
+def _sent(rows: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Rows on the device, without waiting for it."""
+    return rows.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else rows.to(device)
 
 
 def _rows(data: Any, dtype: type) -> torch.Tensor | CountRows | None:
