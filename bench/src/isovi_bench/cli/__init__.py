@@ -14,6 +14,7 @@ for verb in (
     compare.paper,
     compare.quick,
     compare.table,
+    compare.pages,
     compare.plots,
     compare.peers,
     studies.coverage,

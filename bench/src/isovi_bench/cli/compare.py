@@ -117,6 +117,23 @@ def table(
         say_paths([*written, *([] if page is None else pages.write(results, page))])
 
 
+def pages(
+    files: Annotated[list[Path], typer.Argument(metavar="PAGE...", help="Pages of documentation: .md.")],
+    debug: Debug = False,
+) -> None:
+    """Write the tables of pages anew from the published results beside them.
+
+    Pages say where by comments, [bold]<!-- table: NAME -->[/bold]; what changed is printed.
+
+    Example: [bold]isovi-bench pages docs/quality.md docs/geometry.md[/bold]
+    """
+    from isovi_bench import excerpts
+
+    with reported(debug):
+        quiet()
+        say_paths(excerpts.write(files))
+
+
 def plots(results: Results, debug: Debug = False) -> None:
     """Plot a comparison: ellipses, errors, sensitivity, trade-off, ranks.
 
