@@ -23,6 +23,7 @@ CHANGES = {
 """What came with each version of the results of isoVI's methods."""
 
 ALL = "all"  # the split that holds nothing out
+MOLECULES = "molecules"  # the split, with a share, that holds out molecules of every spot
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Job:
     seed
         Of split, method and measures.
     split
-        ``"all"``, a share such as ``"0.25"``, ``"section:NAME"`` or ``"donor:NAME"``.
+        ``"all"``, a share such as ``"0.25"``, ``"section:NAME"``, ``"donor:NAME"`` or ``"molecules:SHARE"``.
     shuffled
         Whether the method gets the positions of its spots in another order.
     n_top_genes, max_epochs

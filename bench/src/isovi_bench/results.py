@@ -49,6 +49,7 @@ KINDS = {
     "section": "whole sections held out",
     "donor": "whole donors held out",
     "all": "no spots held out",
+    "molecules": "molecules held out",
 }
 """Kinds of split; a table never mixes them."""
 

@@ -37,8 +37,10 @@ class Peer:
         How it averages over the spatial graph, which makes Moran's I of its latent partly circular.
     reference
         Where it was published.
+    encodes
+        Whether it has a latent, or a position, for spots that it was not fitted on.
     unavailable
-        Why it cannot be installed any more; empty if it can.
+        Why it cannot be run on a CPU with packages of the index; empty if it can.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Peer:
     latent: str
     smooths: str
     reference: str
+    encodes: bool = False
     unavailable: str = ""
 
 
