@@ -111,6 +111,7 @@ _ALL = (
     Metric("elbo", "ELBO loss", "expression"),
     Metric("mse_lognorm", "MSE of log expression", "expression"),
     Metric("seconds", "seconds", "cost"),
+    Metric("cpu_seconds", "processor seconds", "cost"),
     Metric("peak_memory_mb", "peak memory (MB)", "cost"),
     Metric("epochs", "epochs", "cost"),
 )

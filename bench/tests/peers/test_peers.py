@@ -121,7 +121,38 @@ def ended(pid: int) -> bool:
 @pytest.mark.parametrize("found", [np.zeros((29, 2)), np.zeros(30), np.full((30, 2), np.nan)])
 def test_anything_but_one_finite_row_per_spot_is_refused(task, found):
     with pytest.raises(PeerError, match="One row of finite numbers"):
-        adapter._placed(found, task, "banksy")
+        adapter._fitted({"latent": found}, task, "banksy")
+
+
+ALL_OF_IT = """
+import numpy as np
+def embed(adata, *, unseen, seed, n_domains, max_epochs):
+    assert list(unseen.obs) == ["section"] and not len(unseen.obsm)
+    return {
+        "latent": adata.X.toarray(),
+        "latent_unseen": unseen.X.toarray(),
+        "positions": adata.obsm["spatial"][: unseen.n_obs],
+        "domains": adata.obs["section"].to_numpy(),
+        "expression": 2 * adata.X.toarray(),
+    }
+"""
+
+
+def test_a_peer_may_encode_and_place_the_spots_that_it_was_not_fitted_on(task, stub):
+    stub(ALL_OF_IT)
+    fitted = adapter.embed(task, "stub")
+    np.testing.assert_array_equal(fitted.latent, task.spots.X.toarray())
+    expression, positions = fitted.expression(), fitted.positions()
+    assert np.isnan(expression[3::4]).all() and np.isfinite(expression[task.rows]).all()
+    assert np.isnan(positions[task.rows]).all()
+    np.testing.assert_allclose(positions[3::4], task.seen.obsm["spatial"][:10])  # in the frame of its section
+    assert list(fitted.domains()) == list(task.seen.obs["section"])
+
+
+def test_positions_side_by_side_return_into_their_sections(task):
+    section = task.seen.obs["section"].to_numpy()
+    moved = adapter._apart(task.seen.obsm["spatial"], section)
+    np.testing.assert_allclose(adapter._together(moved, task.seen), task.seen.obsm["spatial"])
 
 
 def test_no_variable_of_ours_changes_what_the_peer_imports(monkeypatch):
