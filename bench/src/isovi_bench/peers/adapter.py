@@ -219,7 +219,7 @@ def register(peer: Peer) -> None:
 
     @method(
         peer.name,
-        sees_positions=True,
+        sees_positions=peer.sees_positions,
         encodes=peer.encodes,
         smooths=bool(peer.smooths),
         reference=peer.reference,

@@ -44,8 +44,10 @@ def main(script: str, given: str, unseen: str, out: str) -> None:
         asked["unseen"] = anndata.read_h5ad(unseen)
     found = embed(adata, **asked)
     arrays = found if isinstance(found, dict) else {"latent": found}
-    names = {name: np.asarray(values).astype(str) for name, values in arrays.items() if name == "domains"}
-    np.savez(out, **{name: np.asarray(values, dtype=np.float64) for name, values in arrays.items()} | names)
+    kinds = {"domains": np.str_}
+    np.savez(
+        out, **{name: np.asarray(values, kinds.get(name, np.float64)) for name, values in arrays.items()}
+    )
 
 
 if __name__ == "__main__":
