@@ -13,6 +13,7 @@ app.command("run")(compare.run_grid)
 for verb in (
     compare.paper,
     compare.quick,
+    compare.reckon,
     compare.table,
     compare.pages,
     compare.plots,

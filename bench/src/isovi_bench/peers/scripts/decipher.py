@@ -7,14 +7,20 @@ import tempfile
 from typing import Any
 
 import numpy as np
+import torch
 
 
 def embed(adata: Any, *, seed: int, n_domains: int, max_epochs: int | None) -> np.ndarray:
     """Both embeddings, 32 dimensions each, after five epochs for either, as its settings have."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    # It imports torchvision and uses none of it: compiled for CUDA, that lacks operators that it looks up.
+    vision = torch.library.Library("torchvision", "DEF")
+    vision.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    vision.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     import decipher
 
     del n_domains
+    torch.set_num_threads(1)
     settings = decipher.CFG
     settings.seed = seed
     for part in (settings.sc_model, settings.sp_model):

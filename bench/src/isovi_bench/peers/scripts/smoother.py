@@ -29,6 +29,7 @@ def embed(
     del n_domains
     torch.set_num_threads(1)
     scvi.settings.seed = seed
+    scvi.settings.batch_size = adata.n_obs  # its loss is of all spots; scvi-tools takes 128 otherwise
     weights = SpatialWeightMatrix()
     weights.calc_weights_knn(adata.obsm["spatial"], k=k_neighbors, verbose=False)
     loss = SpatialLoss("icar", weights, rho=rho)
