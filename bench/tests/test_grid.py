@@ -12,7 +12,8 @@ from isovi.errors import InputError
 from isovi_bench import grid as module
 from isovi_bench.datasets import PAPER, Facts
 from isovi_bench.grid import Grid, jobs_of, make_known, parse_grid, read_grid
-from isovi_bench.task import METHODS, Method
+from isovi_bench.results import APART
+from isovi_bench.task import METHODS, Method, find
 
 ADAPTER = Path(__file__).with_name("tiny_adapter.py")
 PRESETS = Path(module.__file__).parent / "presets"
@@ -73,6 +74,7 @@ def test_a_share_is_the_same_however_it_is_written(share: object) -> None:
         ({"methods": [{"name": "pca", "colour": 1}]}, r"methods\.0\.colour\. The keys are name, variant"),
         ({"splits": ["half"]}, r"splits\.0 is 'half'\. A split is all, a share"),
         ({"splits": [1.5]}, r"splits\.0 is 1\.5"),
+        ({"splits": ["molecules"]}, r"molecules: with a share"),
         ({"seeds": [-1]}, r"seeds\.0 is -1"),
         ({"seeds": [-1], "splits": ["half"]}, r"More errors: 1"),
         ({"max_epochs": 0}, "max_epochs is 0"),
@@ -230,3 +232,24 @@ def test_both_grids_share_their_jobs(repository: Path) -> None:
     named = [name for name in shared if "-target-" not in name]
     of_sensitivity = {entry.shown: entry.settings for entry in sensitivity.methods}
     assert {name: settings[name] for name in named} == {name: of_sensitivity[name] for name in named}
+
+
+def test_a_share_of_molecules_is_a_split_written_in_one_way() -> None:
+    assert grid(splits=["molecules:0.10"]).splits == ("molecules:0.1",)
+    jobs, left_out = jobs_of(grid(methods=["blind"], splits=["molecules:0.1"]), FACTS, {})
+    assert {job.split for job in jobs} == {"molecules:0.1"} and not left_out
+
+
+RERUN = sorted((Path(__file__).parents[1] / "grids" / "rerun").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RERUN, ids=[path.stem for path in RERUN])
+def test_the_grids_of_the_rerun_name_methods_that_there_are(path: Path) -> None:
+    make_known(())
+    for entry in read_grid(path).methods:
+        assert find(entry.name).reference or entry.name in ("coordinates", "mean-profile")
+
+
+def test_the_sections_that_took_no_part_are_in_the_rerun_by_these_names() -> None:
+    named = {dataset.name for path in RERUN for dataset in read_grid(path).datasets}
+    assert set(APART) <= named

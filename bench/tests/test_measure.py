@@ -14,13 +14,23 @@ from isovi.spots import HELDOUT, Spots
 from isovi.tl.evaluate import evaluate_geometry
 from isovi_bench import measure as module
 from isovi_bench import metrics
-from isovi_bench.measure import METRIC_NAMES, agreement, leiden, measure, mixing, purity
+from isovi_bench.measure import (
+    FURTHER,
+    FURTHER_GROUPS,
+    METRIC_NAMES,
+    agreement,
+    leiden,
+    measure,
+    mixing,
+    purity,
+)
 from isovi_bench.prepare import Prepared
 from isovi_bench.task import Fitted, Task
 
 SIDE = 20
 GEOMETRY = {"morans_i", "gearys_c", "relative_distortion", "spearman_distance", "distortion_constant"}
 GEOMETRY |= {"anisotropy"}
+DOMAINS = FURTHER_GROUPS["domains"]
 LABELS = {f"{name}_{by}" for name in ("nmi", "ari", "purity") for by in ("leiden", "mixture")}
 
 
@@ -209,3 +219,52 @@ def test_too_few_spots_or_one_section_do_not_mix() -> None:
 def test_tables_know_every_metric() -> None:
     assert len(set(METRIC_NAMES)) == len(METRIC_NAMES)
     assert set(METRIC_NAMES) <= set(metrics.METRICS)
+
+
+# ---------------------------------------------------------------------------- what methods are used for
+
+
+def test_metrics_of_uses_are_computed_only_where_they_are_named() -> None:
+    given = prepared(heldout=0.0)
+    named = measure(Fitted(apart(given)), given, metrics=FURTHER)
+    assert set(named["all"]) == {*DOMAINS, "label_accuracy", "label_f1"}
+    assert not set(measure(Fitted(apart(given)), given)["all"]) & set(FURTHER)
+    assert set(FURTHER) <= set(metrics.METRICS)
+
+
+def test_a_last_step_of_its_own_counts_beside_the_common_ones() -> None:
+    given = prepared(heldout=0.0)
+    noise = np.random.default_rng(0).normal(size=(SIDE**2, 3))
+    own = Fitted(noise, domains=lambda: given.labels[given.task.rows])
+    found = measure(own, given, metrics=DOMAINS)["all"]
+    assert found["ari_own"] == pytest.approx(1) and found["smoothness_own"] > found["smoothness_leiden"]
+    without = measure(Fitted(apart(given)), given, metrics=("ari_own", "ari_leiden"))["all"]
+    assert without["ari_own"] == without["ari_leiden"]
+
+
+def test_labels_of_held_out_spots_are_taken_from_the_training_spots() -> None:
+    found = measure(Fitted(apart(prepared())), prepared(), metrics=("label_accuracy",))
+    assert found["heldout"] == {"label_accuracy": pytest.approx(1)}
+
+
+def test_a_method_without_a_latent_is_measured_by_its_positions() -> None:
+    given = prepared()
+    seen = given.task.seen.copy()
+    seen.obsm["spatial"] = given.placement.coordinates[given.task.rows] / 2 - 7
+    given = replace(given, task=replace(given.task, seen=seen))
+    placed = given.placement.coordinates / 2 - 7 + [0.5, 0.0]
+    found = measure(Fitted(None, positions=lambda: placed), given, metrics=FURTHER)
+    assert set(found) == {"heldout"} and found["heldout"]["placed_error"] == pytest.approx(1)
+
+
+def test_held_out_molecules_are_predicted_by_the_methods_own_expression() -> None:
+    given = prepared(heldout=0.0)
+    held = sparse.csr_matrix(np.tile([[3.0, 1.0]], (SIDE**2, 1)))
+    given = replace(given, molecules=held, heldout_share=0.5)
+    good, bad = (
+        measure(
+            Fitted(None, expression=lambda share=share: np.tile(share, (SIDE**2, 1))), given, metrics=FURTHER
+        )
+        for share in ([0.75, 0.25], [0.25, 0.75])
+    )
+    assert good["all"]["molecule_loss"] < bad["all"]["molecule_loss"]

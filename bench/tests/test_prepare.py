@@ -11,7 +11,7 @@ from isovi.simulate import simulate
 from isovi.spots import HELDOUT, SPLIT_KEY, TRAIN
 from isovi_bench.datasets import DataSet
 from isovi_bench.job import Job
-from isovi_bench.prepare import prepare, shuffled_within
+from isovi_bench.prepare import prepare, shuffled_within, thin
 
 N_OBS, N_GENES = 120, 30
 
@@ -135,3 +135,25 @@ def test_spots_without_counts_are_refused(tmp_path: Path) -> None:
     adata.X = type(adata.X)(counts)
     with pytest.raises(InputError, match="1 spots have no count in the 1 genes chosen"):
         prepare(job(tmp_path, adata))
+
+
+def test_molecules_held_out_and_seen_are_all_that_there_are(tmp_path: Path) -> None:
+    adata = tissue()
+    whole = prepare(job(tmp_path, adata, "all")).task.spots
+    given = job(tmp_path, adata, "molecules:0.3")
+    prepared, again = prepare(given), prepare(given)
+    counts = AnnData(adata.X, var=adata.var)[:, prepared.task.spots.var_names].X
+    assert prepared.molecules is not None
+    assert (prepared.task.spots.X + prepared.molecules != counts).nnz == 0
+    share = prepared.molecules.sum() / counts.sum()
+    assert abs(share - 0.3) < 0.02 and prepared.heldout_share == 0.3
+    assert (prepared.molecules != again.molecules).nnz == 0
+    assert len(prepared.task.rows) == N_OBS == whole.n_obs
+
+
+def test_a_layer_of_counts_is_thinned_in_its_place() -> None:
+    adata = tissue()
+    adata.layers["counts"], adata.X = adata.X.copy(), adata.X * 0
+    taken = thin(adata, "counts", 0.5, seed=0)
+    assert adata.X.sum() == 0 and taken.sum() > 0
+    assert adata.layers["counts"].sum() + taken.sum() == tissue().X.sum()

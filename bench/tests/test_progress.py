@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from isovi_bench import results
-from isovi_bench.progress import count, failures, jobs, reason, seeds, table, unfinished
+from isovi_bench.datasets import DataSet
+from isovi_bench.job import Job
+from isovi_bench.progress import MEASURING, count, failures, jobs, reason, seconds, seeds, table, unfinished
 
 
 @pytest.fixture
@@ -74,3 +76,24 @@ def test_failures_tell_why_but_not_where_the_machine_keeps_its_files(states):
 )
 def test_reason(message, shown):
     assert reason(message) == shown
+
+
+def test_a_job_is_reckoned_by_the_median_cost_a_spot_of_its_method(make):
+    costs = make(methods=("pca", "scvi"))
+    rows = costs[costs["metric"] == "seconds"]
+    rows = [
+        rows.assign(
+            metric="cpu_seconds", value=[500.0 if name == "scvi" else 5.0 for name in rows["method"]]
+        ),
+        rows[rows["method"] == "scvi"].assign(metric="epochs", value=100.0),
+    ]
+    costs = results.pd.concat([costs, *rows])  # of 500 spots
+
+    def job(method: str, max_epochs: int | None = None) -> Job:
+        dataset = DataSet(name="a", path=("/a",))
+        return Job(dataset, "d", 1000, method, method, "{}", 0, "0.25", False, max_epochs=max_epochs)
+
+    assert seconds([job("pca")], costs) == pytest.approx(10 + MEASURING)
+    assert seconds([job("scvi"), job("scvi", 50)], costs) == pytest.approx(1000 + 500 + 2 * MEASURING)
+    assert seconds([job("unknown")], costs) == seconds([job("scvi")], costs)
+    assert seconds([job("scvi", 400)], costs) == seconds([job("scvi")], costs)

@@ -268,3 +268,13 @@ def test_an_address_where_nothing_answers_is_refused(monkeypatch: pytest.MonkeyP
     options = RunOptions(tmp_path, tmp_path, ray_address="host:6379")
     with pytest.raises(InputError, match=r"No Ray cluster answers at host:6379"), runner.cluster(options):
         pass
+
+
+def test_a_folder_stands_for_its_grids_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for name in ("b.yaml", "a.yaml", "notes.txt"):
+        (tmp_path / name).touch()
+    assert runner.grids_of(tmp_path) == [tmp_path / "a.yaml", tmp_path / "b.yaml"]
+    assert runner.grids_of(tmp_path / "a.yaml") == [tmp_path / "a.yaml"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="has no grid"):
+        runner.grids_of(tmp_path / "empty")

@@ -94,4 +94,9 @@ def test_whatever_was_run_has_tables(make, methods):
 def test_results_of_failed_jobs_only_have_their_reasons(make):
     frame = make(methods=("pca",), datasets=("a",), seeds=(0,)).head(1)
     frame = frame.assign(set="", metric="", value=float("nan"), status="failed", message="ValueError: no")
-    assert [table.name for table in every(frame, results.jobs_in(frame))] == ["methods", "jobs", "failures"]
+    assert [table.name for table in every(frame, results.jobs_in(frame))] == [
+        "tasks",
+        "methods",
+        "jobs",
+        "failures",
+    ]

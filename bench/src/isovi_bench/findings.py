@@ -109,7 +109,7 @@ def listed(texts: list[str]) -> str:
 def _count(row: dict[Hashable, Any]) -> str:
     metric = METRICS[row["metric"]]
     verb = "raises" if metric.higher else "lowers"
-    sure = "; significant" if row["holm"] < significance.SIGNIFICANT else ""
+    sure = "; significant" if significance.is_significant(row) else ""
     mean = change(metric, row["change"])
     return f"{verb} {metric.title} on {row['better']} of {row['datasets']} ({mean}{sure})"
 

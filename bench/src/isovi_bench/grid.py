@@ -27,8 +27,8 @@ from pydantic import (
 from isovi.data import io
 from isovi.errors import InputError
 from isovi_bench.datasets import DataSet, Facts
-from isovi_bench.job import ALL, Job, canonical
-from isovi_bench.measure import METRIC_NAMES
+from isovi_bench.job import ALL, MOLECULES, Job, canonical
+from isovi_bench.measure import FURTHER, METRIC_NAMES
 from isovi_bench.task import METHODS, find
 
 WHOLE = ("section", "donor")  # splits that stand for one job per section or donor
@@ -75,14 +75,15 @@ def _split(value: Any) -> str:
     if value == ALL or (kind in WHOLE and (name or value == kind)):
         return str(value)
     try:
-        share = float(value)
+        share = float(name if kind == MOLECULES else value)
     except (TypeError, ValueError):
         share = -1.0
     if not 0 < share <= MOST:
         raise ValueError(
-            f"a split is all, a share of spots up to {MOST:g}, section, section:NAME, donor or donor:NAME"
+            f"a split is all, a share of spots up to {MOST:g}, section, section:NAME, donor, donor:NAME, or "
+            "molecules: with a share, such as molecules:0.1"
         )
-    return f"{share:g}"
+    return f"{MOLECULES}:{share:g}" if kind == MOLECULES else f"{share:g}"
 
 
 Split = Annotated[str, BeforeValidator(_split)]
@@ -99,7 +100,7 @@ class Grid(BaseModel):
         Trials.
     splits
         ``all`` spots, a share to hold out, ``section`` or ``donor`` (each in turn), ``section:NAME`` or
-        ``donor:NAME``.
+        ``donor:NAME``; ``molecules:SHARE`` holds out molecules of every spot.
     shuffled
         Whether methods that see positions are also run with these shuffled; or the seeds for which.
     max_epochs
@@ -107,7 +108,8 @@ class Grid(BaseModel):
     n_top_genes
         Genes chosen on training spots; 0 for all.
     metrics
-        Which to compute; all by default.
+        Which to compute: those of :data:`isovi_bench.measure.METRIC_NAMES` by default, not those of
+        :data:`isovi_bench.measure.FURTHER`.
     adapters
         Python files or modules that register further methods.
     keep_latents
@@ -130,8 +132,8 @@ class Grid(BaseModel):
     @field_validator("metrics")
     @classmethod
     def _known(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := sorted(set(metrics) - set(METRIC_NAMES)):
-            raise ValueError(f"{', '.join(unknown)}: the metrics are {', '.join(METRIC_NAMES)}")
+        if unknown := sorted(set(metrics) - {*METRIC_NAMES, *FURTHER}):
+            raise ValueError(f"{', '.join(unknown)}: the metrics are {', '.join((*METRIC_NAMES, *FURTHER))}")
         return metrics
 
     @model_validator(mode="after")

@@ -14,10 +14,16 @@ RESULTS_VERSION = 1
 """Raised when a metric or the preparation of data changes results: all are then computed again."""
 
 METHOD_VERSIONS = {"isovae": 3, "isoscvi": 3, "isoscvi-minibatches": 3}
-"""Raised for a method whose own results changed, which are then computed again; 1 if not named. In 2 the
-constraint has another warm-up and another limit of its multiplier."""
+"""Raised for a method whose own results changed, which are then computed again; 1 if not named."""
+
+CHANGES = {
+    2: "another warm-up of the constraint and another limit of its multiplier",
+    3: "a latent in two parts, of which three dimensions of ten keep distances",
+}
+"""What came with each version of the results of isoVI's methods."""
 
 ALL = "all"  # the split that holds nothing out
+MOLECULES = "molecules"  # the split, with a share, that holds out molecules of every spot
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class Job:
     seed
         Of split, method and measures.
     split
-        ``"all"``, a share such as ``"0.25"``, ``"section:NAME"`` or ``"donor:NAME"``.
+        ``"all"``, a share such as ``"0.25"``, ``"section:NAME"``, ``"donor:NAME"`` or ``"molecules:SHARE"``.
     shuffled
         Whether the method gets the positions of its spots in another order.
     n_top_genes, max_epochs

@@ -19,10 +19,11 @@ from isovi.errors import InputError, IsoviWarning
 from isovi.spots import HELDOUT, SPLIT_KEY, TRAIN, Spots
 from isovi.tl.domains import cluster, standardize
 from isovi.tl.evaluate import evaluate_fit, evaluate_geometry
-from isovi.tl.metrics import is_labelled
+from isovi.tl.metrics import is_labelled, spatial_neighbors
 from isovi.tl.mixing import N_NEAREST
+from isovi_bench import scores
 from isovi_bench.prepare import SECTION_KEY, Prepared
-from isovi_bench.task import Fitted
+from isovi_bench.task import Fitted, LastStep
 
 Measured = dict[str, dict[str, float]]
 
@@ -37,7 +38,22 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "mixing": ("ilisi", "kbet"),
 }
 METRIC_NAMES = tuple(name for names in GROUPS.values() for name in names)
-"""Names of all metrics of a set of spots."""
+"""Names of the metrics that are computed unless a grid names others."""
+
+WAYS = (*CLUSTERINGS, "own")
+FURTHER_GROUPS: dict[str, tuple[str, ...]] = {
+    "domains": (
+        *("nmi_own", "ari_own"),
+        *(f"{score}_{way}" for score in ("smoothness", "tiles") for way in WAYS),
+    ),
+    "transfer": ("label_accuracy", "label_f1"),
+    "integration": ("silhouette_label", "clisi", "silhouette_batch", "graph_connectivity"),
+    "placement": ("placed_error", "placed_aligned", "placed_contacts"),
+    "denoising": ("molecule_loss", "molecule_deviance"),
+}
+FURTHER = tuple(name for names in FURTHER_GROUPS.values() for name in names)
+"""Names of the metrics that are computed only where a grid names them: jobs that name none, and the results
+that were made of them, stay what they were."""
 
 NEIGHBORS = 15  # of the graph that Leiden divides
 HALVINGS = 20  # of the interval in which its resolution is searched
@@ -56,7 +72,7 @@ def measure(fitted: Fitted, prepared: Prepared, *, seed: int = 0, metrics: tuple
     seed
         Of the pairs, samples and clusterings.
     metrics
-        Names among ``METRIC_NAMES``; all that apply if empty.
+        Names among ``METRIC_NAMES`` and ``FURTHER``; those of the first that apply if empty.
 
     Returns
     -------
@@ -67,15 +83,19 @@ def measure(fitted: Fitted, prepared: Prepared, *, seed: int = 0, metrics: tuple
     InputError
         If the latent has another shape, or is not finite on training spots.
     """
-    latent = _latent(fitted, prepared)
-    whole = known_sets(latent, prepared.placement)
     wanted = metrics or METRIC_NAMES
-    found: Measured = {name: {} for name in whole}
-    for group, compute in _groups(fitted, latent, prepared, seed).items():
-        if set(GROUPS[group]) & set(wanted):
+    groups: dict[str, Callable[[], Measured]] = dict(_of_last_steps(fitted, prepared))
+    found: Measured = {name: {} for name in prepared.placement.subsets()}
+    if fitted.latent is not None:
+        latent = _latent(fitted, prepared)
+        found = {name: {} for name in known_sets(latent, prepared.placement)}
+        groups |= _groups(fitted, latent, prepared, seed) | _of_uses(fitted, latent, prepared, seed)
+    for group, compute in groups.items():
+        if set((GROUPS | FURTHER_GROUPS)[group]) & set(wanted):
             for name, values in compute().items():
-                found.get(name, {}).update({key: value for key, value in values.items() if key in wanted})
-    return found
+                kept = {key: value for key, value in values.items() if key in wanted}
+                found[name] = found.get(name, {}) | kept
+    return {name: values for name, values in found.items() if values or fitted.latent is not None}
 
 
 def _groups(
@@ -104,6 +124,79 @@ def _groups(
             _on_each, subsets, lambda spots: mixing(latent[spots, fitted.identity], section[spots])
         )
     return groups
+
+
+def _of_uses(
+    fitted: Fitted, latent: np.ndarray, prepared: Prepared, seed: int
+) -> dict[str, Callable[[], Measured]]:
+    """Groups of what users do with a latent."""
+    labels, section = prepared.labels, prepared.task.spots.obs[SECTION_KEY].to_numpy()
+    groups: dict[str, Callable[[], Measured]] = {
+        "domains": partial(domains, fitted, latent, prepared, seed),
+        "integration": partial(
+            _on_each,
+            known_sets(latent, prepared.placement),
+            lambda spots: scores.integration_scores(
+                latent[spots, fitted.identity], section[spots], None if labels is None else labels[spots]
+            ),
+        ),
+    }
+    if labels is not None:
+        groups["transfer"] = partial(_transferred, latent, labels, prepared.placement, seed)
+    return groups
+
+
+def _of_last_steps(fitted: Fitted, prepared: Prepared) -> dict[str, Callable[[], Measured]]:
+    """Groups of what a method does itself with positions and expression."""
+    groups: dict[str, Callable[[], Measured]] = {}
+    if fitted.positions is not None:
+        groups["placement"] = partial(_placed, fitted.positions, prepared)
+    if fitted.expression is not None and prepared.molecules is not None:
+        groups["denoising"] = partial(_denoised, fitted.expression, prepared)
+    return groups
+
+
+def domains(fitted: Fitted, latent: np.ndarray, prepared: Prepared, seed: int) -> Measured:
+    """Domains of the spots that were fitted, by common last steps and by the method's own.
+
+    A method that has no last step of its own has that of its users: Leiden.
+    """
+    rows, labels = prepared.task.rows, prepared.labels
+    where, n_domains = prepared.placement.take(rows), prepared.task.n_domains
+    found = {
+        "leiden": leiden(latent[rows], n_domains, seed),
+        "mixture": mixture(latent[rows], n_domains, seed),
+    }
+    found["own"] = found["leiden"] if fitted.domains is None else np.asarray(fitted.domains())
+    graph = spatial_neighbors(where.coordinates, where.section)
+    tiles = tl.coordinate_domains(where.coordinates, n_domains, seed)
+    named = None if labels is None else labels[rows]
+    values = {
+        f"{score}_{way}": value
+        for way, codes in found.items()
+        for score, value in scores.domain_scores(codes, named, graph, tiles).items()
+    }
+    return {"all" if len(rows) == len(latent) else TRAIN: values}
+
+
+def _transferred(latent: np.ndarray, labels: np.ndarray, placement: Spots, seed: int) -> Measured:
+    """Labels of held-out spots; where there are none, those that are hidden."""
+    heldout = placement.split == HELDOUT
+    name, asked = (HELDOUT, heldout) if heldout.any() else ("all", scores.hidden_labels(labels, seed))
+    return {name: scores.transfer_scores(latent, labels, asked)}
+
+
+def _placed(positions: LastStep, prepared: Prepared) -> Measured:
+    truth, task = prepared.placement.coordinates, prepared.task
+    found = scores.in_frame(positions(), task.seen.obsm["spatial"], truth[task.rows])
+    heldout = prepared.placement.split == HELDOUT
+    return {HELDOUT: scores.placement_scores(found[heldout], truth[heldout])}
+
+
+def _denoised(expression: LastStep, prepared: Prepared) -> Measured:
+    assert prepared.molecules is not None
+    seen = prepared.task.spots.X
+    return {"all": scores.denoising_scores(expression(), seen, prepared.molecules, prepared.heldout_share)}
 
 
 def _on_each(subsets: dict[str, np.ndarray], compute: Callable[[np.ndarray], dict[str, float]]) -> Measured:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Group = Literal["smoothness", "distances", "domains", "mixing", "expression", "cost"]
+Group = Literal[
+    *("smoothness", "distances", "domains", "mixing", "expression"),
+    *("maps", "transfer", "biology", "placement", "denoising", "cost"),
+]
 
 GROUPS: dict[Group, str] = {
     "smoothness": "Smoothness in tissue",
@@ -13,6 +16,11 @@ GROUPS: dict[Group, str] = {
     "domains": "Domains",
     "mixing": "Mixing of sections",
     "expression": "Expression",
+    "maps": "Maps of domains",
+    "transfer": "Label transfer",
+    "biology": "Labels kept where sections mix",
+    "placement": "Placement by the method's own last step",
+    "denoising": "Denoising",
 }
 """Groups that methods are ranked in, with their titles."""
 
@@ -62,6 +70,7 @@ def _score(key: str, title: str, group: Group) -> Metric:
     return Metric(key, title, group, higher=True, relative=False)
 
 
+_AGREEMENTS = (("nmi", "NMI"), ("ari", "ARI"))
 _ALL = (
     _score("morans_i", "Moran's I", "smoothness"),
     Metric("gearys_c", "Geary's C", "smoothness", relative=False),
@@ -76,12 +85,33 @@ _ALL = (
         for found, how in (("leiden", "Leiden"), ("mixture", "mixture"))
         for score, title in (("nmi", "NMI"), ("ari", "ARI"), ("purity", "purity"))
     ),
+    *(_score(f"{score}_own", f"{title}, own last step", "domains") for score, title in _AGREEMENTS),
+    *(
+        _score(f"smoothness_{found}", f"smoothness of {how} domains", "maps")
+        for found, how in (("leiden", "Leiden"), ("mixture", "mixture"), ("own", "own"))
+    ),
+    *(
+        Metric(f"tiles_{found}", f"likeness of {how} domains to tiles", "maps", relative=False)
+        for found, how in (("leiden", "Leiden"), ("mixture", "mixture"), ("own", "own"))
+    ),
+    _score("label_accuracy", "accuracy of labels", "transfer"),
+    _score("label_f1", "F1 of labels", "transfer"),
+    _score("silhouette_label", "silhouette of labels", "biology"),
+    _score("clisi", "cLISI", "biology"),
     _score("ilisi", "iLISI", "mixing"),
     _score("kbet", "kBET", "mixing"),
+    _score("silhouette_batch", "silhouette of sections", "mixing"),
+    _score("graph_connectivity", "graph connectivity", "mixing"),
+    Metric("placed_error", "error of positions", "placement"),
+    Metric("placed_aligned", "error of positions, aligned", "placement"),
+    _score("placed_contacts", "F1 of contacts", "placement"),
+    Metric("molecule_loss", "loss of a held-out molecule", "denoising"),
+    Metric("molecule_deviance", "Poisson deviance", "denoising"),
     Metric("reconstruction", "likelihood loss", "expression"),
     Metric("elbo", "ELBO loss", "expression"),
     Metric("mse_lognorm", "MSE of log expression", "expression"),
     Metric("seconds", "seconds", "cost"),
+    Metric("cpu_seconds", "processor seconds", "cost"),
     Metric("peak_memory_mb", "peak memory (MB)", "cost"),
     Metric("epochs", "epochs", "cost"),
 )

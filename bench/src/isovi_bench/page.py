@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from isovi_bench import findings, plots, progress, results, tables
+from isovi_bench import findings, plots, progress, results, tables, tasks
 
 TEMPLATE = "benchmarks.md.jinja"
 RUN = "run.json"
@@ -74,6 +74,7 @@ def render(results_dir: Path, page: Path, names: list[str]) -> str:
     text = template(TEMPLATE).render(
         tables=tables.every(frame, plan),
         findings=findings.findings(frame, plan),
+        answers=tasks.sentences(results.measured(frame)),
         states=progress.count(progress.jobs(frame, plan)),
         plots=names,
         folder=PLOTS.as_posix(),

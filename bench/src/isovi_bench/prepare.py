@@ -17,7 +17,7 @@ from isovi.run import Settings
 from isovi.spots import HELDOUT, SPLIT_KEY, Spots
 from isovi.tl.metrics import is_labelled
 from isovi_bench.datasets import load
-from isovi_bench.job import ALL, Job
+from isovi_bench.job import ALL, MOLECULES, Job
 from isovi_bench.task import Task
 
 SECTION_KEY = "section"  # in Task.seen and Task.spots, whatever its name in the data
@@ -38,12 +38,18 @@ class Prepared:
         Shape ``(cell,)``; ``None`` if the data set has none.
     shuffled
         Whether the positions of the task were shuffled.
+    molecules
+        Held-out molecules of every spot, of the genes of the task; ``None`` if none are held out.
+    heldout_share
+        Share of the molecules that is held out.
     """
 
     task: Task
     placement: Spots
     labels: np.ndarray | None
     shuffled: bool = False
+    molecules: sparse.csr_matrix | None = None
+    heldout_share: float = 0.0
 
     def as_given(self) -> Spots:
         """Positions as the method saw them, of the others the true ones."""
@@ -67,6 +73,8 @@ def prepare(job: Job) -> Prepared:
     """
     adata = load(job.dataset)
     _check(adata, job)
+    share = held_out_molecules(job.split)
+    molecules = thin(adata, job.dataset.layer, share, job.seed) if share else None
     where = placed(adata, job)
     settings = Settings(n_top_genes=job.n_top_genes, layer=job.dataset.layer, seed=job.seed)
     genes = choose_genes(adata, where, settings)
@@ -81,7 +89,45 @@ def prepare(job: Job) -> Prepared:
         n_domains=N_DOMAINS if labels is None else len(set(labels[is_labelled(labels)])),
         max_epochs=job.max_epochs,
     )
-    return Prepared(task, where, labels, job.shuffled)
+    if molecules is not None:
+        molecules = sparse.csr_matrix(molecules[:, np.flatnonzero(genes)])
+    return Prepared(task, where, labels, job.shuffled, molecules, share)
+
+
+def held_out_molecules(split: str) -> float:
+    """Share of the molecules that a split holds out; 0 if it holds out spots or nothing."""
+    kind, _, share = split.partition(":")
+    return float(share) if kind == MOLECULES else 0.0
+
+
+def thin(adata: AnnData, layer: str | None, share: float, seed: int) -> sparse.csr_matrix:
+    """Take molecules out of every spot by binomial thinning: what is left and what is taken are independent.
+
+    Parameters
+    ----------
+    adata
+        Raw counts, which are lowered in place.
+    layer
+        Of the counts; ``X`` if ``None``.
+    share
+        Of the molecules that are taken.
+    seed
+        Of the draw.
+
+    Returns
+    -------
+    The molecules taken, shape ``(cell, gene)``.
+    """
+    counts = sparse.csr_matrix(adata.X if layer is None else adata.layers[layer], dtype=np.float32)
+    taken = counts.copy()
+    taken.data = np.random.default_rng(seed).binomial(counts.data.astype(np.int64), share).astype(np.float32)
+    left = sparse.csr_matrix(counts - taken)
+    left.eliminate_zeros()
+    if layer is None:
+        adata.X = left
+    else:
+        adata.layers[layer] = left
+    return taken
 
 
 def _check(adata: AnnData, job: Job) -> None:
@@ -113,7 +159,7 @@ def placed(adata: AnnData, job: Job) -> Spots:
         If fewer than 10 spots are left to train on.
     """
     kind, _, name = job.split.partition(":")
-    holdout, key = ("0" if kind == ALL else job.split), job.dataset.sections
+    holdout, key = ("0" if kind in (ALL, MOLECULES) else job.split), job.dataset.sections
     if kind == "donor":
         holdout, key = f"section:{name}", job.dataset.donor_key
     spatial_key = job.dataset.spatial_key

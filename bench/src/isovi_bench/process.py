@@ -113,6 +113,8 @@ def run(job: Job) -> Outcome:
 
 
 def _arrays(fitted: Fitted, prepared: Prepared) -> dict[str, np.ndarray]:
+    if fitted.latent is None:
+        return {}
     placement = prepared.placement
     return {
         "latent": np.asarray(fitted.latent, dtype=np.float32),

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
+from isovi_bench.job import Job
 from isovi_bench.rendering import Table
 from isovi_bench.results import DONE, FAILED, label, ordered
 
+MEASURING = (
+    15.0  # processor seconds of the start of a process and its metrics, as on sections of some 1,000 spots
+)
 _LONGEST = 200  # characters of a reason
 _FOLDERS = re.compile(r"(?<![\w.])/(?:[^\s/'\":]+/)+")  # of the machine that the job ran on
 
@@ -70,6 +76,34 @@ def _lack(part: pd.DataFrame) -> str:
     lacks = [f"{numbers[state]} {state}" for state in (FAILED, "to come") if numbers[state]]
     done = f"{numbers[DONE]} of {numbers['all']} jobs done ({seeds(part)} seeds a data set)"
     return f"{done}, {', '.join(lacks)}"
+
+
+def seconds(jobs: Sequence[Job], costs: pd.DataFrame) -> float:
+    """Processor seconds that jobs will take, by what their methods took.
+
+    Parameters
+    ----------
+    jobs
+        To be run.
+    costs
+        Tidy results. A method takes its median of processor seconds a spot, whatever its settings and the
+        genes; one that was never measured, the largest of any. Where a job has fewer epochs than its method
+        took, it takes their share. Metrics add :data:`MEASURING` to each job.
+    """
+    rows = costs[costs["status"] == DONE].pivot_table(
+        index=["job", "method", "n_obs"], columns="metric", values="value"
+    )
+    rows = rows.reindex(columns=["cpu_seconds", "epochs"]).reset_index()
+    rows["cpu_seconds"] /= rows["n_obs"]
+    medians = rows.groupby("method")[["cpu_seconds", "epochs"]].median()
+    most = pd.Series({"cpu_seconds": medians["cpu_seconds"].max(), "epochs": np.nan})
+
+    def of(job: Job) -> float:
+        each, epochs = medians.loc[job.method] if job.method in medians.index else most
+        share = min(1.0, job.max_epochs / epochs) if job.max_epochs and epochs > 0 else 1.0
+        return float(each * job.n_obs * share + MEASURING)
+
+    return sum(map(of, jobs))
 
 
 def failures(states: pd.DataFrame) -> Table | None:

@@ -49,11 +49,15 @@ KINDS = {
     "section": "whole sections held out",
     "donor": "whole donors held out",
     "all": "no spots held out",
+    "molecules": "molecules held out",
 }
 """Kinds of split; a table never mixes them."""
 
 SETS = {"train": "training spots", "heldout": "held-out spots"}
 """Sets of spots that methods are compared on."""
+
+APART = ("her2st_D2", "her2st_D3", "starmap_BZ9", "dlpfc_151674", "hippo_3", "seqfish_e1z5", "xenium_36k")
+"""Data sets that took no part in any choice, as grids name them; they are reported apart."""
 
 TRIAL = ["dataset", "split", "seed"]
 """Two methods are compared on the same of these: same spots, same genes, same split."""
@@ -150,6 +154,11 @@ def kind(split: str) -> str:
     """Kind of a split: a key of :data:`KINDS`."""
     head = split.split(":")[0]
     return head if head in KINDS else "spots"
+
+
+def kind_of_set(spots: str) -> str:
+    """A set of spots in words; empty for a whole job."""
+    return SETS.get(spots, "all spots" if spots else "")
 
 
 def label(variant: str, shuffled: bool) -> str:

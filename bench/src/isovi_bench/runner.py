@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import pandas as pd
 import ray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,11 +23,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from isovi.data import io
 from isovi.errors import InputError
 from isovi.interrupts import Handlers, kept_at
-from isovi_bench import task
+from isovi_bench import progress, results, task
 from isovi_bench.datasets import Facts, examine
 from isovi_bench.grid import Grid, LeftOut, jobs_of, make_known, read_grid
 from isovi_bench.job import Job
 from isovi_bench.process import reason, run_isolated
+from isovi_bench.rendering import markdown
 from isovi_bench.results import DONE, FAILED, FILE
 from isovi_bench.store import Outcome, Store
 
@@ -139,6 +142,52 @@ def planned(options: RunOptions) -> Plan:
     store = Store(options.out)
     jobs, left_out = jobs_of(grid, examined(grid, store.folder), methods)
     return Plan(grid, store, jobs, left_out)
+
+
+def grids_of(path: Path) -> list[Path]:
+    """The grids that a path names: itself, or the files of a folder in the order of their names.
+
+    Raises
+    ------
+    InputError
+        If a folder has none.
+    """
+    if not path.is_dir():
+        return [path]
+    if not (grids := sorted(path.glob("*.yaml"))):
+        raise InputError(f'"{path}" has no grid.', "A grid is a .yaml file.", "Name one, or another folder.")
+    return grids
+
+
+def reckoned(path: Path, costs: list[Path], data: Path | None) -> str:
+    """Jobs and processor hours of each grid, as a table in Markdown.
+
+    Parameters
+    ----------
+    path
+        See :func:`grids_of`.
+    costs
+        Folders of results.
+    data
+        What paths of data sets are relative to.
+
+    Raises
+    ------
+    InputError
+        If a grid cannot be used, or there are no results.
+    """
+    measured = pd.concat([results.read(folder) for folder in costs])
+    rows, seen = [], set[str]()
+    with tempfile.TemporaryDirectory() as folder:
+        for grid in grids_of(path):
+            jobs = [job for job in planned(RunOptions(grid, Path(folder), data)).jobs if job.key not in seen]
+            seen |= {job.key for job in jobs}
+            hours = progress.seconds(jobs, measured) / 3600
+            rows.append({"grid": grid.stem, "jobs": len(jobs), "processor hours": hours})
+    table = pd.DataFrame(rows)
+    total = {"grid": "all", **table[["jobs", "processor hours"]].sum()}
+    table = pd.concat([table, pd.DataFrame([total])]).round({"processor hours": 1}).astype({"jobs": int})
+    return markdown(table)
 
 
 def _check(options: RunOptions) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -33,6 +33,7 @@ CLAIMS = (
 )
 """What is tested: few metrics, since with few data sets no p is small enough to be adjusted for many."""
 SIGNIFICANT = 0.05
+FEWEST = 5  # data sets from which anything is called significant
 STAR = "‡"
 _SHORT = f"In brackets the mean change over data sets. {STAR} Holm's p below {SIGNIFICANT}."
 NOTE = (
@@ -124,12 +125,28 @@ def compare(found: pd.DataFrame, method: str, against: str) -> list[Comparison]:
     method, against
         Labels.
     """
-    pair = found[found["label"].isin([method, against]) & found["set"].isin(list(SETS))]
+    return compare_rows(found[found["set"].isin(list(SETS))], method, against)
+
+
+def compare_rows(found: pd.DataFrame, method: str, against: str) -> list[Comparison]:
+    """The same on every set of spots that the rows have.
+
+    Parameters
+    ----------
+    found, method, against
+        See :func:`compare`.
+    """
+    pair = found[found["label"].isin([method, against])]
     cells = by_dataset(changes(_comparable(pair), against))
     cells = cells[cells["label"] == method]
     parts = dict(tuple(cells.groupby(["set", "metric"])))
-    order = [(spots, metric) for spots in SETS for metric in METRICS]
+    order = [(spots, metric) for spots in ("", "all", *SETS) for metric in METRICS]
     return [_comparison(parts[key], method, against) for key in order if key in parts]
+
+
+def is_significant(row: Mapping[Hashable, Any]) -> bool:
+    """Whether a row of :func:`claimed` is called significant: never with fewer than five data sets."""
+    return bool(row["datasets"] >= FEWEST and row["holm"] < SIGNIFICANT)
 
 
 def _comparable(pair: pd.DataFrame) -> pd.DataFrame:
@@ -212,7 +229,7 @@ def _count(data: pd.DataFrame, key: tuple[str, str]) -> str:
         return "-"
     row = data.loc[key]
     as_text = percent if METRICS[key[1]].relative else signed
-    star = STAR if row["holm"] < SIGNIFICANT else ""
+    star = STAR if is_significant(row.to_dict()) else ""
     return f"{row['better']} of {row['datasets']} ({as_text(row['change'])}){star}"
 
 

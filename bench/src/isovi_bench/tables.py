@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from isovi.errors import InputError
-from isovi_bench import controls, leaderboard, progress, results, significance, sweeps
+from isovi_bench import controls, leaderboard, progress, results, significance, sweeps, tasks
 from isovi_bench.metrics import METRICS, of_group
 from isovi_bench.rendering import Table, mean_sd, number
 from isovi_bench.results import BACKBONES, KINDS, SETS, contenders, ordered
@@ -81,7 +81,11 @@ def every(frame: pd.DataFrame, plan: pd.DataFrame, against: str | None = None) -
     parts = [(kind, found[found["kind"] == kind]) for kind in results.kinds(found)]
     made = [table for kind, part in parts for table in of_kind(part, kind, against)]
     failed = progress.failures(states)
-    return [*made, *costs(found), methods(frame), progress.table(states), *([failed] if failed else [])]
+    answers = [*tasks.screens(found), *tasks.boards(found)]
+    return [
+        *(*answers, *made, *costs(found), methods(frame), progress.table(states)),
+        *([failed] if failed else []),
+    ]
 
 
 def of_kind(found: pd.DataFrame, kind: str, against: str | None = None) -> list[Table]:

@@ -42,6 +42,9 @@ class Task:
     max_epochs: int | None = None
 
 
+LastStep = Callable[[], np.ndarray]
+
+
 @dataclass(frozen=True)
 class Fitted:
     """What a method found.
@@ -50,7 +53,7 @@ class Fitted:
     ----------
     latent
         Shape ``(cell, latent)`` over ``Task.spots``; rows of NaN where the method cannot place a spot
-        in its latent that it did not train on.
+        in its latent that it did not train on. ``None`` if it has no latent.
     model
         With scvi-tools' methods of likelihood and expression, if the method has them.
     epochs
@@ -58,12 +61,24 @@ class Fitted:
     n_place
         Number of latent dimensions, the first ones, whose distances are to follow the tissue: metrics of
         distances are theirs, those of mixing are of the others. 0 for all.
+    domains
+        The method's own last step to domains, ``Task.n_domains`` of them: called where a metric asks for it,
+        and returns a name or number for each spot of ``Task.seen``.
+    positions
+        Its own last step to positions: shape ``(cell, axis)`` over ``Task.spots``, in the frame of
+        ``Task.seen``, NaN where it places none.
+    expression
+        Its estimate of the share of each gene in a spot's molecules: shape ``(cell, gene)`` over
+        ``Task.spots``, not negative, NaN where it has none.
     """
 
-    latent: np.ndarray
+    latent: np.ndarray | None
     model: Any | None = None
     epochs: int | None = None
     n_place: int = 0
+    domains: LastStep | None = None
+    positions: LastStep | None = None
+    expression: LastStep | None = None
 
     @property
     def place(self) -> slice:

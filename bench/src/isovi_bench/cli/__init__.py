@@ -13,7 +13,9 @@ app.command("run")(compare.run_grid)
 for verb in (
     compare.paper,
     compare.quick,
+    compare.reckon,
     compare.table,
+    compare.pages,
     compare.plots,
     compare.peers,
     studies.coverage,

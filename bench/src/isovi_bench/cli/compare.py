@@ -82,14 +82,37 @@ def _run(
     debug: bool,
 ) -> None:
     with reported(debug):
-        from isovi_bench.runner import RunOptions, run  # Ray takes seconds to import
+        from isovi_bench.runner import RunOptions, grids_of, run  # Ray takes seconds to import
 
         quiet()
         command = shlex.join(["isovi-bench", *sys.argv[1:]])
-        counts = run(RunOptions(grid, out, data, ray_address, workers, retry_failed, command), Console())
-        if counts["failed"]:
+        failed = 0
+        for one in grids_of(grid):
+            options = RunOptions(one, out, data, ray_address, workers, retry_failed, command)
+            failed += run(options, Console())["failed"]
+        if failed:
             say("Rows of failed jobs give the reason; --retry-failed runs these jobs again")
             raise typer.Exit(1)
+
+
+def reckon(
+    grid: Grid,
+    costs: Annotated[list[Path], typer.Option(help="Results with measured costs; may be repeated.")],
+    data: Data = None,
+    debug: Debug = False,
+) -> None:
+    """Reckon the processor hours of grids from costs that were measured.
+
+    A method is reckoned by its median cost a spot, fewer epochs by their share; one that was not measured, as
+    the dearest.
+
+    Example: [bold]isovi-bench reckon grids --costs results[/bold]
+    """
+    with reported(debug):
+        from isovi_bench.runner import reckoned
+
+        quiet()
+        say(reckoned(grid, costs, data))
 
 
 def table(
@@ -115,6 +138,23 @@ def table(
             if path.name.startswith("table1_") and path.suffix == ".md":
                 say(path.read_text(encoding="utf-8"))
         say_paths([*written, *([] if page is None else pages.write(results, page))])
+
+
+def pages(
+    files: Annotated[list[Path], typer.Argument(metavar="PAGE...", help="Pages of documentation: .md.")],
+    debug: Debug = False,
+) -> None:
+    """Write the tables of pages anew from the published results beside them.
+
+    Pages say where by comments, [bold]<!-- table: NAME -->[/bold]; what changed is printed.
+
+    Example: [bold]isovi-bench pages docs/quality.md docs/geometry.md[/bold]
+    """
+    from isovi_bench import excerpts
+
+    with reported(debug):
+        quiet()
+        say_paths(excerpts.write(files))
 
 
 def plots(results: Results, debug: Debug = False) -> None:

@@ -10,7 +10,10 @@ import typer
 
 from isovi.cli.console import DEFAULT, Console
 
-Grid = Annotated[Path, typer.Argument(metavar="GRID", help="Data sets, methods, seeds, splits: .yaml.")]
+Grid = Annotated[
+    Path,
+    typer.Argument(metavar="GRID", help="Data sets, methods, seeds, splits: .yaml, or a folder of them."),
+]
 Results = Annotated[Path, typer.Argument(metavar="RESULTS", help="Folder written by isovi-bench run.")]
 Out = Annotated[Path, typer.Option(help="Folder of the results; finished jobs in it are kept.")]
 Data = Annotated[

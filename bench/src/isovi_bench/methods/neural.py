@@ -9,11 +9,12 @@ import scvi
 from isovi.model.model import IsoSCVI, IsoVAE
 from isovi.model.objective import Distortion, Penalty
 from isovi_bench.methods.settings import DISTANCES, NETWORK, among, distortion_of, pairs_of, take
-from isovi_bench.methods.training import prepared, trained
+from isovi_bench.methods.training import SECTION_KEY, prepared, trained
 from isovi_bench.task import Fitted, Task, method
 
 OURS = "Zhou & Du 2024, arXiv:2408.00911"
-COUNTS = (*NETWORK, "gene_likelihood", "dispersion")
+NETWORK_OF_COUNTS = (*NETWORK, "gene_likelihood", "dispersion")
+COUNTS = (*NETWORK_OF_COUNTS, "batch")
 
 
 @method("vae", decoder="gaussian", reference=OURS)
@@ -56,7 +57,7 @@ def plain(task: Task, **settings: Any) -> Fitted:
         The data.
     **settings
         Of the network: ``n_latent``, ``n_hidden``, ``n_layers``, ``dropout_rate``, ``gene_likelihood``,
-        ``dispersion``.
+        ``dispersion``; ``batch``, whether sections are batches, which are corrected for.
     """
     return fit(IsoSCVI, task, Penalty(0.0), take("scvi", settings, COUNTS))
 
@@ -87,15 +88,19 @@ def default(task: Task, **settings: Any) -> Fitted:
     **settings
         Of the network, as for ``scvi``.
     """
-    network = take("scvi-default", settings, COUNTS)
+    given = take("scvi-default", settings, COUNTS)
     scvi.settings.seed = task.seed
     seen = task.seen.copy()
-    scvi.model.SCVI.setup_anndata(seen)
-    return trained(scvi.model.SCVI(seen, **network), task, early_stopping=False)
+    scvi.model.SCVI.setup_anndata(seen, **_batches(given))
+    return trained(scvi.model.SCVI(seen, **among(given, NETWORK_OF_COUNTS)), task, early_stopping=False)
 
 
 def fit(model_class: type, task: Task, distortion: Distortion, settings: dict[str, Any]) -> Fitted:
     """Make, train and encode with a distance-preserving model."""
-    seen = prepared(task, model_class)
-    network = among(settings, COUNTS)
+    seen = prepared(task, model_class, **_batches(settings))
+    network = among(settings, NETWORK_OF_COUNTS)
     return trained(model_class(seen, distortion=distortion, pairs=pairs_of(settings), **network), task)
+
+
+def _batches(settings: dict[str, Any]) -> dict[str, str]:
+    return {"batch_key": SECTION_KEY} if settings.get("batch") else {}

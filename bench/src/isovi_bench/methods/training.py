@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import Any
 
 import numpy as np
 import scvi
 from anndata import AnnData
 
+from isovi import tl
 from isovi.errors import IsoviWarning
 from isovi.spots import SPLIT_KEY, TRAIN, VALIDATION
-from isovi_bench.task import Fitted, Task
+from isovi_bench.task import Fitted, LastStep, Task
 
 SECTION_KEY = "section"
 
@@ -61,7 +63,64 @@ def trained(model: Any, task: Task, **kwargs: Any) -> Fitted:
     latent = model.get_latent_representation(task.spots.copy())
     distortion: Any = getattr(model, "distortion", None)
     n_place = 0 if distortion is None else distortion.part(latent, "place").shape[1]
-    return Fitted(latent, model, n_epochs(model), n_place % latent.shape[1])
+    n_place %= latent.shape[1]
+    return Fitted(
+        latent,
+        model,
+        n_epochs(model),
+        n_place,
+        expression=partial(shares, model, task),
+        **own_steps(model, task, latent[:, n_place:]),
+    )
+
+
+def shares(model: Any, task: Task) -> np.ndarray:
+    """Share of each gene in the molecules of every spot, as a model with a decoder expects it."""
+    found = model.get_normalized_expression(task.spots.copy(), library_size=1.0, return_numpy=True)
+    return np.maximum(found, 0.0)
+
+
+def own_steps(model: Any, task: Task, identity: np.ndarray) -> dict[str, LastStep]:
+    """Last steps of isoVI, of models that it made; scVI as it is shipped has none.
+
+    Parameters
+    ----------
+    model
+        Trained.
+    task
+        The data.
+    identity
+        The latent dimensions that domains are read from, over ``Task.spots``.
+    """
+    if not hasattr(model, "distortion"):
+        return {}
+    return {
+        "domains": partial(domains_of, task, identity),
+        "positions": partial(positions_of, model, task),
+    }
+
+
+def domains_of(task: Task, identity: np.ndarray) -> np.ndarray:
+    """Domains of the seen spots by :func:`isovi.tl.domains` at its defaults, shape ``(seen cell,)``."""
+    seen = AnnData(
+        obs=task.seen.obs[[SECTION_KEY]].copy(),
+        obsm={"latent": identity[task.rows], "spatial": task.seen.obsm["spatial"]},
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", IsoviWarning)  # fewer domains show in the metrics
+        tl.domains(seen, use_rep="latent", section_key=SECTION_KEY, n_domains=task.n_domains, seed=task.seed)
+    return seen.obs["isovi_domain"].to_numpy()
+
+
+def positions_of(model: Any, task: Task) -> np.ndarray:
+    """Positions of the other spots by :class:`isovi.tl.SpatialPlacer`, NaN for the seen ones."""
+    found = np.full((task.spots.n_obs, task.seen.obsm["spatial"].shape[1]), np.nan)
+    asked = np.setdiff1d(np.arange(task.spots.n_obs), task.rows)
+    if len(asked):
+        calibration = task.seen.obs[SPLIT_KEY].to_numpy() == VALIDATION
+        placer = tl.SpatialPlacer(model, seed=task.seed).fit(task.seen.copy(), calibration=calibration)
+        found[asked] = placer.predict(task.spots[asked].copy())
+    return found
 
 
 def n_epochs(model: Any) -> int:

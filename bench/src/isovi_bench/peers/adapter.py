@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def embed(task: Task, name: str, *, time_limit: float = TIME_LIMIT, **settings: 
 
     Returns
     -------
-    The latent, with rows of NaN for held-out spots: these peers have none for spots they did not train on.
+    What it found; the latent has rows of NaN for held-out spots unless the peer encodes them.
 
     Raises
     ------
@@ -66,24 +67,37 @@ def embed(task: Task, name: str, *, time_limit: float = TIME_LIMIT, **settings: 
     _check(peer)
     given = {"seed": task.seed, "n_domains": task.n_domains, "max_epochs": task.max_epochs, **settings}
     with tempfile.TemporaryDirectory(prefix=f"isovi-{name}-") as folder:
-        file, found = Path(folder) / "in.h5ad", Path(folder) / "out.npz"
+        file, unseen, found = (Path(folder) / name for name in ("in.h5ad", "unseen.h5ad", "out.npz"))
         _seen(task.seen, given).write_h5ad(file)
-        run(peer, [str(python(peer)), "-P", *map(str, (RUNNER, script(peer), file, found))], time_limit)
+        _unseen(task).write_h5ad(unseen)
+        command = (python(peer), "-P", RUNNER, script(peer), file, unseen, found)
+        run(peer, [str(part) for part in command], time_limit)
         with np.load(found) as arrays:
-            return _placed(arrays["latent"], task, name)
+            return _fitted(dict(arrays), task, name)
 
 
-def _placed(seen: np.ndarray, task: Task, name: str) -> Fitted:
-    """What a peer returned, in the rows of the spots that it saw."""
-    if seen.ndim != 2 or len(seen) != len(task.rows) or not np.isfinite(seen).all():
-        raise PeerError(
-            f"{name} returned an array of shape {seen.shape}.",
-            f"One row of finite numbers for each of the {len(task.rows)} spots is needed.",
-            "Leave this peer out of this data set.",
+def _fitted(found: dict[str, np.ndarray], task: Task, name: str) -> Fitted:
+    """What a peer returned, in the rows of the spots that it is of."""
+    others = np.setdiff1d(np.arange(task.spots.n_obs), task.rows)
+    rows = {"latent": task.rows, "expression": task.rows, "latent_unseen": others, "positions": others}
+    arrays: dict[str, np.ndarray] = {}
+    for key, values in found.items():
+        if key == "domains":
+            continue
+        if values.ndim != 2 or len(values) != len(rows[key]) or not np.isfinite(values).all():
+            raise PeerError(
+                f"{name} returned an array {key} of shape {values.shape}.",
+                f"One row of finite numbers for each of the {len(rows[key])} spots is needed.",
+                "Leave this peer out of this data set.",
+            )
+        into = arrays.setdefault(
+            key.removesuffix("_unseen"), np.full((task.spots.n_obs, values.shape[1]), np.nan)
         )
-    latent = np.full((task.spots.n_obs, seen.shape[1]), np.nan)
-    latent[task.rows] = seen
-    return Fitted(latent)
+        into[rows[key]] = values if key != "positions" else _together(values, task.seen)
+    steps = {key: partial(np.asarray, arrays[key]) for key in ("positions", "expression") if key in arrays}
+    if "domains" in found:
+        steps["domains"] = partial(np.asarray, found["domains"])
+    return Fitted(arrays.get("latent"), **steps)
 
 
 def script(peer: Peer) -> Path:
@@ -120,12 +134,33 @@ def _seen(seen: AnnData, given: dict[str, Any]) -> AnnData:
     )
 
 
+def _unseen(task: Task) -> AnnData:
+    """The other spots: counts and sections."""
+    others = np.setdiff1d(np.arange(task.spots.n_obs), task.rows)
+    section = task.spots.obs["section"].astype(str).to_numpy()[others]
+    names = [f"unseen{row}" for row in others]
+    return AnnData(
+        task.spots.X[others],
+        obs=pd.DataFrame({"section": section}, index=names),
+        var=pd.DataFrame(index=list(map(str, task.spots.var_names))),
+    )
+
+
 def _apart(positions: np.ndarray, section: np.ndarray) -> np.ndarray:
     """Positions with the sections side by side, for peers that know one section only."""
     moved = positions - positions.min(axis=0)
     _, codes = np.unique(section, return_inverse=True)
     moved[:, 0] += codes * (np.ptp(positions[:, 0]) + GAP)
     return moved
+
+
+def _together(moved: np.ndarray, seen: AnnData) -> np.ndarray:
+    """Undo :func:`_apart`: positions among the sections side by side as positions in their sections."""
+    positions = np.asarray(seen.obsm["spatial"], dtype=np.float64)
+    step = np.ptp(positions[:, 0]) + GAP
+    back = moved.copy()
+    back[:, 0] -= np.floor((moved[:, 0] + GAP / 2) / step) * step
+    return back + positions.min(axis=0)
 
 
 def run(peer: Peer, command: list[str], time_limit: float) -> None:
@@ -183,7 +218,11 @@ def register(peer: Peer) -> None:
     """Make a peer known as a method."""
 
     @method(
-        peer.name, sees_positions=True, encodes=False, smooths=bool(peer.smooths), reference=peer.reference
+        peer.name,
+        sees_positions=peer.sees_positions,
+        encodes=peer.encodes,
+        smooths=bool(peer.smooths),
+        reference=peer.reference,
     )
     def fit(task: Task, **settings: Any) -> Fitted:
         return embed(task, peer.name, **settings)

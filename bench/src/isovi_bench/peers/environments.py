@@ -32,13 +32,18 @@ class Peer:
     module
         What its environment has to be able to import.
     latent
-        What is taken as its latent.
+        What is taken as its latent; empty if it has none and places cells.
     smooths
-        How it averages over the spatial graph, which makes Moran's I of its latent partly circular.
+        How it averages over the spatial graph, which makes Moran's I of its latent partly circular; empty
+        if it does not.
     reference
         Where it was published.
+    encodes
+        Whether it has a latent, or a position, for spots that it was not fitted on.
+    sees_positions
+        Whether it is fitted to positions.
     unavailable
-        Why it cannot be installed any more; empty if it can.
+        Why it cannot be run on a CPU with packages of the index; empty if it can.
     """
 
     name: str
@@ -47,6 +52,8 @@ class Peer:
     latent: str
     smooths: str
     reference: str
+    encodes: bool = False
+    sees_positions: bool = True
     unavailable: str = ""
 
 
@@ -101,6 +108,118 @@ PEERS: dict[str, Peer] = {
             smooths="attention over spatial neighbours",
             reference="Dong & Zhang 2022, Nature Communications 13:1739",
         ),
+        Peer(
+            "celery",
+            package="celerypy",
+            module="CeLEry",
+            latent="",
+            smooths="",
+            reference="Zhang et al. 2023, Nature Communications 14:4050",
+            encodes=True,
+        ),
+        Peer(
+            "decipher",
+            package="cell-decipher",
+            module="decipher",
+            latent="an embedding of the spot beside one of its neighbourhood, 32 dimensions each",
+            smooths="half of the latent is attention over 20 neighbours",
+            reference="Xia et al. 2025, Nature Communications",
+        ),
+        Peer(
+            "harmony",
+            package="harmonypy",
+            module="harmonypy",
+            latent="50 principal components whose sections are pulled together",
+            smooths="",
+            reference="Korsunsky et al. 2019, Nature Methods 16:1289",
+            sees_positions=False,
+        ),
+        Peer(
+            "moscot",
+            package="moscot",
+            module="moscot.problems.space",
+            latent="",
+            smooths="",
+            reference="Klein et al. 2025, Nature 638:1065",
+            encodes=True,
+        ),
+        Peer(
+            "nichecompass",
+            package="nichecompass",
+            module="nichecompass",
+            latent="its active gene programmes",
+            smooths="attention over spatial neighbours",
+            reference="Birk et al. 2025, Nature Genetics 57:897",
+            unavailable="its loaders need pyg-lib or torch-sparse, which the index has no wheels of, and "
+            "its gene programmes are fetched from databases",
+        ),
+        Peer(
+            "nichepca",
+            package="nichepca",
+            module="nichepca",
+            latent="30 principal components of means over 25 neighbours",
+            smooths="all of the latent are means over neighbours",
+            reference="Schaub et al. 2024, bioRxiv",
+        ),
+        Peer(
+            "novae",
+            package="novae",
+            module="novae",
+            latent="64 dimensions of its graph encoder, trained on the section alone",
+            smooths="attention over a graph of two hops",
+            reference="Blampey et al. 2025, Nature Methods 22:2539",
+        ),
+        Peer(
+            "novosparc",
+            package="novosparc",
+            module="novosparc",
+            latent="",
+            smooths="",
+            reference="Nitzan et al. 2019, Nature 576:132",
+            encodes=True,
+        ),
+        Peer(
+            "resolvi",
+            package="scvi-tools",
+            module="scvi.external",
+            latent="10 dimensions of resolVI",
+            smooths="",
+            reference="Ergen & Yosef 2025, bioRxiv",
+        ),
+        Peer(
+            "scviva",
+            package="scvi-tools",
+            module="scvi.external, igraph",
+            latent="10 dimensions of scVIVA",
+            smooths="the loss asks the latent for the niche, which means over neighbours describe",
+            reference="Levy et al. 2025, bioRxiv",
+        ),
+        Peer(
+            "smoother",
+            package="smoother-omics",
+            module="smoother, jax",
+            latent="10 dimensions of SpatialVAE, scVI with a spatial loss",
+            smooths="the loss pulls neighbours together",
+            reference="Su et al. 2023, Genome Biology 24:291",
+            encodes=True,
+        ),
+        Peer(
+            "spaceflow",
+            package="spaceflow",
+            module="SpaceFlow.SpaceFlow",
+            latent="50 dimensions of two graph convolutions",
+            smooths="two graph convolutions",
+            reference="Ren et al. 2022, Nature Communications 13:4076",
+        ),
+        Peer(
+            "tangram",
+            package="tangram-sc",
+            module="tangram",
+            latent="",
+            smooths="",
+            reference="Biancalani et al. 2021, Nature Methods 18:1352",
+            encodes=True,
+        ),
     )
 }
 
@@ -130,7 +249,7 @@ class Status:
     def message(self) -> str:
         """The same in words."""
         if self.peer.unavailable:
-            return f"cannot be installed: {self.peer.unavailable}"
+            return f"cannot be run: {self.peer.unavailable}"
         if self.installed:
             return f"installed in {self.folder}"
         return f"not installed: isovi-bench peers --install {self.peer.name}"
@@ -139,7 +258,7 @@ class Status:
 def status() -> list[Status]:
     """Every peer, by name, and whether it can be run."""
     return [
-        Status(peer, _pins(peer)[peer.package], folder(peer), installed(peer))
+        Status(peer, _pins(peer).get(peer.package, ""), folder(peer), installed(peer))
         for peer in sorted(PEERS.values(), key=lambda peer: peer.name)
     ]
 
@@ -269,6 +388,6 @@ def _digest(peer: Peer) -> str:
 
 
 def _pins(peer: Peer) -> dict[str, str]:
-    """Version of each pinned package, by name as it is written there."""
-    lines = requirements(peer).read_text().splitlines()
+    """Version of each pinned package, by name as it is written there; none if it cannot be installed."""
+    lines = [] if peer.unavailable else requirements(peer).read_text().splitlines()
     return dict(line.split("==") for line in lines if "==" in line)

@@ -1,12 +1,16 @@
-"""Runs one peer in its own environment: ``python -P run.py PEER.py in.h5ad out.npz``.
+"""Runs one peer in its own environment: ``python -P run.py PEER.py in.h5ad unseen.h5ad out.npz``.
 
 Nothing of isovi is imported here or in the peers' scripts. Each of these has a function
 ``embed(adata, *, seed, n_domains, max_epochs, **settings)``, which is given raw counts in ``X``, positions
-in ``obsm["spatial"]`` (in spacings, sections far apart) and ``obs["section"]``, and returns the latent.
+in ``obsm["spatial"]`` (in spacings, sections far apart) and ``obs["section"]``. One that can place or encode
+spots that it was not fitted on asks for them as ``unseen``: counts and sections. It returns the latent, or
+some of ``latent``, ``domains`` and ``expression`` of the spots, ``latent_unseen`` and ``positions`` of the
+unseen ones.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import runpy
@@ -27,7 +31,7 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def main(script: str, given: str, out: str) -> None:
+def main(script: str, given: str, unseen: str, out: str) -> None:
     """Embed the spots of a file."""
     end_with_parent()
     import anndata
@@ -35,8 +39,15 @@ def main(script: str, given: str, out: str) -> None:
 
     adata = anndata.read_h5ad(given)
     asked = json.loads(adata.uns.pop("task"))
-    latent = runpy.run_path(script)["embed"](adata, **asked)
-    np.savez(out, latent=np.asarray(latent, dtype=np.float64))
+    embed = runpy.run_path(script)["embed"]
+    if "unseen" in inspect.signature(embed).parameters:
+        asked["unseen"] = anndata.read_h5ad(unseen)
+    found = embed(adata, **asked)
+    arrays = found if isinstance(found, dict) else {"latent": found}
+    kinds = {"domains": np.str_}
+    np.savez(
+        out, **{name: np.asarray(values, kinds.get(name, np.float64)) for name, values in arrays.items()}
+    )
 
 
 if __name__ == "__main__":

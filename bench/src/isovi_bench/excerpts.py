@@ -1,0 +1,365 @@
+"""Tables of the documentation that are made from published results, and marks on those that are not.
+
+A page has blocks between comments. What is between them is written by :func:`fill`, so a page whose results,
+methods or tables have changed differs from what it would be now, and the tests fail::
+
+    <!-- table: NAME -->
+    (a table of TABLES)
+    <!-- end -->
+
+    <!-- kept: METHOD VERSION -->  (or: <!-- kept: once -->)
+    (a sentence: the table below was made by that version, or measured once, and its raw results are gone)
+    <!-- end -->
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from isovi.errors import InputError
+from isovi_bench import results
+from isovi_bench.compare import by_dataset, changes
+from isovi_bench.job import CHANGES, version_of
+from isovi_bench.metrics import METRICS
+from isovi_bench.rendering import markdown, mean_sd, number, percent, signed
+from isovi_bench.results import APART
+
+PUBLISHED = Path("_static") / "benchmarks"  # relative to a page
+NAMES = {
+    "pca": "PCA",
+    "scvi-default": "scVI",
+    "scvi": "the same network, no term",
+    "isoscvi": "isoVI",
+    "isoscvi-whole": "isoVI, all dimensions",
+}
+"""What pages call the variants."""
+
+SEVEN = ("her2st_H1", "her2st_G2", "her2st_D1", "dlpfc_151673", "hippo_1", "starmap_BZ5", "seqfish_e1z2")
+"""Sections of grids/quality.yaml; decisions were made on all of them."""
+
+Column = tuple[str, str]  # a set of spots and a metric
+COORDINATES: Column = ("heldout", "coordinate_error")
+RECONSTRUCTION: Column = ("heldout", "reconstruction")
+L: Column = ("heldout", "distortion_constant")
+SPEARMAN: Column = ("heldout", "spearman_distance")
+MSE: Column = ("heldout", "mse_lognorm")
+MORAN: Column = ("all", "morans_i")
+NMI: Column = ("heldout", "nmi_leiden")
+
+_BLOCK = re.compile(r"<!-- (table|kept): ([^\n]+) -->\n.*?<!-- end -->", re.DOTALL)
+_TABLE = re.compile(r"(?:^\|.*\n)+", re.MULTILINE)
+_MEASURED = re.compile(r"\|[^|\n]*\.\d")  # a cell with decimals
+ONCE = "once"  # the mark of measurements that no version of a method's results decides
+_RULE = 2  # lines of a table above its body
+
+
+def title(column: Column) -> str:
+    """A metric as the head of a column."""
+    spots, metric = column
+    return METRICS[metric].title + (", all spots" if spots == "all" else "")
+
+
+# ---------------------------------------------------------------------------- pages
+
+
+def fill(text: str, published: Path) -> str:
+    """A page with its blocks as they are to be now.
+
+    Parameters
+    ----------
+    text
+        Of the page.
+    published
+        Folder of the published results.
+
+    Raises
+    ------
+    InputError
+        If a block names no table, or no version of a method.
+    """
+
+    def block(match: re.Match[str]) -> str:
+        made = _made(match[2], published) if match[1] == "table" else _kept(match[2])
+        return f"<!-- {match[1]}: {match[2]} -->\n{made}\n<!-- end -->"
+
+    return _BLOCK.sub(block, text)
+
+
+def write(pages: list[Path]) -> list[Path]:
+    """Fill the blocks of pages in place.
+
+    Parameters
+    ----------
+    pages
+        Markdown files; the published results lie in ``_static/benchmarks`` beside each.
+
+    Returns
+    -------
+    Those that changed.
+    """
+    changed = []
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        filled = fill(text, page.parent / PUBLISHED)
+        if filled != text:
+            page.write_text(filled, encoding="utf-8")
+            changed.append(page)
+    return changed
+
+
+def unmarked(text: str) -> list[str]:
+    """First lines of the tables of measured numbers that no block makes or marks.
+
+    Parameters
+    ----------
+    text
+        Of a page. A mark counts for the table that follows it.
+    """
+    rest = _BLOCK.sub(lambda match: "@" if match[1] == "kept" else "", text)
+    found = []
+    for match in _TABLE.finditer(rest):
+        body = "\n".join(match[0].splitlines()[_RULE:])
+        before = rest[: match.start()]
+        marked = before.rfind("@") > before.rfind("\n|")
+        if _MEASURED.search(body) and not marked:
+            found.append(match[0].splitlines()[0])
+    return found
+
+
+def _kept(spec: str) -> str:
+    if spec == ONCE:
+        return "*Measured once; the raw results were not kept.*"
+    method, _, version = spec.partition(" ")
+    now = version_of(method)
+    if not version.isdecimal() or not 1 <= int(version) <= now:
+        raise InputError(
+            f'A page has the mark "kept: {spec}".',
+            f'It is "{ONCE}", or names a method and a version of its results, 1 to {now} of {method}.',
+            "Correct the mark.",
+        )
+    return f"*{_of(int(version), now)} Its raw results were not kept.*"
+
+
+def _of(version: int, now: int) -> str:
+    """Which version made a table, and what came since."""
+    if version == now:
+        return f"Made by version {version} of isoVI's results, the present one."
+    since = "; ".join(CHANGES[later] for later in range(version + 1, now + 1))
+    return f"Made by version {version} of isoVI's results. It is {now} now: {since}."
+
+
+def _made(name: str, published: Path) -> str:
+    if name not in TABLES:
+        raise InputError(
+            f'A page asks for the table "{name}".',
+            f"The tables are {', '.join(TABLES)}.",
+            "Correct its name.",
+        )
+    file, make = TABLES[name]
+    found = results.measured(results.conform(pd.read_parquet(published / file)))
+    table = make(found)
+    ours = found[(found["method"] == "isoscvi") & found["variant"].isin(NAMES)]
+    made = _of(int(ours["version"].max()), version_of("isoscvi"))
+    return f"{markdown(table)}\n\n*{made} From [{file}](_static/benchmarks/{file}).*"
+
+
+# ---------------------------------------------------------------------------- tables
+
+
+def ratios(
+    found: pd.DataFrame,
+    base: str,
+    variants: tuple[str, ...],
+    columns: tuple[Column, ...],
+    datasets: tuple[str, ...] = SEVEN,
+) -> pd.DataFrame:
+    """Mean change of each variant from a base over data sets, paired by split and seed.
+
+    Parameters
+    ----------
+    found
+        Measured metrics.
+    base
+        Label of the variant to compare with.
+    variants, columns
+        Rows and columns.
+    datasets
+        Over which the mean is taken.
+
+    Returns
+    -------
+    Text: relative changes in per cent, others as differences, with the number of data sets.
+    """
+    there = found[found["dataset"].isin(datasets) & found["label"].isin([base, *variants])]
+    cells = by_dataset(changes(there, base))
+    rows = []
+    for name in variants:
+        own = {
+            column: cells[
+                (cells["label"] == name) & (cells["set"] == column[0]) & (cells["metric"] == column[1])
+            ]
+            for column in columns
+        }
+        rows.append(
+            {f"to {NAMES[base]}": NAMES[name]}
+            | {title(column): _change(column, part) for column, part in own.items()}
+            | {"sections": str(max(len(part) for part in own.values()))}
+        )
+    return pd.DataFrame(rows)
+
+
+def _change(column: Column, part: pd.DataFrame) -> str:
+    if part.empty:
+        return "-"
+    as_text = percent if METRICS[column[1]].relative else signed
+    return as_text(float(part["change"].mean()))
+
+
+def each(
+    found: pd.DataFrame,
+    variants: tuple[str, ...],
+    columns: tuple[Column, ...],
+    datasets: tuple[str, ...] = SEVEN,
+    seeds: tuple[int, ...] = (),
+) -> pd.DataFrame:
+    """Mean (standard deviation) over trials of each variant on each data set.
+
+    Parameters
+    ----------
+    found
+        Measured metrics.
+    variants, datasets
+        Labels and data sets, a row for each pair.
+    columns
+        Sets of spots and metrics.
+    seeds
+        Only these trials; all by default.
+    """
+    there = found[found["seed"].isin(seeds)] if seeds else found
+    key = ["dataset", "label", "set", "metric"]
+    cells = there.groupby(key)["value"].agg(["mean", "std", "size"])
+    rows = []
+    for dataset in datasets:
+        for name in variants:
+            at = {column: (dataset, name, *column) for column in columns}
+            if any(place in cells.index for place in at.values()):
+                shown = {title(column): _cell(cells, place) for column, place in at.items()}
+                variant = NAMES[name.removesuffix(", shuffled")]
+                told = f"{variant}, positions shuffled" if name.endswith("shuffled") else variant
+                rows.append({"section": dataset, "method": told} | shown)
+    return pd.DataFrame(rows)
+
+
+def _cell(cells: pd.DataFrame, place: tuple[str, str, str, str]) -> str:
+    if place not in cells.index:
+        return "-"
+    mean, sd, n = cells.loc[place]
+    return number(mean) if n < 2 else mean_sd(float(mean), float(sd), int(n))
+
+
+def parts(found: pd.DataFrame) -> pd.DataFrame:
+    """A latent in two parts and the whole one, on sections that decisions were made on and on the others."""
+    variants = ("scvi", "isoscvi-whole", "isoscvi")
+    groups = {"decided on": SEVEN, "took no part": APART}
+    against = (("scvi-default", (COORDINATES, RECONSTRUCTION)), ("scvi", (L, SPEARMAN, NMI)))
+    return pd.concat(
+        [_beside(found, variants, against, what, names) for what, names in groups.items()], ignore_index=True
+    )
+
+
+def _beside(
+    found: pd.DataFrame,
+    variants: tuple[str, ...],
+    against: tuple[tuple[str, tuple[Column, ...]], ...],
+    what: str,
+    datasets: tuple[str, ...],
+) -> pd.DataFrame:
+    """Changes from several bases in one table, on the data sets that have every variant."""
+    counted = found[found["dataset"].isin(datasets)].groupby("dataset")["label"].agg(set)
+    wanted = {*variants, *(base for base, _ in against)}
+    complete = tuple(name for name, labels in counted.items() if wanted <= labels)
+    tables = [ratios(found, base, variants, columns, complete) for base, columns in against]
+    table = pd.DataFrame({"sections": f"{what}: {len(complete)}", "method": tables[0].iloc[:, 0]})
+    for (base, _), made in zip(against, tables, strict=True):
+        for column in made.columns[1:-1]:
+            table[f"{column}, to {NAMES[base]}"] = made[column]
+    return table
+
+
+_MAIN = ("pca", "scvi-default", "scvi", "isoscvi")
+_CHECKED = ("her2st_H1", "her2st_G2", "starmap_BZ5")
+_RESULTS, _PARTS = "results.parquet", "parts.parquet"
+_QUALITY = (COORDINATES, RECONSTRUCTION, MSE, MORAN)
+_GEOMETRY = (L, ("heldout", "certified_constant"), ("heldout", "anisotropy"), ("all", "anisotropy"))
+
+TABLES: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
+    "quality, to scVI": (
+        _RESULTS,
+        partial(ratios, base="scvi-default", variants=("pca", "scvi", "isoscvi"), columns=_QUALITY),
+    ),
+    "quality, to the same network": (
+        _RESULTS,
+        partial(ratios, base="scvi", variants=("pca", "scvi-default", "isoscvi"), columns=_QUALITY),
+    ),
+    "quality, sections": (
+        _RESULTS,
+        partial(
+            each,
+            variants=_MAIN,
+            columns=(
+                *_QUALITY[:2],
+                ("heldout", "relative_distortion"),
+                SPEARMAN,
+                *_QUALITY[2:],
+                ("", "epochs"),
+            ),
+        ),
+    ),
+    "quality, shuffled": (
+        _RESULTS,
+        partial(
+            each,
+            variants=("scvi-default", "scvi", "isoscvi, shuffled", "isoscvi"),
+            columns=(COORDINATES, SPEARMAN, ("heldout", "relative_distortion"), RECONSTRUCTION),
+            datasets=_CHECKED,
+            seeds=(0,),
+        ),
+    ),
+    "quality, osmFISH": (
+        _RESULTS,
+        partial(
+            each,
+            variants=("scvi", "isoscvi"),
+            columns=(COORDINATES, RECONSTRUCTION, ("heldout", "relative_distortion"), SPEARMAN),
+            datasets=("osmfish",),
+        ),
+    ),
+    "quality, parts": (_PARTS, parts),
+    "geometry, sections": (
+        _RESULTS,
+        partial(each, variants=("scvi", "isoscvi"), columns=_GEOMETRY),
+    ),
+    "geometry, to the same network": (
+        _RESULTS,
+        partial(ratios, base="scvi", variants=("isoscvi",), columns=_GEOMETRY),
+    ),
+    "comparison, to scVI": (
+        _RESULTS,
+        partial(
+            ratios,
+            base="scvi-default",
+            variants=("pca", "scvi", "isoscvi"),
+            columns=(COORDINATES, RECONSTRUCTION, MORAN),
+        ),
+    ),
+    "comparison, to the same network": (
+        _RESULTS,
+        partial(ratios, base="scvi", variants=("isoscvi",), columns=(COORDINATES, L, RECONSTRUCTION, MSE)),
+    ),
+}
+"""Tables by name: the file of results, and what makes the table from its measured metrics."""
