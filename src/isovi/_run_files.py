@@ -239,24 +239,14 @@ def read_history(file: Path) -> pd.DataFrame:
 
 
 def require_data(
-    adata: AnnData,
-    file: Path,
-    shape: tuple[int, int],
-    *,
-    latent: str,
-    columns: tuple[str, ...],
-    genes: str,
+    adata: AnnData, file: Path, shape: tuple[int, int], *, latent: str, columns: tuple[str, ...], genes: str
 ) -> None:
     """Refuse data that lacks what every run's data has.
 
     Parameters
     ----------
-    adata
-        What was read of ``adata.h5ad``.
-    file
-        Its path.
-    shape
-        Number of spots and of latent dimensions.
+    adata, file, shape
+        What was read of ``adata.h5ad``, its path, and the numbers of spots and of latent dimensions.
     latent, columns, genes
         Key in ``obsm`` of the latent representation, columns of ``obs``, and column of ``var`` with a mask of
         the model's genes.

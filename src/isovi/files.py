@@ -290,8 +290,7 @@ class Attempt:
         if not self.checkpoint.exists():
             progress.say(f"There is no unfinished {self.what} to resume: starting from the beginning")
             return
-        before = self.before()
-        before = dict(about) if before is None else before
+        before = dict(about) if (found := self.before()) is None else found
         content = before.pop(CONTENT, None)
         both = {name: (before.get(name), about.get(name)) for name in sorted({*before, *about})}
         changed = {name: values for name, values in both.items() if values[0] != values[1]}

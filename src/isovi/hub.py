@@ -123,8 +123,8 @@ def download(
     if isinstance(source, Path):
         folder = source
     else:
-        patterns = {"allow_patterns": list(_FILES), "revision": revision}
-        folder = Path(_huggingface().snapshot_download(source, **patterns))
+        fetched = _huggingface().snapshot_download(source, allow_patterns=list(_FILES), revision=revision)
+        folder = Path(fetched)
     found = model_class or _class_of(folder)
     return found.load(str(folder), adata=adata)
 

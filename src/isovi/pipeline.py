@@ -395,13 +395,18 @@ def choose_genes(adata: AnnData, spots: Spots, settings: Settings) -> np.ndarray
     if 0 < settings.n_top_genes < seen.sum():
         genes[seen] = most_variable(counts[:, np.flatnonzero(seen)], settings.n_top_genes)
     require_differences(counts[:, np.flatnonzero(genes)], settings)
+    require_counts(matrix, genes)
+    return genes
+
+
+def require_counts(matrix: Any, genes: np.ndarray) -> None:
+    """Refuse genes, a mask, of which a spot has no count."""
     if empty := int((check.cell_totals(matrix, genes) == 0).sum()):
         raise InputError(
             f"{empty} spots have no count in the {int(genes.sum())} genes chosen.",
             "Every spot needs a count.",
             "Raise n_top_genes, or leave out spots of few counts: min_counts=50.",
         )
-    return genes
 
 
 def gene_counts(adata: AnnData, matrix: Any, spots: Spots, rng: np.random.Generator) -> sparse.csr_matrix:

@@ -204,10 +204,8 @@ def section_coordinates(coordinates: CoordinateArray, codes: CellIndexArray, nam
     ----------
     coordinates
         Positions, (n_obs, 2) or (n_obs, 3).
-    codes
-        Section of each spot, (n_obs,), indices into ``names``.
-    names
-        Names of the sections.
+    codes, names
+        Section of each spot, (n_obs,), indices into the names of the sections.
 
     Raises
     ------

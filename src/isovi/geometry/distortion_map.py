@@ -52,12 +52,8 @@ def spot_distortion(
 
     Parameters
     ----------
-    latent
-        Shape ``(cell, latent)``.
-    coordinates
-        Shape ``(cell, axis)``.
-    section
-        Section code of each spot.
+    latent, coordinates, section
+        Shapes ``(cell, latent)`` and ``(cell, axis)``, and the section code of each spot.
     rng
         Random generator that draws the partners, the same for all spots of a section.
     n_partners

@@ -138,16 +138,12 @@ def sample_pairs_in_range(
 
     Parameters
     ----------
-    coordinates
-        Positions in coordinate units, shape ``(cell, axis)``.
-    section
-        Section code of each spot.
+    coordinates, section
+        Positions in coordinate units, shape ``(cell, axis)``, and the section code of each spot.
     low, high
         Range of d_S, in coordinate units; ``low <= d_S < high``.
-    n_pairs
-        Number of pairs to draw; fewer may be returned.
-    rng
-        The caller's random generator.
+    n_pairs, rng
+        Number of pairs to draw, of which fewer may be returned, and the caller's random generator.
 
     Returns
     -------

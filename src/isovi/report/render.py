@@ -109,14 +109,10 @@ def page(
 
     Parameters
     ----------
-    summary
-        What is said.
-    report
-        What is shown.
-    charts
-        Plots besides the views, by name.
-    documents
-        Drawings as BokehJS reads them: ``"views"`` and ``"charts"``.
+    summary, report
+        What is said, and what is shown.
+    charts, documents
+        Plots besides the views, by name, and drawings as BokehJS reads them: ``"views"`` and ``"charts"``.
     store
         Expression of all genes, see :func:`packed`.
     """

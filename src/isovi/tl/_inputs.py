@@ -98,16 +98,10 @@ def basis_of_split(
 
     Parameters
     ----------
-    adata
-        The data.
-    use_rep
-        Key in ``obsm`` of the latent representation.
-    split_key
-        Column of ``obs`` with the split.
-    cells
-        Rows of the cells that the column says the model was not trained on.
-    parts
-        Parts of the split that they are of.
+    adata, use_rep, split_key
+        The data, the key in ``obsm`` of the latent representation, and the column of ``obs`` with the split.
+    cells, parts
+        Rows of the cells that the column says the model was not trained on, and the parts they are of.
 
     Returns
     -------

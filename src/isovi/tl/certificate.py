@@ -111,14 +111,14 @@ def certificate(
     """Certify how well distances are kept for cells that the model never saw.
 
     Held-out cells are joined to disjoint pairs within sections, by position alone. The statements are about
-    pairs of new cells joined in this way: given the fitted encoder, the latents of different cells are
-    taken to be independent.
+    pairs of new cells joined in this way: given the fitted encoder, latents of different cells are taken to
+    be independent.
 
-    The interval for one ε has a middle from validation cells: these did not train the model, and are
+    The interval for one ε has a middle from validation cells, which did not train the model and are
     independent of the held-out ones. Where none are known, a quarter of the held-out cells is set aside for
     it; for pairs matched by range, half of the pairs. Random pairs are then tested in all of their matchings
     (:mod:`isovi.geometry.matchings`), pairs matched by range in one. Beside this guarantee there is an
-    approximate limit by a bootstrap over cells, which is right for many cells.
+    approximate limit by a bootstrap over cells, right for many cells.
 
     Parameters
     ----------
@@ -179,9 +179,8 @@ def certificate(
     distances = heldout.distances(*pairs)
     longest = max(edges[-1], float(distances[1].max()))  # a pair across the tissue is longer than either axis
     curve = certify_curve(*distances, *pairs, delta=delta, edges=(*edges[:-1], longest))
-    tested, aside = heldout, validation
-    if not matched and validation.n_pairs < MIN_PAIRS:
-        tested, aside = heldout.set_aside(rng)
+    few = not matched and validation.n_pairs < MIN_PAIRS
+    tested, aside = heldout.set_aside(rng) if few else (heldout, validation)
     about = curve.profile if matched else None
     n_pairs, halves = (len(pairs[0]), aside.n_pairs < MIN_PAIRS) if matched else (tested.n_pairs, False)
     point = None

@@ -171,10 +171,8 @@ def spearman_distance(
 
     Parameters
     ----------
-    latent
-        Shape ``(n, n_latent)``.
-    coordinates
-        Shape ``(n, d)``, in any isotropic unit, because only the order of distances is used.
+    latent, coordinates
+        Shapes ``(n, n_latent)`` and ``(n, d)``, in any isotropic unit: only the order of distances is used.
     sections
         Section of each spot, shape ``(n,)``.
     rng
@@ -192,11 +190,9 @@ def spearman_distance(
     source, target = sample_pairs(codes, n_pairs, rng)
     if not len(source):
         return float("nan")
-    latent_distance = pair_distances(values, source, target)
-    tissue_distance = pair_distances(positions, source, target)
-    if not (np.ptp(latent_distance) > 0 and np.ptp(tissue_distance) > 0):
-        return float("nan")
-    return float(spearmanr(latent_distance, tissue_distance).statistic)
+    distances = [pair_distances(points, source, target) for points in (values, positions)]
+    varied = all(np.ptp(one) > 0 for one in distances)
+    return float(spearmanr(*distances).statistic) if varied else float("nan")
 
 
 def coordinate_error(

@@ -352,12 +352,9 @@ def require_sections(attrs: Mapping[str, Any] | None, system: str | None, sectio
 
     Parameters
     ----------
-    attrs
-        SpatialData attributes of the table.
-    system
-        Coordinate system of the positions, from :func:`centroids`.
-    section_key
-        Column of ``obs`` with the section.
+    attrs, system, section_key
+        SpatialData attributes of the table, the coordinate system of the positions from :func:`centroids`,
+        and the column of ``obs`` with the section.
 
     Raises
     ------
