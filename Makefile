@@ -15,7 +15,7 @@ DEMO := --label-key domain --holdout 0.25 --max-epochs 80 --force
 JOBS ?= 1
 WORKERS ?= 2
 
-.PHONY: demo test fuzz lint bench docs linkcheck clean
+.PHONY: demo test fuzz lint bench gpu docs linkcheck clean
 
 demo: $(STAMP)-run
 	mkdir -p demo
@@ -44,6 +44,11 @@ lint: $(STAMP)-dev
 
 bench: $(STAMP)-bench
 	$(BIN)/isovi-bench time epoch $(addprefix --section ,$(wildcard ../shared/data/dlpfc_151673.h5ad))
+
+# At most eight minutes with one GPU; without one, the tests are skipped and the rest is run in small.
+gpu: $(STAMP)-test
+	$(BIN)/python -m pytest -m gpu tests
+	$(BIN)/isovi-bench time device --page docs/large.md
 
 # Tutorials are run; one thread, as for the tests.
 docs: $(STAMP)-doc

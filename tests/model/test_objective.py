@@ -432,6 +432,13 @@ def test_the_multiplier_never_exceeds_its_share_of_the_balance() -> None:
     assert float(objective.multiplier) == pytest.approx(LIMIT_SHARE * 40) and objective.at_limit
 
 
+def weigh(objective: Objective, loss: torch.Tensor, term: DistortionTerm, loc: torch.Tensor) -> None:
+    """As a training step does it; half of the loss, as where gradients of two minibatches are added up."""
+    objective.weigh(loss, term, loc)
+    if loc.requires_grad:
+        ((loss + objective.multiplier * term.relative) / 2).backward(retain_graph=True)
+
+
 @pytest.mark.parametrize("constant", [0.0, -900.0])
 def test_the_balance_is_where_both_losses_pull_alike_whatever_constant_a_likelihood_has(
     constant: float,
@@ -441,14 +448,14 @@ def test_the_balance_is_where_both_losses_pull_alike_whatever_constant_a_likelih
     loc = batch["loc"].requires_grad_()
     term = measured(objective, batch)
     loss = 7 * loc.square().sum() + constant
-    objective.weigh(loss, term, loc)
+    weigh(objective, loss, term, loc)
     (pull,) = torch.autograd.grad(term.relative, loc, retain_graph=True)
     assert objective.balance == pytest.approx(float(14 * loc.detach().norm() / pull.norm()))
-    objective.weigh(2 * loss, term, loc)
+    weigh(objective, 2 * loss, term, loc)
     assert objective.balance == pytest.approx((1 + MOMENTUM) * float(14 * loc.detach().norm() / pull.norm()))
     objective.ascend()
     before = objective.balance
-    objective.weigh(2 * loss, term, loc)
+    weigh(objective, 2 * loss, term, loc)
     assert objective.balance == before, "once the constraint acts, the balance is settled"
 
 
@@ -456,9 +463,12 @@ def test_a_loss_that_does_not_pull_has_no_balance() -> None:
     objective, batch = Objective(Constraint(0.25), 1).double(), minibatch()
     loc = batch["loc"].requires_grad_()
     term = measured(objective, batch)
-    objective.weigh(torch.ones(1, requires_grad=True).sum(), term, loc)
+    weigh(objective, torch.ones(1, requires_grad=True).sum(), term, loc)
     assert math.isnan(objective.balance)
-    objective.weigh(torch.ones(1).sum(), term, loc.detach())  # a frozen encoder
+    weigh(objective, torch.ones(1).sum(), term, loc.detach())  # a frozen encoder
+    assert math.isnan(objective.balance)
+    objective.weigh(torch.ones(1).sum(), term, loc)  # a loss of constants
+    term.relative.backward()
     assert math.isnan(objective.balance)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import platform
 import re
 import sys
 from collections.abc import Callable
@@ -40,6 +41,13 @@ def _peak(whose: str) -> float:
         return math.nan
     size = resource.getrusage(getattr(resource, whose)).ru_maxrss
     return size / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def processor_name() -> str:
+    """The processor's own name, where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*:\s*(.+)$", info.read_text() if info.is_file() else "", re.MULTILINE)
+    return found[1] if found else platform.processor() or platform.machine()
 
 
 def processor_seconds() -> float:

@@ -369,29 +369,38 @@ class Objective(nn.Module):
         self.running = torch.where(known, followed, self.running)
 
     def weigh(self, backbone_loss: torch.Tensor, term: DistortionTerm, loc: Latent) -> None:
-        """Update the running average of the balance, until the constraint acts.
+        """Have the backward pass update the running average of the balance, until the constraint acts.
 
         The balance is the multiplier at which the distortion pulls on the place part of the posterior means
         as hard as the backbone's loss: the ratio of the norms of their gradients. The loss itself is no scale
-        for a multiplier: that of a Gaussian likelihood may be zero or negative.
+        for a multiplier: that of a Gaussian likelihood may be zero or negative. As long as the multiplier is
+        zero, the gradient that the backward pass finds anyway is that of the backbone's loss alone.
 
         Parameters
         ----------
         backbone_loss
-            The backbone's loss of a training minibatch.
+            The backbone's loss of a training minibatch; the backward pass may begin from a multiple of it.
         term
             The distortion of the same minibatch.
         loc
             The posterior means that both were computed from, shape ``(cell, latent)``.
         """
-        if not self.weighs or not loc.requires_grad:
+        if not self.weighs or not loc.requires_grad or not backbone_loss.requires_grad:
             return
-        place = self.distortion.place
-        of_loss, of_distortion = (
-            torch.autograd.grad(value, loc, retain_graph=True, materialize_grads=True)[0][:, place].norm()
-            for value in (backbone_loss, term.relative)
-        )
-        balance, before = of_loss / of_distortion, self.running[1]
+        place, factor = self.distortion.place, []
+        (pull,) = torch.autograd.grad(term.relative, loc, retain_graph=True, materialize_grads=True)
+
+        def follow(gradient: torch.Tensor) -> None:
+            of_backbone.remove()  # a leaf may see another backward pass
+            if factor:
+                self._balance(gradient[:, place].norm() / factor[0] / pull[:, place].norm())
+
+        backbone_loss.register_hook(factor.append)
+        of_backbone = loc.register_hook(follow)
+
+    @torch.no_grad()
+    def _balance(self, balance: torch.Tensor) -> None:
+        before = self.running[1]
         counts = (balance > 0) & torch.isfinite(balance) & torch.isinf(self.log_multiplier)
         self.running[1] = torch.where(counts, _follow(before, balance.to(before)), before)
 

@@ -119,6 +119,31 @@ def geometry(
 
 
 @app.command()
+def device(
+    page: Annotated[
+        Path | None,
+        typer.Option(help="Page whose part between two marks is replaced, as docs/large.md has it."),
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="After which nothing more is begun.")] = 300.0,
+    out: Rows = None,
+    debug: Debug = False,
+) -> None:
+    """Time steps and measure memory on the GPU against scVI; without one, in small on the processor.
+
+    Example: [bold]isovi-bench time device --page docs/large.md[/bold]
+    """
+    with reported(debug):
+        from isovi_bench.timings import device as timing
+
+        quiet()
+        found = timing.measure(seconds=seconds)
+        _write(found, out)
+        say(timing.page(found))
+        if page is not None:
+            timing.write(timing.page(found), page)
+
+
+@app.command()
 def report(
     pages: Annotated[list[Path], typer.Argument(metavar="PAGE...", help="Reports of runs: .html.")],
     debug: Debug = False,

@@ -37,6 +37,7 @@ from isovi.run import Settings
 from isovi.simulate import simulate
 from isovi.spots import TRAIN, Spots
 from isovi_bench.rendering import markdown
+from isovi_bench.resources import processor_name
 
 N_GENES = 2000
 DEPTHS = {0.05: 0.09, 0.10: 0.22, 0.50: 4.3}  # of simulate(), for about these densities at 2,000 genes
@@ -149,8 +150,9 @@ def compare(
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: scVI's seconds an epoch, and the ratios to them."""
-    return markdown(pd.DataFrame([_shown(row) for row in rows]))
+    """Markdown: scVI's seconds an epoch, and the ratios to them; then the processor."""
+    ratios = markdown(pd.DataFrame([_shown(row) for row in rows]))
+    return f"{ratios}\n\nMedians of alternating fits on one thread of: {processor_name()}"
 
 
 def _shown(row: dict[str, Any]) -> dict[str, str]:
