@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +23,7 @@ from isovi.cli import app
 from isovi.data import io
 from isovi.data.outputs import require_room
 from isovi.data.pack import pack
-from isovi.run import Run
+from isovi.run import Run, Settings
 
 resource = pytest.importorskip("resource")
 SIZES = (700, 2_000, 20_000)  # bytes: fails at the first, at a later write, and when the file is closed
@@ -137,3 +140,38 @@ def test_room_is_looked_for_before_long_work(
     ended = CliRunner().invoke(app, words)
     assert ended.exit_code == 2 and "About 750 MB will be written" in " ".join(ended.output.split())
     assert [path.name for path in tmp_path.iterdir()] == ["x.h5ad"]
+
+
+DISK = """
+mount -t tmpfs -o size=1m full disk || exit 77
+isovi() { "$PYTHON" -c 'from isovi.cli import main; main()' "$@"; }
+isovi fit tissue.h5ad --out disk/run --max-epochs 2 --n-latent 3 > first.txt 2>&1; echo $? > first
+ls -A disk > kept; mount -o remount,size=64m disk
+isovi fit tissue.h5ad --out disk/run --max-epochs 2 --n-latent 3 --resume > second.txt 2>&1; echo $? > second
+ls -A disk > left; cp -r disk/run run
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare, to mount a small disk")
+def test_on_a_full_disk_the_training_is_kept_and_resumed_with_more_room(
+    tissue: AnnData, tmp_path: Path
+) -> None:
+    data = tissue.copy()
+    data.uns["incompressible"] = np.random.default_rng(0).normal(size=(100_000, 2))  # 1.6 MB
+    data.write_h5ad(tmp_path / "tissue.h5ad")
+    (tmp_path / "disk").mkdir()
+    environment = {**os.environ, "PYTHON": sys.executable}
+    command = ["unshare", "--map-root-user", "--mount", "bash", "-c", DISK]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, check=False, timeout=600)
+    if not (tmp_path / "first").exists():
+        pytest.skip(f"no disk can be mounted here (exit status {ended.returncode})")
+    said = (tmp_path / "first.txt").read_text()
+    assert (tmp_path / "first").read_text() == "2\n" and "No space left on device" in said, said
+    assert "Traceback" not in said and (tmp_path / "kept").read_text() == "run.partial.ckpt\n"
+    assert (tmp_path / "second").read_text() == "0\n", (tmp_path / "second.txt").read_text()
+    assert (tmp_path / "left").read_text() == "run\n"
+    whole = files.fit(tmp_path / "tissue.h5ad", tmp_path / "whole", Settings(max_epochs=2, n_latent=3))
+    assert whole is not None
+    again = Run.read(tmp_path / "run").adata.obsm["X_isovi"]
+    np.testing.assert_array_equal(again, whole.adata.obsm["X_isovi"])

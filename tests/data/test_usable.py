@@ -60,7 +60,7 @@ CONTROLS = {
         *("NegPrb1", "NegPrb10", "Negative03", "SystemControl1", "FalseCode12", "NegAdd1"),
         *("fov", "cell_ID"),
     ],
-    "GeoMx": ["NegProbe-WTX", "Negative Probe"],
+    "GeoMx": ["NegProbe-WTX", "Negative Probe", "RTS0039454"],
     "Visium": ["DEPRECATED_ENSG00000130723"],
     "spike-ins": ["ERCC-00002"],
 }
@@ -85,6 +85,15 @@ COLUMNS: dict[str, dict[str, list[Any]]] = {
     "CITE-seq": {"feature_types": ["Gene Expression"] * 2 + ["Antibody Capture"] * 2},
     "CosMx": {"CodeClass": ["Endogenous"] * 2 + ["SystemControl", "Negative"]},
     "flag": {"control": [False, False, True, True]},
+    "Xenium codewords": {
+        "codeword_category": [
+            "predesigned_gene",
+            "custom_gene",
+            "unassigned_codeword",
+            "negative_control_probe",
+        ]
+    },
+    "Xenium transcripts": {"is_gene": [True, True, False, False]},
     "flag as text": {"is_control": ["0", "0", "1", "1"]},
     "genome": {"genome": ["GRCh38", "GRCh38", "control", "Negative Control"]},
     "ids": {"gene_ids": ["ENSG1", "ENSG2", "DEPRECATED_ENSG3", "NegControlProbe_00003"]},
@@ -231,6 +240,14 @@ def test_in_tissue_of_another_meaning_is_not_used_and_said(values: list[Any]) ->
     adata.obs["in_tissue"] = values
     with pytest.warns(IsoviWarning, match="is not used"):
         assert prepared(adata).n_obs == len(values)
+
+
+@pytest.mark.parametrize("name", ["inTissue", "In_Tissue"])
+def test_in_tissue_is_known_by_other_spellings(name: str) -> None:
+    adata = make_tissue()
+    adata.obs[name] = np.arange(60) % 4 > 0
+    with pytest.warns(IsoviWarning, match=rf"15 of 60 spots are outside of the tissue \({name}\)"):
+        assert prepared(adata).n_obs == 45
 
 
 def test_inspect_counts_spots_in_tissue_only(tmp_path: Path) -> None:

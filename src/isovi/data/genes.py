@@ -9,12 +9,17 @@ import numpy as np
 import pandas as pd
 
 GENE_TYPE = "gene expression"  # as 10x Genomics calls it, in lower case
-TYPE_COLUMNS = frozenset({"feature_types", "feature_type", "codeclass", "code_class", "genome", "probe_type"})
+TYPE_COLUMNS = frozenset(
+    {"feature_types", "feature_type", "codeclass", "code_class", "genome", "probe_type"}
+    | {"codeword_category", "control_type", "probe_class"}
+)
 FLAG_COLUMNS = frozenset(  # true for a control
     {"control", "is_control", "control_probe", "is_control_probe", "negative_control", "is_negative_control"}
     | {"neg_control", "is_neg_control", "blank", "is_blank", "negprb", "is_negprb", "neg_probe"}
 )
-KEPT_COLUMNS = frozenset({"filtered_probes", "included"})  # of Visium's probe sets: false for one left out
+KEPT_COLUMNS = frozenset(  # false for one left out: of Visium's probe sets, and Xenium's transcripts
+    {"filtered_probes", "included", "is_gene"}
+)
 _NUMBER = r"[-_. ]?\d+"  # Seurat writes - for _, R's make.names writes a dot
 _TAIL = r"[-_. ].+"  # what follows a prefix: a number, a codeword, a gene
 VENDORS = {  # names in full; letter case does not matter
@@ -22,7 +27,7 @@ VENDORS = {  # names in full; letter case does not matter
     rf"|(intergenic[-_. ]?region|antisense|blank[-_. ]?codeword){_TAIL}",
     "MERSCOPE": rf"(blank|notarget){_NUMBER}",
     "CosMx": rf"(neg(ative|prb|probe)|falsecode|system[-_. ]?control|negadd)({_NUMBER})?"
-    rf"|neg(ative)?[-_. ]?probe({_TAIL})?",
+    rf"|neg(ative)?[-_. ]?probe({_TAIL})?|rts\d{{7}}",
     "controls": rf"(neg(ative)?|pos(itive)?)[-_. ]?(control|ctrl)({_TAIL}|\d+)?|control{_NUMBER}",
     "Visium probes": rf"deprecated{_TAIL}",
     "spike-ins": r"ercc-\d{5}",

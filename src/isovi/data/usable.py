@@ -16,7 +16,7 @@ from isovi.data import check, decimals
 from isovi.data.genes import listed, no_genes
 from isovi.errors import InputError, IsoviWarning
 
-TISSUE_COLUMN = "in_tissue"  # of obs: spots outside are left out
+TISSUE_COLUMNS = ("in_tissue", "intissue")  # of obs, in any letter case: spots outside are left out
 RAW_LAYER = "raw"  # stands for adata.raw where there is no such layer
 _INSIDE, _OUTSIDE = frozenset({"1", "1.0", "true"}), frozenset({"0", "0.0", "false"})
 
@@ -378,21 +378,22 @@ def in_tissue(values: pd.Series) -> np.ndarray | None:
 
 def _in_tissue(adata: AnnData) -> tuple[np.ndarray, str]:
     every = np.ones(adata.n_obs, dtype=bool)
-    if TISSUE_COLUMN not in adata.obs:
+    name = next((one for one in adata.obs if str(one).lower() in TISSUE_COLUMNS), None)
+    if name is None:
         return every, ""
-    column = adata.obs[TISSUE_COLUMN]
+    column = adata.obs[name]
     inside = in_tissue(column)
     if inside is None:
         some = ", ".join(map(repr, pd.unique(column.astype(str))[:3]))
-        return every, f'obs["{TISSUE_COLUMN}"] is not used: it holds {some}, where 0 and 1 are known.'
+        return every, f'obs["{name}"] is not used: it holds {some}, where 0 and 1 are known.'
     if not inside.any():
         raise InputError(
-            f'obs["{TISSUE_COLUMN}"] is 0 for all {adata.n_obs} spots.',
+            f'obs["{name}"] is 0 for all {adata.n_obs} spots.',
             "Spots outside of the tissue are left out.",
-            f'Remove the column if it means something else: del adata.obs["{TISSUE_COLUMN}"].',
+            f'Remove the column if it means something else: del adata.obs["{name}"].',
         )
     n = int((~inside).sum())
-    out = f"{n} of {adata.n_obs} spots are outside of the tissue (in_tissue) and are left out."
+    out = f"{n} of {adata.n_obs} spots are outside of the tissue ({name}) and are left out."
     return inside, out if n else ""
 
 

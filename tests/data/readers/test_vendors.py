@@ -50,6 +50,14 @@ ONE_TABLE: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"x_centroid": XY[:, 0] / 3, "y_centroid": XY[:, 1] / 3, "cell_area": 7.5, "a_score": 0.25},
         ["x_centroid", "y_centroid"],
     ),
+    "QuPath": (
+        {"Centroid X µm": XY[:, 0], "Centroid Y µm": XY[:, 1], "Area µm^2": 5.5, "Total": COUNTS.sum(1)},
+        ["Centroid X µm", "Centroid Y µm"],
+    ),
+    "segmentation": (
+        {"X": XY[:, 0], "Y": XY[:, 1], "ClusterID": np.arange(N_OBS) % 4, "size": 40, "n_transcripts": 9},
+        ["X", "Y"],
+    ),
     "Seurat": (
         {"nCount_RNA": COUNTS.sum(1), "nFeature_RNA": 6, "seurat_clusters": 1, "percent.mt": 0.0},
         [],
@@ -93,6 +101,24 @@ def test_a_gene_called_y_is_a_gene_and_normalised_values_stay(tmp_path: Path) ->
     (TABLE / 7).to_csv(tmp_path / "normalised.csv", index_label="cell")
     assert io.read(tmp_path / "normalised.csv").var_names.tolist() == GENES
     assert inspect(tmp_path / "normalised.csv").n_vars == len(GENES)
+
+
+def test_genes_whose_names_end_in_x_and_y_are_genes(tmp_path: Path) -> None:
+    names = ["ZFX", "ZFY", "EIF1AX", "EIF1AY", "Amelx", "Amely"]
+    TABLE.set_axis([*names, *GENES[len(names) :]], axis=1).to_csv(tmp_path / "c.csv", index_label="cell")
+    assert set(names) <= set(io.read(tmp_path / "c.csv").var_names)
+
+
+@pytest.mark.parametrize("is_long", [False, True])
+def test_empty_counts_are_refused(is_long: bool, tmp_path: Path) -> None:
+    """Cells with one were left out as cells without counts."""
+    table = TABLE.astype(object)
+    table.iloc[2, 1] = ""
+    if is_long:
+        table = table.rename_axis("cell").reset_index().melt("cell", var_name="gene", value_name="count")
+    table.to_csv(tmp_path / "c.csv", index=not is_long, index_label="cell")
+    with pytest.raises(InputError, match=r"has empty counts, in the columns .*Write 0 where nothing"):
+        io.read(tmp_path / "c.csv")
 
 
 # ---------------------------------------------------------------------------- CosMx

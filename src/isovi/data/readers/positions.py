@@ -250,7 +250,7 @@ def position_columns(
         If there are no such columns, or several that could be meant.
     """
     numeric = {name: values for name in table if (values := _as_numbers(table[name])) is not None}
-    found = _known(numeric) or _alike(numeric, path)
+    found = columns_of_positions(numeric, path)
     if found is not None:
         columns, unit = found
         columns = _with_planes(columns, numeric, path, named)
@@ -273,6 +273,11 @@ def _as_numbers(values: pd.Series) -> pd.Series | None:
     numbers = pd.to_numeric(values, errors="coerce").astype(np.float64)
     empty = values.isna() | values.astype(str).str.strip().eq("")
     return numbers if (numbers.notna() | empty).all() else None
+
+
+def columns_of_positions(numeric: dict[str, pd.Series], path: Path) -> tuple[tuple[str, ...], str] | None:
+    """The numeric columns that are positions by their names, and their unit; see :func:`position_columns`."""
+    return _known(numeric) or _alike(numeric, path)
 
 
 def _known(numeric: dict[str, pd.Series]) -> tuple[tuple[str, ...], str] | None:

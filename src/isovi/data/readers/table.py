@@ -15,7 +15,7 @@ from scipy import sparse
 
 from isovi.data.readers.annotated import canonical_counts
 from isovi.data.readers.matrix import make_unique
-from isovi.data.readers.positions import _KNOWN, Joined, PositionTable
+from isovi.data.readers.positions import Joined, PositionTable, axis_of, columns_of_positions
 from isovi.data.readers.source import POSITIONS_KEY
 from isovi.data.readers.tabular import (
     CELL_NAMES,
@@ -33,42 +33,22 @@ GENE_NAMES = frozenset(
     ("gene", "genes", "gene_id", "geneid", "gene_name", "gene_names", "feature", "feature_name", "symbol")
 )
 CELL, FIELD = "cell_id", "fov"  # CosMx numbers the cells of each field of view
-ANNOTATION = frozenset(  # columns, in lower case, that describe a cell
+ANNOTATION = frozenset(  # columns that describe a cell, in lower case and without separators
     {
-        *("fov", "cell_id", "area", "volume", "perimeter", "eccentricity", "circularity", "aspectratio"),
-        *("width", "height", "min_x", "max_x", "min_y", "max_y", "in_tissue", "array_row", "array_col"),
-        *(
-            "n_counts",
-            "n_count",
-            "total_counts",
-            "ncount",
-            "numi",
-            "umis",
-            "n_umi",
-            "n_genes",
-            "ngene",
-            "ngenes",
-        ),
-        *("n_genes_by_counts", "total", "size_factor", "size_factors", "library_size", "depth"),
-        *(
-            "cluster",
-            "clusters",
-            "leiden",
-            "louvain",
-            "seurat_clusters",
-            "cell_type",
-            "celltype",
-            "cell_types",
-        ),
-        *("class", "subclass", "annotation", "label", "labels", "domain", "region", "layer", "tissue"),
-        *("sample", "sample_id", "batch", "section", "section_id", "slice", "slide", "library_id", "donor"),
-        *("patient", "mouse", "animal", "replicate", "condition", "group", "orig.ident", "bregma"),
-        *("doublet_score", "predicted_doublet", "umap_1", "umap_2", "tsne_1", "tsne_2", "pc_1", "pc_2"),
-        *("percent_mito", "percent.mt", "transcript_counts", "nucleus_area", "cell_area", "barcodecount"),
+        *("fov", "cellid", "area", "volume", "perimeter", "eccentricity", "circularity", "aspectratio"),
+        *("size", "radius", "solidity", "majoraxislength", "minoraxislength", "cellarea", "nucleusarea"),
+        *("width", "height", "minx", "maxx", "miny", "maxy", "intissue", "arrayrow", "arraycol"),
+        *("ncounts", "ncount", "totalcounts", "numi", "umis", "ngenes", "ngene", "ngenesbycounts", "total"),
+        *("sizefactor", "sizefactors", "librarysize", "depth", "barcodecount", "transcriptcounts"),
+        *("ntranscripts", "cluster", "clusters", "clusterid", "leiden", "louvain", "seuratclusters"),
+        *("celltype", "celltypes", "class", "subclass", "annotation", "label", "labels", "domain", "region"),
+        *("layer", "tissue", "sample", "sampleid", "batch", "section", "sectionid", "slice", "slide"),
+        *("libraryid", "donor", "patient", "mouse", "animal", "replicate", "condition", "group"),
+        *("origident", "bregma", "doubletscore", "predicteddoublet", "percentmito", "percentmt"),
     }
 )
 _ANNOTATION = re.compile(
-    r"(ncount|nfeature)_.+|(pct|log1p|total)_counts.*|.*(center|centroid|global|local)_?[xyz](_px|_um|_mm)?"
+    r"(ncount|nfeature)_.+|(umap|tsne|pc)_[12]|(pct|log1p|total)_counts.*|.*(center|centroid|global|local)_?[xyz](_px|_um|_mm)?"
     r"|center[xyz]_(local|global)_(px|mm)|(mean|max)\.?(dapi|membrane|cd\d+|panck).*|pxl_.+|spatial_?\d"
     r"|[xyz][-_]?(coords?|pos|position|centroid)|[xyz][-_](um|px|mm)|(coord|pos)_?[xyz]|[xy]",
     re.IGNORECASE,
@@ -216,7 +196,8 @@ def _no_counts(block: pd.DataFrame, path: Path, positions: PositionTable | None)
     text = [name for name in block if block[name].dtype.kind not in "biuf"]
     numbers = [name for name in block if block[name].dtype.kind in "biuf"]
     lower = {name.lower() for name in block}
-    known = {name for name in block if name.lower() in ANNOTATION or _ANNOTATION.fullmatch(name)}
+    known = {name for name in block if _plain(name) in ANNOTATION or _ANNOTATION.fullmatch(name)}
+    known |= _pairs(list(block))
     shared = set() if positions is None else set(block) & set(positions.table)
     known |= shared if 2 * len(shared) < block.shape[1] else set()  # else it is the same table
     axes = {name for name in block if name.lower() in ("x", "y", "z")}
@@ -231,8 +212,19 @@ def _no_counts(block: pd.DataFrame, path: Path, positions: PositionTable | None)
     return [name for name in block if name in known or name in unknown]
 
 
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _pairs(names: list[str]) -> set[str]:
+    """Names that differ in x and y only, such as ``Centroid X`` and ``Centroid Y``."""
+    of = {name: axis_of(name) for name in names}
+    axes = {rest: {axis for axis, other in of.values() if other == rest} for _, rest in of.values()}
+    return {name for name, (axis, rest) in of.items() if axis and len(rest) > 1 and {"x", "y"} <= axes[rest]}
+
+
 def _may_be_counts(values: pd.Series) -> bool:
-    numbers = values.to_numpy(dtype=np.float64)
+    numbers = values.dropna().to_numpy(dtype=np.float64)
     return bool(((numbers >= 0) & (np.abs(numbers - np.rint(numbers)) < 1e-5)).all())
 
 
@@ -244,10 +236,10 @@ def _annotated(
     adata.obs = annotation.apply(lambda values: texts(values) if values.dtype.kind in "OSU" else values)
     some = ", ".join(annotation.columns[:8]) + (", ..." if annotation.shape[1] > 8 else "")
     note = f'{annotation.shape[1]} columns of "{path.name}" describe cells and are no genes: {some}.'
-    lower = {name.lower(): name for name in annotation if annotation[name].dtype.kind in "iuf"}
-    found = next((names for names, _ in _KNOWN if all(name in lower for name in names)), None)
-    if positions is None and found is not None:
-        columns = [lower[name] for name in found]
+    numeric = {name: annotation[name] for name in annotation if annotation[name].dtype.kind in "iuf"}
+    found = columns_of_positions(numeric, path) if positions is None else None
+    if found is not None:
+        columns = list(found[0])
         adata.obsm[POSITIONS_KEY] = annotation[columns].to_numpy(dtype=np.float64)
         note += f" Positions are {', '.join(columns)}."
     warnings.warn(note, IsoviWarning, stacklevel=2)
@@ -279,6 +271,13 @@ def _numbers(block: pd.DataFrame, path: Path) -> np.ndarray:
     wrong = [str(name) for name in block if block[name].dtype.kind not in "biuf"]
     if wrong:
         raise _unknown_columns(path, wrong)
+    if (empty := block.isna()).any(axis=None):
+        some = ", ".join(map(repr, block.columns[empty.any()][:3]))
+        raise InputError(
+            f'"{path}" has empty counts, in the columns {some} and perhaps others.',
+            "Counts are whole numbers.",
+            "Write 0 where nothing was counted, or remove these rows or columns.",
+        )
     return block.to_numpy(dtype=np.float32)
 
 
