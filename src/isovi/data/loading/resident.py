@@ -153,7 +153,7 @@ def _rows(data: Any, dtype: type) -> torch.Tensor | CountRows | None:
     if isinstance(data, pd.DataFrame):
         data = data.to_numpy()
     if isinstance(data, np.ndarray):
-        return torch.as_tensor(np.require(data, dtype, "CW"))  # columns of pandas 3 are read-only
+        return torch.as_tensor(np.require(data, dtype, ["C", "W"]))  # columns of pandas 3 are read-only
     if sp.issparse(data) and data.format == "csr":
         return CountRows(data, dtype)
     return None

@@ -96,8 +96,8 @@ def stained(pixels: np.ndarray) -> np.ndarray:
     """
     while pixels.ndim > 2:
         pixels = pixels.max(axis=0)
-    low, high = np.percentile(pixels, (1, 99.8))
-    grey = np.clip((pixels - float(low)) / max(float(high - low), np.finfo(np.float32).tiny), 0, 1)
+    low, high = (float(end) for end in np.percentile(pixels, (1, 99.8)))
+    grey = np.clip((pixels - low) / (high - low or 1.0), 0, 1)
     return np.repeat(np.round(255 * grey).astype(np.uint8)[..., None], 3, axis=2)
 
 

@@ -60,7 +60,7 @@ def _best(images: Mapping[str, Any], system: str, positions: NDArray) -> Any:
     from spatialdata.transformations import get_transformation
     from xarray import DataArray
 
-    ranked = []
+    ranked: list[tuple[Any, ...]] = []
     for image in images.values():
         if system not in get_transformation(image, get_all=True):
             continue
