@@ -12,7 +12,7 @@ from isovi.errors import InputError
 from isovi_bench import excerpts, results
 from isovi_bench.job import CHANGES, version_of
 
-PAGES = ("quality", "geometry", "placement", "comparison")
+PAGES = ("quality", "geometry", "placement", "comparison", "bench")
 BLOCK = "<!-- table: quality, to scVI -->\nstale\n<!-- end -->"
 
 
@@ -100,3 +100,10 @@ def test_only_tables_of_numbers_without_a_mark_are_named() -> None:
     assert excerpts.unmarked(f"<!-- kept: once -->\n<!-- end -->\n\n{table}\n") == []
     assert excerpts.unmarked(f"<!-- kept: once -->\n<!-- end -->\n\n{table}\n{table}") == ["| head |"]
     assert excerpts.unmarked("| words |\n|---|\n| yes |\n") == []
+
+
+def test_jobs_that_are_done_are_listed_by_their_split(made: pd.DataFrame) -> None:
+    found = results.measured(results.conform(made))
+    (row,) = excerpts.jobs(found).to_dict("records")
+    assert row["jobs"] == str(found["job"].nunique()) and "graphpca" in row["methods"]
+    assert row["data sets"] == "dlpfc_151673, her2st_H1, starmap"
