@@ -12,16 +12,16 @@ from isovi.errors import InputError
 from isovi_bench import excerpts, results
 from isovi_bench.job import CHANGES, version_of
 
-PAGES = ("quality", "geometry", "placement", "comparison", "bench")
+PAGES = ("quality", "geometry", "placement", "comparison")
 BLOCK = "<!-- table: quality, to scVI -->\nstale\n<!-- end -->"
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", [*PAGES, "bench"])
 def test_the_tables_of_a_page_are_those_of_the_published_results(name: str, repository: Path) -> None:
     page = repository / "docs" / f"{name}.md"
     text = page.read_text()
     assert excerpts.fill(text, page.parent / excerpts.PUBLISHED) == text, "run isovi-bench pages docs/*.md"
-    assert excerpts.unmarked(text) == []
+    assert name not in PAGES or excerpts.unmarked(text) == []
 
 
 @pytest.fixture
