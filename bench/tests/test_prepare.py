@@ -147,6 +147,7 @@ def test_molecules_held_out_and_seen_are_all_that_there_are(tmp_path: Path) -> N
     assert (prepared.task.spots.X + prepared.molecules != counts).nnz == 0
     share = prepared.molecules.sum() / counts.sum()
     assert abs(share - 0.3) < 0.02 and prepared.heldout_share == 0.3
+    assert (prepared.molecules.data > 0).all() and (prepared.task.spots.X.data > 0).all()
     assert (prepared.molecules != again.molecules).nnz == 0
     assert len(prepared.task.rows) == N_OBS == whole.n_obs
 

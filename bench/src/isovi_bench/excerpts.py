@@ -163,9 +163,9 @@ def _made(name: str, published: Path) -> str:
     file, make = TABLES[name]
     found = results.measured(results.conform(pd.read_parquet(published / file)))
     table = make(found)
-    ours = found[(found["method"] == "isoscvi") & found["variant"].isin(NAMES)]
-    made = _of(int(ours["version"].max()), version_of("isoscvi"))
-    return f"{markdown(table)}\n\n*{made} From [{file}](_static/benchmarks/{file}).*"
+    ours = found.loc[(found["method"] == "isoscvi") & found["variant"].isin(NAMES), "version"]
+    made = "" if ours.empty else f"{_of(int(ours.max()), version_of('isoscvi'))} "
+    return f"{markdown(table)}\n\n*{made}From [{file}](_static/benchmarks/{file}).*"
 
 
 # ---------------------------------------------------------------------------- tables
@@ -291,9 +291,23 @@ def _beside(
     return table
 
 
+def jobs(found: pd.DataFrame) -> pd.DataFrame:
+    """Which jobs of some results are done: methods and data sets by kind of split."""
+    done = found.drop_duplicates("job")
+    return pd.DataFrame(
+        {
+            "split": results.KINDS[str(kind)],
+            "methods": ", ".join(results.ordered(set(part["variant"]))),
+            "data sets": ", ".join(sorted(set(part["dataset"]))),
+            "jobs": str(len(part)),
+        }
+        for kind, part in done.groupby("kind")
+    )
+
+
 _MAIN = ("pca", "scvi-default", "scvi", "isoscvi")
 _CHECKED = ("her2st_H1", "her2st_G2", "starmap_BZ5")
-_RESULTS, _PARTS = "results.parquet", "parts.parquet"
+_RESULTS, _PARTS, _RERUN = "results.parquet", "parts.parquet", "rerun.parquet"
 _QUALITY = (COORDINATES, RECONSTRUCTION, MSE, MORAN)
 _GEOMETRY = (L, ("heldout", "certified_constant"), ("heldout", "anisotropy"), ("all", "anisotropy"))
 
@@ -340,6 +354,7 @@ TABLES: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
         ),
     ),
     "quality, parts": (_PARTS, parts),
+    "rerun, jobs": (_RERUN, jobs),
     "geometry, sections": (
         _RESULTS,
         partial(each, variants=("scvi", "isoscvi"), columns=_GEOMETRY),

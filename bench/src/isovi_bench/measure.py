@@ -85,17 +85,18 @@ def measure(fitted: Fitted, prepared: Prepared, *, seed: int = 0, metrics: tuple
     """
     wanted = metrics or METRIC_NAMES
     groups: dict[str, Callable[[], Measured]] = dict(_of_last_steps(fitted, prepared))
-    found: Measured = {name: {} for name in prepared.placement.subsets()}
+    found: Measured = {}
     if fitted.latent is not None:
         latent = _latent(fitted, prepared)
         found = {name: {} for name in known_sets(latent, prepared.placement)}
         groups |= _groups(fitted, latent, prepared, seed) | _of_uses(fitted, latent, prepared, seed)
+    whole = set(found)
     for group, compute in groups.items():
         if set((GROUPS | FURTHER_GROUPS)[group]) & set(wanted):
             for name, values in compute().items():
                 kept = {key: value for key, value in values.items() if key in wanted}
                 found[name] = found.get(name, {}) | kept
-    return {name: values for name, values in found.items() if values or fitted.latent is not None}
+    return {name: values for name, values in found.items() if values or name in whole}
 
 
 def _groups(

@@ -6,8 +6,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 Group = Literal[
-    *("smoothness", "distances", "domains", "mixing", "expression"),
-    *("maps", "transfer", "biology", "placement", "denoising", "cost"),
+    "smoothness",
+    "distances",
+    "domains",
+    "mixing",
+    "expression",
+    "maps",
+    "transfer",
+    "biology",
+    "placement",
+    "denoising",
+    "cost",
 ]
 
 GROUPS: dict[Group, str] = {

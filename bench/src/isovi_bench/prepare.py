@@ -122,7 +122,8 @@ def thin(adata: AnnData, layer: str | None, share: float, seed: int) -> sparse.c
     taken = counts.copy()
     taken.data = np.random.default_rng(seed).binomial(counts.data.astype(np.int64), share).astype(np.float32)
     left = sparse.csr_matrix(counts - taken)
-    left.eliminate_zeros()
+    for matrix in (taken, left):
+        matrix.eliminate_zeros()
     if layer is None:
         adata.X = left
     else:

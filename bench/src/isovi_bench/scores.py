@@ -207,6 +207,7 @@ def denoising_scores(
     estimate = (1 - RARE) * estimate + RARE * (mean + 1) / (mean + 1).sum()
     depth = np.asarray(seen[known].sum(axis=1), dtype=np.float64).ravel() * share / (1 - share)
     counted = heldout[known].tocoo()
+    counted.eliminate_zeros()
     y, p = counted.data.astype(np.float64), estimate[counted.row, counted.col]
     expected = depth[counted.row] * p
     logs = y * np.log(y / np.maximum(expected, np.finfo(float).tiny))

@@ -13,7 +13,7 @@ from anndata import AnnData
 from isovi import tl
 from isovi.errors import IsoviWarning
 from isovi.spots import SPLIT_KEY, TRAIN, VALIDATION
-from isovi_bench.task import Fitted, LastStep, Task
+from isovi_bench.task import Fitted, Task
 
 SECTION_KEY = "section"
 
@@ -64,13 +64,15 @@ def trained(model: Any, task: Task, **kwargs: Any) -> Fitted:
     distortion: Any = getattr(model, "distortion", None)
     n_place = 0 if distortion is None else distortion.part(latent, "place").shape[1]
     n_place %= latent.shape[1]
+    ours = sees_tissue(model)  # of the others none has domains and positions of its own
     return Fitted(
         latent,
         model,
         n_epochs(model),
         n_place,
+        domains=partial(domains_of, task, latent[:, n_place:]) if ours else None,
+        positions=partial(positions_of, model, task) if ours else None,
         expression=partial(shares, model, task),
-        **own_steps(model, task, latent[:, n_place:]),
     )
 
 
@@ -80,24 +82,9 @@ def shares(model: Any, task: Task) -> np.ndarray:
     return np.maximum(found, 0.0)
 
 
-def own_steps(model: Any, task: Task, identity: np.ndarray) -> dict[str, LastStep]:
-    """Last steps of isoVI, of models that it made; scVI as it is shipped has none.
-
-    Parameters
-    ----------
-    model
-        Trained.
-    task
-        The data.
-    identity
-        The latent dimensions that domains are read from, over ``Task.spots``.
-    """
-    if not hasattr(model, "distortion"):
-        return {}
-    return {
-        "domains": partial(domains_of, task, identity),
-        "positions": partial(positions_of, model, task),
-    }
+def sees_tissue(model: Any) -> bool:
+    """Whether a model is one of isoVI that was set up with positions in the tissue."""
+    return model.adata_manager.registry["setup_args"].get("spatial_key") == "spatial"
 
 
 def domains_of(task: Task, identity: np.ndarray) -> np.ndarray:
@@ -118,8 +105,10 @@ def positions_of(model: Any, task: Task) -> np.ndarray:
     asked = np.setdiff1d(np.arange(task.spots.n_obs), task.rows)
     if len(asked):
         calibration = task.seen.obs[SPLIT_KEY].to_numpy() == VALIDATION
-        placer = tl.SpatialPlacer(model, seed=task.seed).fit(task.seen.copy(), calibration=calibration)
-        found[asked] = placer.predict(task.spots[asked].copy())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", IsoviWarning)  # of radii and flags, which are not used
+            placer = tl.SpatialPlacer(model, seed=task.seed).fit(task.seen.copy(), calibration=calibration)
+            found[asked] = placer.predict(task.spots[asked].copy())
     return found
 
 

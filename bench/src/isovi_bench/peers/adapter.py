@@ -27,7 +27,7 @@ from isovi_bench.peers.environments import (
     named,
     python,
 )
-from isovi_bench.task import Fitted, Task, method
+from isovi_bench.task import Fitted, LastStep, Task, method
 
 TIME_LIMIT = 3600.0  # seconds
 RUNNER = data("scripts", "run.py")
@@ -94,10 +94,17 @@ def _fitted(found: dict[str, np.ndarray], task: Task, name: str) -> Fitted:
             key.removesuffix("_unseen"), np.full((task.spots.n_obs, values.shape[1]), np.nan)
         )
         into[rows[key]] = values if key != "positions" else _together(values, task.seen)
-    steps = {key: partial(np.asarray, arrays[key]) for key in ("positions", "expression") if key in arrays}
-    if "domains" in found:
-        steps["domains"] = partial(np.asarray, found["domains"])
-    return Fitted(arrays.get("latent"), **steps)
+    return Fitted(
+        arrays.get("latent"),
+        domains=_given(found.get("domains")),
+        positions=_given(arrays.get("positions")),
+        expression=_given(arrays.get("expression")),
+    )
+
+
+def _given(values: np.ndarray | None) -> LastStep | None:
+    """A last step that was taken already."""
+    return None if values is None else partial(np.asarray, values)
 
 
 def script(peer: Peer) -> Path:

@@ -124,6 +124,7 @@ PEERS: dict[str, Peer] = {
             latent="an embedding of the spot beside one of its neighbourhood, 32 dimensions each",
             smooths="half of the latent is attention over 20 neighbours",
             reference="Xia et al. 2025, Nature Communications",
+            unavailable="its loader needs pyg-lib or torch-sparse, which the index has no wheels of",
         ),
         Peer(
             "harmony",

@@ -42,12 +42,11 @@ def main(script: str, given: str, unseen: str, out: str) -> None:
     embed = runpy.run_path(script)["embed"]
     if "unseen" in inspect.signature(embed).parameters:
         asked["unseen"] = anndata.read_h5ad(unseen)
-    found = embed(adata, **asked)
-    arrays = found if isinstance(found, dict) else {"latent": found}
+    returned = embed(adata, **asked)
+    arrays = returned if isinstance(returned, dict) else {"latent": returned}
     kinds = {"domains": np.str_}
-    np.savez(
-        out, **{name: np.asarray(values, kinds.get(name, np.float64)) for name, values in arrays.items()}
-    )
+    found = {name: np.asarray(values, kinds.get(name, np.float64)) for name, values in arrays.items()}
+    np.savez(out, **found)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":
