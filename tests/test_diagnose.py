@@ -177,7 +177,7 @@ def test_another_format_is_refused_before_anything_is_measured(folder: Path) -> 
 def test_of_many_sections_those_with_most_spots_are_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Faults 24: plots of thousands of sections of three spots took longer than all else."""
+    """Plots of thousands of sections of three spots took longer than all else."""
     monkeypatch.setattr("isovi.diagnose.MOST_SECTIONS", 3)
     names = [f"core {i:02}" for i in (*range(8), *range(6, 8))]  # there are six spots of the last two
     adata = simulate("layers", n_obs=3 * len(names), n_genes=40, seed=0)

@@ -356,6 +356,18 @@ def test_cells_that_lie_absurdly_far_out_are_named(
     assert [one.about for one in inspect(tmp_path / "x.h5ad").findings] == ["outliers"]
 
 
+@pytest.mark.parametrize("value", [1e308, -1e200, np.inf])
+def test_positions_too_large_to_square_are_left_to_the_check_of_positions(
+    value: float, tmp_path: Path
+) -> None:
+    adata = together(section(0), section(1), column="batch")
+    adata.obsm["spatial"][3, 0] = value
+    assert [one.about for one in find_in(adata)] == ["sections"]
+    adata.write_h5ad(tmp_path / "x.h5ad")
+    found = inspect(tmp_path / "x.h5ad")
+    assert np.isinf(value) or any("as large as" in one for one in found.missing)
+
+
 @pytest.mark.parametrize("share", [0.08, 0.3, 0.5])
 def test_a_second_piece_of_tissue_is_no_outlier(share: float) -> None:
     positions = section().obsm["spatial"]

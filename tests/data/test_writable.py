@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import datetime
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -330,3 +332,23 @@ def test_stores_keep_to_it_too(tmp_path: Path) -> None:
         again = anndata.io.read_zarr(tmp_path / f"{name}.zarr")
         assert (again.raw is not None) == ("raw" in group) == (name == "all")
     assert again.obs["column"].tolist() == list(range(N))
+
+
+READ = """
+import sys, anndata
+for path in sys.argv[1:]:
+    adata = (anndata.read_h5ad if path.endswith(".h5ad") else anndata.read_zarr)(path)
+    tables = adata.obs, adata.uns["table"], adata.raw.var
+    print(adata.shape, adata.raw.shape, *(len(table.columns) for table in tables))
+"""
+
+
+@pytest.mark.skipif("ISOVI_OLD_PYTHON" not in os.environ, reason="ISOVI_OLD_PYTHON names no interpreter")
+def test_an_older_anndata_reads_it(tmp_path: Path) -> None:
+    """By an interpreter that has anndata of two years ago."""
+    for suffix in ("h5ad", "zarr"):
+        io.write_atomic(everything(), tmp_path / f"x.{suffix}")
+    command = [os.environ["ISOVI_OLD_PYTHON"], "-I", "-c", READ, "x.h5ad", "x.zarr"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    n = len(everything().obs.columns)
+    assert ended.stdout.splitlines() == [f"{(N, N)} {(N, N)} {n} {n} {n}"] * 2, ended.stderr

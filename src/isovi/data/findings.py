@@ -51,6 +51,7 @@ GROUP_WORDS = frozenset(  # in names of such columns, as brain_section_label
 GLOBAL_NAMES = ("spatial_fov", "global")  # in keys of obsm with positions common to all fields of view
 MIXED = 0.25  # share of nearest neighbours of another value, of what mixing at random gives
 _CELLS_OF_FIELD = 10  # that a field of view has at least
+_LARGEST = 1e150  # positions whose squares are numbers; larger ones are refused by the check of positions
 _SAMPLE = 20_000  # cells that are looked at for mixing
 _FEW = 3  # doubled positions that may be chance
 _DOUBLED = 0.01  # share of cells at doubled positions that is no chance
@@ -140,6 +141,7 @@ def find_in(
     Findings, at most one on sections; none where all is as usual.
     """
     positions = check.numeric_positions(adata, spatial_key)
+    positions = np.where(np.abs(positions) < _LARGEST, positions, np.nan)
     known = np.isfinite(positions).all(axis=1)
     if known.sum() < check.MIN_SECTION_SPOTS:
         return ()

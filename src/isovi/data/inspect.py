@@ -168,6 +168,7 @@ def inspect(source: Source | str | Path) -> Inspection:
             missing = (
                 *_missing_names(annotation),
                 *_missing_positions(adata, positions),
+                *_refused_positions(annotation, positions, next(iter(sections), None)),
                 *_missing_counts(counts),
             )
             n_obs, n_vars = annotation.shape
@@ -346,6 +347,20 @@ def _missing_positions(adata: AnnData, positions: tuple[Positions, ...]) -> Iter
         f"Positions: obsm has {have}. Pass coordinates=FILE, a table with the names of the cells and "
         "columns x and y, or spatial_key=KEY if one of these has them."
     )
+
+
+def _refused_positions(
+    adata: AnnData, positions: tuple[Positions, ...], section_key: str | None
+) -> Iterator[str]:
+    """Why a fit refuses the positions that it would take, if it does."""
+    if positions:
+        values, codes = check.coordinates(adata, positions[0].key), check.sections(adata, section_key)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said before
+            try:
+                check.section_coordinates(values, *codes)
+            except InputError as error:
+                yield f"Positions: {error}"
 
 
 def _name(counts: Counts) -> str:

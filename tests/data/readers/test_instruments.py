@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import subprocess
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -752,6 +754,28 @@ def test_squidpy_draws_the_result_of_a_fit_on_the_tissue(result: AnnData, color:
     axes = squidpy.pl.spatial_scatter(result, color=color, return_ax=True)
     assert axes.images[0].get_array().shape[:2] == (60, 60)
     assert len(axes.collections[0].get_paths()) == result.n_obs
+
+
+DRAW = """
+import sys, anndata, matplotlib, scanpy, squidpy
+matplotlib.use("agg")
+for path in sys.argv[1:]:
+    adata = (anndata.read_h5ad if path.endswith(".h5ad") else anndata.read_zarr)(path)
+    for color in ("isovi_domain", "gene0"):
+        axes = [scanpy.pl.spatial(adata, color=color, show=False)[0]]
+        axes.append(squidpy.pl.spatial_scatter(adata, color=color, return_ax=True))
+        print([(len(one.images), len(one.collections[0].get_paths())) for one in axes])
+"""
+
+
+@pytest.mark.skipif("ISOVI_OLD_PYTHON" not in os.environ, reason="ISOVI_OLD_PYTHON names no interpreter")
+def test_an_older_scanpy_and_squidpy_draw_it(result: AnnData, tmp_path: Path) -> None:
+    """By an interpreter that has anndata, scanpy and squidpy of two years ago."""
+    for suffix in ("h5ad", "zarr"):
+        io.write_atomic(result, tmp_path / f"x.{suffix}")
+    command = [os.environ["ISOVI_OLD_PYTHON"], "-I", "-c", DRAW, "x.h5ad", "x.zarr"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.stdout.splitlines() == ["[(1, 60), (1, 60)]"] * 4, ended.stderr
 
 
 def test_images_do_not_count_for_the_digest_and_are_not_needed(tissue: AnnData, tmp_path: Path) -> None:
