@@ -151,7 +151,10 @@ def example(name: str) -> AnnData:
         return adata
     adata = simulate(about.kind, n_obs=about.n_obs, n_genes=200, depth=3.0, seed=about.seed)
     adata.obs["label"] = adata.obs.pop("domain")
-    adata.uns["example"] = f"Simulated, because {name}.h5ad is not at hand. It stands for: {about.tissue}."
+    adata.uns["example"] = (
+        f"Simulated, because {name}.h5ad is not at hand. It stands for: {about.tissue}. "
+        "What the text says of results is of the real data."
+    )
     warnings.warn(adata.uns["example"], IsoviWarning, stacklevel=2)
     return adata
 

@@ -57,7 +57,7 @@ def upload(
     model
         A trained model.
     to
-        Repository on Hugging Face, ``"owner/name"``, which is made if it is new. A :class:`pathlib.Path` is
+        Repository on Hugging Face, ``"owner/name"``, which is made if it is new. A ``pathlib.Path`` is
         a folder: the same files are written there, and nothing is sent.
     license_info
         Licence of the model and its data, such as ``"cc-by-4.0"``.
@@ -100,7 +100,7 @@ def download(
     Parameters
     ----------
     source
-        Repository on Hugging Face, ``"owner/name"``. A :class:`pathlib.Path` is a folder that :func:`upload`
+        Repository on Hugging Face, ``"owner/name"``. A ``pathlib.Path`` is a folder that :func:`upload`
         wrote.
     adata
         Data to set up; by default that which was put there with the model.
@@ -112,7 +112,7 @@ def download(
     Returns
     -------
     The model. What was downloaded is read as data, and nothing in it is executed: see
-    :meth:`isovi.IsoSCVI.load`.
+    :meth:`isovi.model.saving.SavesAsData.load`.
 
     Raises
     ------
