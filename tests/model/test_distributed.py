@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from scvi.train import LoudEarlyStopping, Trainer, TrainingPlan
 
 from isovi import Constraint, IsoSCVI
+from isovi.data.pack import pack
 from isovi.model import distributed
 from isovi.model.distributed import (
     STRATEGY,
@@ -27,6 +29,7 @@ from isovi.model.distributed import (
     stop_together,
 )
 from isovi.model.objective import Objective
+from isovi.simulate import simulate
 
 # ------------------------------------------------------------------ arguments
 
@@ -155,6 +158,20 @@ def test_the_restored_epoch_is_what_the_processes_share_at_the_end(tissue: AnnDa
 
 # ------------------------------------------------------------------ two processes
 
+
+@pytest.mark.parametrize(
+    ("end", "said"), [("os.kill(os.getpid(), 9)", True), ("exit(143)", False), ("exit()", False)]
+)
+def test_a_process_that_is_lost_is_named(end: str, said: bool, caplog: pytest.LogCaptureFixture) -> None:
+    with subprocess.Popen([sys.executable, "-c", f"import os; {end}"]) as process:
+        process.wait()
+    over = threading.Event()
+    threading.Timer(0.2, over.set).start()
+    distributed.say_if_one_is_lost([process], over, every=0.01)
+    assert [f"Process {process.pid} of the training ended with status -9" in caplog.text] == [said]
+    assert bool(caplog.records) == said
+
+
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -162,6 +179,7 @@ import scvi, torch
 from lightning.pytorch.callbacks import Callback
 from isovi import Constraint, EpochCheckpoint, IsoSCVI
 from isovi.data.fields import CELL
+from isovi.data.pack import open_packed
 from isovi.graph import parse_pairs
 from isovi.model import training
 from isovi.simulate import simulate
@@ -179,7 +197,9 @@ class Seen(Callback):
         self.validation[-1] += batch[CELL].ravel().long().tolist()
 
 out, pairs, scale = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-adata = simulate("layers", n_obs=201, n_genes=30, n_sections=2, seed=0)
+store = out / "store.zarr"
+made = simulate("layers", n_obs=201, n_genes=30, n_sections=2, seed=0)
+adata = open_packed(store) if store.exists() else made
 scvi.settings.seed = 1
 IsoSCVI.setup_anndata(adata, section_key="section")
 asked = {"pairs": parse_pairs(pairs), "distortion": Constraint(0.2, scale=scale)}
@@ -218,8 +238,15 @@ def assert_same_state(first: dict[str, Any], second: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("on_disk", [False, True], ids=["memory", "disk"])
 @pytest.mark.parametrize(("pairs", "scale"), [("all", "profiled"), ("knn:4", "learned")])
-def test_two_processes_share_the_cells_and_end_with_one_state(pairs: str, scale: str, tmp_path: Path) -> None:
+def test_two_processes_share_the_cells_and_end_with_one_state(
+    pairs: str, scale: str, on_disk: bool, tmp_path: Path
+) -> None:
+    if on_disk:
+        simulate("layers", n_obs=201, n_genes=30, n_sections=2, seed=0).write_h5ad(tmp_path / "tissue.h5ad")
+        pack(tmp_path / "tissue.h5ad", tmp_path / "store.zarr", section_key="section")
+    before = {path.name for path in tmp_path.iterdir()}
     first, second = in_two_processes(tmp_path, pairs, scale)
     assert_same_state(first, second)
     assert float(first["state"]["objective.log_multiplier"]) > -math.inf
@@ -229,5 +256,6 @@ def test_two_processes_share_the_cells_and_end_with_one_state(pairs: str, scale:
             assert sorted(of_first + of_second) == sorted(first["split"][part])
     assert {"elbo_train", "relative_distortion_train"} < set(first["reported"])
     assert second["reported"] == []
-    assert {path.name for path in tmp_path.iterdir()} == {"script.py", "x.ckpt", "0.pt", "1.pt"}
+    left = {path.name for path in tmp_path.iterdir()} - before
+    assert left == {"script.py", "x.ckpt", "0.pt", "1.pt"}
     assert_same_state(first, in_two_processes(tmp_path, pairs, scale)[1])  # goes on from its end

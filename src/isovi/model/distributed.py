@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
+import subprocess
 import tempfile
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +23,9 @@ from scvi.train import LoudEarlyStopping
 from isovi.model.hooks import STOPPING_DISABLED
 from isovi.model.objective import Objective
 
+logger = logging.getLogger(__name__)
+
+STOPPED = {-signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGTERM}  # by the user
 STRATEGY = "ddp_find_unused_parameters_true"  # scVI has parameters that its loss does not use
 
 
@@ -111,10 +118,18 @@ class Processes(Callback):
 
     def __init__(self, objective: Objective | None) -> None:
         self.objective = objective
+        self._over = threading.Event()
 
     def on_fit_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
-        """Draw other random numbers in each process."""
+        """Draw other random numbers in each process, and watch those that this one started."""
         torch.manual_seed(torch.initial_seed() + trainer.global_rank)
+        if started := getattr(trainer.strategy.launcher, "procs", None):
+            threading.Thread(target=say_if_one_is_lost, args=(started, self._over), daemon=True).start()
+
+    def on_exception(self, _: pl.Trainer, __: pl.LightningModule, exception: BaseException) -> None:
+        """Stop watching, unless it may come of a process that is lost, which others notice when they meet."""
+        if not isinstance(exception, RuntimeError):
+            self._over.set()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Average the state over the processes that know it."""
@@ -123,8 +138,36 @@ class Processes(Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take buffers, such as the means of batch normalisation, from the first process."""
+        self._over.set()
         for buffer in pl_module.buffers():
             buffer.copy_(trainer.strategy.broadcast(buffer))
+
+
+def say_if_one_is_lost(
+    started: Sequence[subprocess.Popen], over: threading.Event, every: float = 0.1
+) -> None:
+    """Say which process ended before the training did; Lightning then kills the others without a word.
+
+    Parameters
+    ----------
+    started
+        The processes.
+    over
+        Set when the training has ended.
+    every
+        Seconds between two looks.
+    """
+    while not over.wait(every):
+        for process in started:
+            status = process.poll()
+            if status and status not in STOPPED:
+                logger.error(
+                    "Process %d of the training ended with status %d, so the others are stopped. Run it "
+                    "again with resume=True (--resume), which resumes after the last finished epoch.",
+                    process.pid,
+                    status,
+                )
+                return
 
 
 @torch.no_grad()

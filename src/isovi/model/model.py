@@ -497,15 +497,15 @@ class DistancePreservingMixin(SavesAsData, ChoosesLoader, TakesOtherData, ReprMi
         objective, given = self.module.objective, dict(kwargs.get("datasplitter_kwargs") or {})
         local, replaceable = objective is not None and self.pairs.local, issubclass(own, DataSplitter)
         on_disk = counts_on_disk(self.adata_manager)
-        self._require_loaders(on_disk, local, replaceable, shared)
+        self._require_loaders(on_disk, local, replaceable)
         if objective is not None and (on_disk or local):
             objective.inclusion = given["inclusion"] = InclusionProbability(self.adata.n_obs)
             kwargs["datasplitter_kwargs"] = given
+        if shared and (replaceable or on_disk):
+            kwargs["use_distributed_sampler"] = False  # ours is one: Lightning must not wrap it
         if on_disk:
             kwargs["datasplitter_kwargs"] = given | ({} if objective is None else {"patches": local})
             return DiskSplitter
-        if shared and replaceable:
-            kwargs["use_distributed_sampler"] = False  # ours is one: Lightning must not wrap it
         own_or_shared = ShardSplitter if shared and replaceable else own
         return resident(PatchSplitter if local else own_or_shared)
 
@@ -516,13 +516,7 @@ class DistancePreservingMixin(SavesAsData, ChoosesLoader, TakesOtherData, ReprMi
         require_pairs(self.pairs, weights, spots, trained)
         return weights
 
-    def _require_loaders(self, on_disk: bool, local: bool, replaceable: bool, shared: bool) -> None:
-        if on_disk and shared:
-            raise InputError(
-                "Counts on disk are to be shared by several processes.",
-                "Each process reads the whole store in its own order, so cells would be seen more than once.",
-                "Train in one process, or hold the counts in memory.",
-            )
+    def _require_loaders(self, on_disk: bool, local: bool, replaceable: bool) -> None:
         if local and not on_disk and not replaceable:
             raise InputError(
                 f"pairs={self.pairs!r} was asked for with {type(self).__name__}.",

@@ -387,7 +387,8 @@ class Objective(nn.Module):
         """
         if not self.weighs or not loc.requires_grad or not backbone_loss.requires_grad:
             return
-        place, factor = self.distortion.place, []
+        place = self.distortion.place
+        factor: list[torch.Tensor] = []  # by which the backward pass multiplies the loss
         (pull,) = torch.autograd.grad(term.relative, loc, retain_graph=True, materialize_grads=True)
 
         def follow(gradient: torch.Tensor) -> None:

@@ -14,12 +14,12 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from scvi.data import AnnDataManager
 from scvi.data.fields import LayerField
 
-from isovi import InputError
 from isovi.data import pack
 from isovi.data.fields import CELL, COORDINATES, SECTION, spatial_fields
 from isovi.data.loading import disk, disk_sampler
 from isovi.data.loading.disk import DiskLoader, DiskSplitter
 from isovi.data.loading.inclusion import InclusionProbability
+from isovi.data.loading.sampler import Shard
 
 
 @pytest.fixture
@@ -138,6 +138,15 @@ def test_dealing_goes_on_from_a_state(manager: AnnDataManager) -> None:
     assert DiskLoader(manager).state_dict() == {}
 
 
-def test_several_processes_are_refused(manager: AnnDataManager) -> None:
-    with pytest.raises(InputError, match="a single process"):
-        DiskLoader(manager, distributed_sampler=True)
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_several_processes_share_the_cells(
+    manager: AnnDataManager, monkeypatch: pytest.MonkeyPatch, shuffle: bool
+) -> None:
+    monkeypatch.setattr(disk, "drawn_seed", lambda shared: 5 if shared else 0)
+    seen = []
+    for rank in (0, 1):
+        monkeypatch.setattr(disk, "shard_of", lambda shared, rank=rank: Shard(rank, 2) if shared else Shard())
+        loader = DiskLoader(manager, batch_size=4, shuffle=shuffle, distributed_sampler=True)
+        seen += (batches := cells_of(loader))
+        assert len(loader) == len(batches) > 0
+    assert sorted(np.concatenate(seen).tolist()) == list(range(manager.adata.n_obs))

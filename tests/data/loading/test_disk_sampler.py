@@ -11,6 +11,7 @@ from bound import Tissue
 from isovi.data.loading import disk_sampler
 from isovi.data.loading.disk_sampler import DiskSampler
 from isovi.data.loading.inclusion import InclusionProbability
+from isovi.data.loading.sampler import Shard
 from isovi.geometry.hilbert import curve_order
 from isovi.graph import parse_pairs
 from isovi.spots import Spots
@@ -67,6 +68,41 @@ def test_every_cell_comes_exactly_once_in_the_declared_number_of_batches(
             assert len(batches) == len(sampler)
             assert all(len(batch) for batch in batches)
             assert sorted(np.concatenate(batches).tolist()) == sorted(cells.tolist())
+
+
+@given(
+    n=st.integers(4, 400),
+    batch_size=st.integers(1, 50),
+    run=st.integers(1, 40),
+    count=st.integers(2, 4),
+    patches=st.booleans(),
+    shuffle=st.booleans(),
+)
+def test_processes_share_the_cells_in_equally_many_batches(
+    n: int, batch_size: int, run: int, count: int, patches: bool, shuffle: bool
+) -> None:
+    """Without talking to each other, and with equal generators after an epoch that one may leave early."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(disk_sampler, "RUN", run)
+        patch.setattr(disk_sampler, "RUNS_PER_BUFFER", 4)
+        how = {"patches": patches, "shuffle": shuffle}
+        samplers = [sampler_of(np.arange(n), batch_size, shard=Shard(r, count), **how) for r in range(count)]
+        for _ in range(2):
+            of_each = [batches_of(sampler) for sampler in samplers]
+            assert len({len(batches) for batches in of_each} | {len(samplers[0])}) == 1
+            assert sorted(
+                np.concatenate([batch for batches in of_each for batch in batches]).tolist()
+            ) == list(range(n))
+        next(iter(samplers[0]))
+        batches_of(samplers[1])
+        assert samplers[0].rng.integers(2**63) == samplers[1].rng.integers(2**63)
+
+
+def test_processes_have_minibatches_of_one_size() -> None:
+    for n in (3_000, 200_000):
+        samplers = [sampler_of(np.arange(n), 128, shard=Shard(rank, 2)) for rank in (0, 1)]
+        sizes = np.array([len(batch) for sampler in samplers for batch in batches_of(sampler)])
+        assert abs(sizes - sizes.mean()).max() <= 3 and 118 < sizes.mean() < 138
 
 
 @pytest.mark.parametrize("patches", [True, False])
@@ -128,9 +164,9 @@ def packed_tissue(n: int, seed: int = 0) -> Tissue:
 
 @pytest.mark.usefixtures("small_buffers")
 @pytest.mark.parametrize("patches", [True, False])
-@pytest.mark.parametrize("kind", KINDS)
-def test_corrected_sums_over_minibatches_are_unbiased(kind: str, patches: bool) -> None:
-    """Their mean over epochs is the sum of G |d_Z - λ d_S| over all pairs of the split."""
+@pytest.mark.parametrize(("kind", "count"), [*((kind, 1) for kind in KINDS), ("all", 2), ("knn:3", 2)])
+def test_corrected_sums_over_minibatches_are_unbiased(kind: str, count: int, patches: bool) -> None:
+    """Their mean over epochs, of all processes, is the sum of G |d_Z - λ d_S| over all pairs of the split."""
     n, rng = 110, np.random.default_rng(1)
     tissue, inclusion = packed_tissue(n), InclusionProbability(n)
     latent = tissue.coordinates @ rng.normal(size=(2, 3)) + rng.normal(size=(n, 3))
@@ -141,18 +177,19 @@ def test_corrected_sums_over_minibatches_are_unbiased(kind: str, patches: bool) 
     inside = values[cells][:, cells]
     total = float(inside.sum() - inside.diagonal().sum()) / 2
 
-    sampler = sampler_of(cells, 16, patches=patches, inclusion=inclusion)
-    assert sampler.n_buffers > 1
+    how = {"patches": patches, "inclusion": inclusion}
+    samplers = [sampler_of(cells, 16, shard=Shard(rank, count), **how) for rank in range(count)]
+    assert samplers[0].n_buffers > 1
     corrected, bare = [], []
     for _ in range(400):
         sums = np.zeros(2)
-        for batch in batches_of(sampler):
+        for batch in (b.cells[part] for sampler in samplers for b in sampler for part in b.batches):
             of = torch.as_tensor(batch)
             source, target = torch.triu_indices(len(of), len(of), 1)
             factor, share = inclusion.correction(source, target, of)
             value = values[of[source], of[target]]
             sums += float((factor * value).sum()), float(value.sum())
-            assert float(share) == pytest.approx(len(sampler) / len(cells) ** 2)
+            assert float(share) == pytest.approx(count * len(samplers[0]) / len(cells) ** 2)
         corrected.append(sums[0])
         bare.append(sums[1])
     error = np.std(corrected, ddof=1) / np.sqrt(len(corrected))

@@ -28,7 +28,7 @@ from isovi_bench.rendering import markdown
 from isovi_bench.resources import processor_name
 
 SECONDS = 300  # after which nothing more is begun; what is left out is named
-MODELS: dict[str, type] = {"scVI": scvi.model.SCVI, "isoVI": isovi.IsoSCVI}
+MODELS: dict[str, Any] = {"scVI": scvi.model.SCVI, "isoVI": isovi.IsoSCVI}
 BEGIN, END = "<!-- devices: begin -->", "<!-- devices: end -->"
 WARM_UP = 10  # steps that are not timed
 

@@ -15,9 +15,8 @@ from scvi.dataloaders import DataSplitter
 
 from isovi.data.loading.disk_sampler import DiskSampler, ShuffleBuffer
 from isovi.data.loading.inclusion import InclusionProbability
-from isovi.data.loading.splitter import drawn_seed
+from isovi.data.loading.splitter import drawn_seed, shard_of
 from isovi.data.pack import StoredRows, is_on_disk
-from isovi.errors import InputError
 
 READ_TOGETHER = 2**15  # cells read at a time in a given order
 
@@ -34,6 +33,9 @@ class DiskLoader:
         ``indices``.
     inclusion, patches
         As for :class:`isovi.data.loading.disk_sampler.DiskSampler`.
+    distributed_sampler
+        Whether the minibatches are shared among the processes that train together; each then reads its own
+        part of the cells in an epoch.
     **_
         Arguments of other loaders (workers, pinned memory), which are ignored.
 
@@ -54,12 +56,6 @@ class DiskLoader:
         distributed_sampler: bool = False,
         **_: Any,
     ) -> None:
-        if distributed_sampler:
-            raise InputError(
-                "The counts are on disk, and training uses several processes.",
-                "Packed data is read by a single process.",
-                "Use one device, or load the data into memory with anndata.io.read_zarr(...).",
-            )
         self.indices = np.arange(adata_manager.adata.n_obs) if indices is None else np.asarray(indices)
         if self.indices.dtype == bool:
             self.indices = np.flatnonzero(self.indices)
@@ -69,9 +65,10 @@ class DiskLoader:
         self.other_fields = adata_manager.create_torch_dataset(data_and_attributes=others)
         # not self.sampler: Lightning takes what has one for a DataLoader and reads its batch_sampler
         self.buffers: DiskSampler | None = None
-        if shuffle or inclusion is not None:
-            rng = np.random.default_rng(drawn_seed(False))
+        if shuffle or inclusion is not None or distributed_sampler:
+            rng = np.random.default_rng(drawn_seed(distributed_sampler))
             how: dict[str, Any] = {"patches": patches, "inclusion": inclusion, "shuffle": shuffle}
+            how["shard"] = shard_of(distributed_sampler)
             self.buffers = DiskSampler(self.indices, batch_size=batch_size, rng=rng, **how)
 
     def __len__(self) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 
 from isovi._shapes import CellIndexArray
 from isovi.data.loading.inclusion import InclusionProbability
+from isovi.data.loading.sampler import Shard, require_spots_for_all
 
 RUN = 1024  # cells that are read in one piece
 RUNS_PER_BUFFER = 48  # read together and dealt out to minibatches
@@ -50,8 +51,11 @@ class DiskSampler:
         Where is recorded who can meet, for the objective; ``None`` if nobody asks.
     shuffle
         Cut and deal anew each epoch; otherwise alike each time.
+    shard
+        Which process this is: all deal the runs to buffers alike, and each reads its own buffers, which are
+        equally many of about the same size.
     rng
-        The caller's random generator.
+        The caller's random generator; the same in all processes.
     """
 
     def __init__(
@@ -63,14 +67,19 @@ class DiskSampler:
         patches: bool = False,
         inclusion: InclusionProbability | None = None,
         shuffle: bool = True,
+        shard: Shard = Shard(),  # noqa: B008  # frozen
     ) -> None:
-        self.cells, self.inclusion = np.sort(cells), inclusion
+        require_spots_for_all(len(cells), shard)
+        self.cells, self.inclusion, self.shard = np.sort(cells), inclusion, shard
         self.rng = rng
         self.seed = None if shuffle else int(rng.integers(2**63))
         self.patch = max(batch_size // PATCHES_PER_BATCH, 1) if patches else 1
-        self.n_batches = max(round(len(cells) / batch_size), 1)
+        self.n_batches = min(max(round(len(cells) / batch_size / shard.count), 1), len(cells) // shard.count)
         self.n_runs = max(round(len(cells) / max(RUN, batch_size)), 1)
         self.n_buffers = -(-self.n_runs // RUNS_PER_BUFFER)
+        if shard.count > 1:  # each process has equally many buffers, and each buffer equally many runs
+            self.n_buffers = -(-self.n_buffers // shard.count) * shard.count
+            self.n_runs = -(-self.n_runs // self.n_buffers) * self.n_buffers
 
     def __len__(self) -> int:
         return self.n_batches
@@ -80,10 +89,14 @@ class DiskSampler:
         runs = np.array_split(np.roll(self.cells, int(rng.integers(len(self.cells)))), self.n_runs)
         dealt = np.array_split(rng.permutation(self.n_runs), self.n_buffers)
         together = _chance([len(buffer) for buffer in dealt])
-        sizes = [sum(len(runs[run]) for run in buffer) for buffer in dealt]
-        ends = np.round(np.cumsum(sizes) * self.n_batches / len(self.cells)).astype(int)
-        for buffer, n_batches in zip(dealt, np.diff(ends, prepend=0), strict=True):
-            yield self._deal([runs[run] for run in buffer], int(n_batches), together, rng)
+        draws = [rng] * len(dealt)
+        if self.shard.count > 1:  # no process may draw what another does not
+            draws = [np.random.default_rng(seed) for seed in rng.integers(2**63, size=len(dealt))]
+        mine = slice(self.shard.rank, None, self.shard.count)
+        sizes = [sum(len(runs[run]) for run in buffer) for buffer in dealt[mine]]
+        ends = np.round(np.cumsum(sizes) * self.n_batches / sum(sizes)).astype(int)
+        for buffer, n_batches, own in zip(dealt[mine], np.diff(ends, prepend=0), draws[mine], strict=True):
+            yield self._deal([runs[run] for run in buffer], int(n_batches), together, own)
 
     def _deal(
         self, runs: list[np.ndarray], n_batches: int, together: float, rng: np.random.Generator
@@ -99,7 +112,7 @@ class DiskSampler:
         )
         batches = np.array_split(rng.permutation(starts[-1]), n_batches)
         if self.inclusion is not None:
-            share = self.n_batches / len(self.cells) ** 2
+            share = self.n_batches * self.shard.count / len(self.cells) ** 2
             run = np.repeat(np.arange(len(runs)), [len(run) for run in runs])
             self.inclusion.record_buffer(
                 cells, patch, run, _chance([len(b) for b in batches]), together, share

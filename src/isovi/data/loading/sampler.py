@@ -58,7 +58,7 @@ class ShardBatchSampler(Sampler[np.ndarray]):
     def __init__(
         self, n_obs: int, *, batch_size: int, shard: Shard, rng: np.random.Generator, shuffle: bool = True
     ) -> None:
-        _require_spots_for_all(n_obs, shard)
+        require_spots_for_all(n_obs, shard)
         self.n_obs, self.shard, self.rng, self.shuffle = n_obs, shard, rng, shuffle
         self.n_batches = ceil(ceil(n_obs / shard.count) / batch_size)
 
@@ -120,7 +120,7 @@ class PatchBatchSampler(Sampler[np.ndarray]):
                 f"Minibatches of patches need at least {PATCHES_PER_BATCH} spots.",
                 "Give a larger batch_size, such as 128.",
             )
-        _require_spots_for_all(len(cells), shard)
+        require_spots_for_all(len(cells), shard)
         self.coordinates = np.nan_to_num(coordinates)
         self.section, self.cells, self.inclusion, self.rng, self.shuffle = (
             section,
@@ -174,7 +174,14 @@ class PatchBatchSampler(Sampler[np.ndarray]):
         return [(members[order[:cut]], n // 2), (members[order[cut:]], n - n // 2)]
 
 
-def _require_spots_for_all(n_obs: int, shard: Shard) -> None:
+def require_spots_for_all(n_obs: int, shard: Shard) -> None:
+    """Refuse fewer spots than processes.
+
+    Raises
+    ------
+    InputError
+        If there are.
+    """
     if n_obs < shard.count:
         raise InputError(
             f"{n_obs} spots are to be shared by {shard.count} processes.",

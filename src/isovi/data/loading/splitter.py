@@ -80,7 +80,7 @@ class PatchLoader(SampledLoader):
             inclusion=inclusion,
             rng=np.random.default_rng(drawn_seed(distributed_sampler)),
             shuffle=shuffle,
-            shard=_shard(distributed_sampler),
+            shard=shard_of(distributed_sampler),
         )
         super().__init__(adata_manager, indices, sampler, **kwargs)
 
@@ -111,7 +111,7 @@ class ShardLoader(SampledLoader):
         sampler = ShardBatchSampler(
             len(indices),
             batch_size=batch_size,
-            shard=_shard(distributed_sampler),
+            shard=shard_of(distributed_sampler),
             rng=np.random.default_rng(drawn_seed(distributed_sampler)),
             shuffle=shuffle,
         )
@@ -130,7 +130,8 @@ class ShardSplitter(DataSplitter):
     data_loader_cls = ShardLoader
 
 
-def _shard(shared: bool) -> Shard:
+def shard_of(shared: bool) -> Shard:
+    """Which of the processes this is; the only one unless the minibatches are shared."""
     if not shared:
         return Shard()
     return Shard(torch.distributed.get_rank(), torch.distributed.get_world_size())
