@@ -17,6 +17,7 @@ import pytest
 import scipy.sparse as sp
 import zarr
 from anndata import AnnData
+from scipy import sparse
 
 from isovi.data import io, owner
 from isovi.data.inspect import inspect
@@ -674,3 +675,14 @@ def test_counts_get_narrow_indices(tmp_path: Path) -> None:
     for matrix in (found.X, found.layers["counts"]):
         assert matrix.indptr.dtype == matrix.indices.dtype == np.int32
         np.testing.assert_array_equal(matrix.toarray(), counts.toarray())
+
+
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+@pytest.mark.parametrize("density", [0.0, 0.05, 0.5])
+def test_genes_are_taken_in_place(rows: int, density: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the blocks, and where cells have no count."""
+    monkeypatch.setattr(io, "_BLOCK", rows)
+    counts = sparse.random(50, 30, density, format="csr", random_state=0)
+    genes = np.arange(30) % 3 > 0
+    found = io._of_genes(counts.copy(), genes)
+    assert found.has_sorted_indices and (found != counts[:, genes]).nnz == 0

@@ -15,6 +15,7 @@ from typing import Any
 
 import anndata
 import h5py
+import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
@@ -37,7 +38,7 @@ from isovi.data.readers.annotated import AnnDataFile
 from isovi.data.readers.find import find
 from isovi.data.readers.source import Source, sha256
 from isovi.data.readers.spatialdata import SpatialDataStore
-from isovi.data.usable import usable
+from isovi.data.usable import Usable, usable
 from isovi.data.writable import plain_strings, writable
 from isovi.errors import IsoviWarning, OutputError
 
@@ -59,6 +60,7 @@ __all__ = [  # re-exported
     "sha256",
 ]
 
+_BLOCK = 5_000  # rows at once
 _COMPRESSED = 8  # times smaller than in memory that counts are on disk, at best
 
 
@@ -98,7 +100,36 @@ def read(source: Source | str | os.PathLike[str], *, keep_controls: bool = False
         return adata
     found = usable(adata)
     found.say()
-    return adata if found.is_all else adata[found.spots, found.genes].copy()
+    return adata if found.is_all else _taken(adata, found)
+
+
+def _taken(adata: AnnData, found: Usable) -> AnnData:
+    """The spots and genes that take part; counts are not copied as copying a view would, three times."""
+    counts = adata.X
+    adata.X = None
+    adata = adata[found.spots, found.genes].copy()
+    if not found.spots.all():
+        counts = counts[found.spots]
+    adata.X = counts if found.genes.all() else _of_genes(counts, found.genes)
+    return adata
+
+
+def _of_genes(counts: Any, genes: np.ndarray) -> Any:
+    """Counts of some genes, in the memory of the matrix that is given, which is used up."""
+    if not sparse.issparse(counts) or counts.format != "csr":
+        return counts[:, genes]
+    number, n = (np.cumsum(genes) - 1).astype(counts.indices.dtype), 0
+    pointers = np.zeros_like(counts.indptr)
+    for start in range(0, counts.shape[0], _BLOCK):
+        ends = counts.indptr[start : start + _BLOCK + 1]
+        here = slice(ends[0], ends[-1])
+        kept = genes[counts.indices[here]]
+        data, indices = counts.data[here][kept], number[counts.indices[here][kept]]
+        counts.data[n : n + len(data)], counts.indices[n : n + len(data)] = data, indices
+        pointers[start + 1 : start + len(ends)] = n + np.append(0, np.cumsum(kept))[ends[1:] - ends[0]]
+        n += len(data)
+    shape = (counts.shape[0], int(genes.sum()))
+    return sparse.csr_matrix((counts.data[:n], counts.indices[:n], pointers), shape=shape)
 
 
 @contextmanager
