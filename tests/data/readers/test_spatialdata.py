@@ -95,6 +95,14 @@ def test_the_image_lies_where_the_cells_are(tmp_path: Path) -> None:
     assert microns(found, 25.0) is None  # whatever the unit is, it is not known
 
 
+def test_of_a_large_image_of_one_scale_every_nth_pixel_is_read(tmp_path: Path) -> None:
+    image = bright(slice(200, 300), slice(6_000, 9_000), (300, 9_000))
+    found = pictured(tmp_path / "x.zarr", image, np.diag([40 / 9_000, 0.1, 1.0]))
+    pixels, scale = under(found)
+    assert max(pixels.shape) <= 2_000
+    assert [pixels[int(y * scale), int(x * scale)] for x, y in found.obsm["spatial"]] == [0, 0, 255]
+
+
 def test_colour_comes_before_stains_and_large_images_are_reduced(tmp_path: Path) -> None:
     stain = np.zeros((1, 3000, 4000), dtype=np.uint16)
     stain[0, :1500] = 40_000

@@ -77,6 +77,7 @@ def _library(image: Any, system: str, positions: NDArray) -> dict[str, Any]:
     from spatialdata import rasterize
     from spatialdata.transformations import get_transformation
 
+    image = _thinned(image, system)
     spacing = float(np.median(cKDTree(positions).query(positions, k=2)[0][:, 1]))
     end = positions.max(axis=0) + spacing
     matrix = get_transformation(image, system).to_affine_matrix(("x", "y"), ("x", "y"))
@@ -92,3 +93,17 @@ def _library(image: Any, system: str, positions: NDArray) -> dict[str, Any]:
         pixels = stained(drawn)
     factors = {"tissue_hires_scalef": pixels.shape[1] / float(end[0]), "spot_diameter_fullres": spacing}
     return {"images": {"hires": np.ascontiguousarray(pixels)}, "scalefactors": factors}
+
+
+def _thinned(image: Any, system: str) -> Any:
+    """An image of one scale with every n-th pixel, as few as will do: it is read in parts, never whole."""
+    from spatialdata.models import Image2DModel
+    from spatialdata.transformations import Scale, Sequence, get_transformation
+    from xarray import DataArray
+
+    step = max(image.sizes["x"], image.sizes["y"]) // (2 * SIDE) if isinstance(image, DataArray) else 1
+    if step <= 1:
+        return image
+    where = Sequence([Scale([step, step], ("x", "y")), get_transformation(image, system)])
+    pixels = image.transpose("c", "y", "x").data[:, ::step, ::step].compute()
+    return Image2DModel.parse(pixels, dims=("c", "y", "x"), transformations={system: where})
