@@ -20,7 +20,7 @@ import isovi
 from isovi import cli, tl
 from isovi.cli import tables
 from isovi.diagnose import PLOTS, diagnose
-from isovi.errors import InputError
+from isovi.errors import InputError, IsoviWarning
 from isovi.geometry.certificate import least_epsilon
 from isovi.run import Run
 from isovi.simulate import simulate
@@ -137,8 +137,20 @@ def test_without_held_out_spots_training_is_named_and_nothing_certified(
 
 def test_too_few_pairs_certify_nothing() -> None:
     one = {"point": None, "n_pairs": 1, "delta": 0.05, "curve": []}
-    said = tables.certified({"certificate": one, "certificate_random_pairs": one})
+    measured = {"profile": {"heldout": []}}
+    said = tables.certified({"certificate": one, "certificate_random_pairs": one} | measured)
     assert said[0] == "Nothing is certified for random pairs: 1 disjoint ones are too few"
+
+
+@pytest.mark.filterwarnings("ignore::isovi.errors.IsoviWarning")
+def test_where_too_few_are_held_out_to_certify_the_rest_is_measured() -> None:
+    adata = simulate("layers", n_obs=40, n_genes=40, seed=0)
+    adata.obs["core"] = np.repeat([f"core {i}" for i in range(10)], 4)  # one spot of each is held out
+    run = isovi.fit(adata, section_key="core", holdout=0.25, max_epochs=1, n_latent=2, progress=False)
+    with pytest.warns(IsoviWarning, match="Nothing is certified .random pairs.; the rest is measured"):
+        found = diagnose(run)
+    assert "certificate" not in found and found["distortion_map"]["heldout"]
+    assert [line.endswith("too few spots were held out") for line in tables.certified(found)] == [True, True]
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, tissue_file: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -85,6 +87,20 @@ def test_it_is_executed_when_it_is_trusted(run: Any, out: Path, unsealed: Any, t
 def test_a_usual_pickle_needs_no_trust(run: Any, out: Path, unsealed: Any) -> None:
     pickled(out, run.model, unsealed)
     assert said(VERBS["place"](out))[0] == 0
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_pickle_in_the_data_is_not_executed(out: Path, unsealed: Any, tmp_path: Path, verb: str) -> None:
+    mark = tmp_path / "executed"
+    payload = pickle.dumps(Payload(mark))
+    unsealed(out)
+    with h5py.File(out / "adata.h5ad", "a") as file:
+        for place in ("/", "obs", "uns", "obsm/X_isovi"):
+            file[place].attrs["pickled"] = np.void(payload)
+    assert said(VERBS[verb](out))[0] == 0, "attributes that nobody asks for are data like any other"
+    assert not mark.exists()
+    pickle.loads(payload)
+    assert mark.exists(), "the payload works"
 
 
 def external(out: Path) -> None:

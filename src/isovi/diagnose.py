@@ -29,6 +29,8 @@ from isovi.tl.tissot import summary
 NAMES = {HELDOUT: "held out", TRAIN: "training, largely memorised"}
 FORMATS = ("png", "svg", "pdf")
 MOST_SECTIONS = 20  # of a plot, each with its own panels, which take long
+MATCHED = "matched by range"
+_PAIRS = {"certificate": MATCHED, "certificate_random_pairs": "random pairs"}  # by the key of a record
 PLOTS = ("distortion_profile", "certificate", "distortion_map", "tissot_*", "autocorrelation")
 
 
@@ -70,7 +72,7 @@ def diagnose(
     Warns
     -----
     IsoviWarning
-        If a plot cannot be drawn.
+        If a plot cannot be drawn, or nothing is certified because too few spots were held out.
     """
     if format not in FORMATS:
         rule = f"Plots are written as {', '.join(FORMATS)}."
@@ -145,12 +147,15 @@ def _profiles(run: Run) -> dict[str, DistortionProfile]:
 
 
 def _certificates(run: Run) -> dict[str, Certificate]:
-    if HELDOUT not in run.parts():
-        return {}
-    return {
-        "certificate": run.certificate(matched=True),
-        "certificate_random_pairs": run.certificate(matched=False),
-    }
+    """What is certified, by name; nothing where too few spots were held out."""
+    found = {}
+    for name, pairs in _PAIRS.items() if HELDOUT in run.parts() else ():
+        try:
+            found[name] = run.certificate(matched=pairs == MATCHED)
+        except InputError as error:
+            said = f"Nothing is certified ({pairs}); the rest is measured without. {error}"
+            warnings.warn(said, IsoviWarning, stacklevel=2)
+    return found
 
 
 def _ellipses(run: Run) -> dict[str, Any]:
@@ -288,7 +293,7 @@ def _of_diagnosis(
     """Plots of a diagnosis, by the name of their file."""
     named = {name: profiles[part] for part, name in NAMES.items() if part in profiles}
     adata = _drawn(run)
-    matched = dict(zip(("matched by range", "random pairs"), certificates.values(), strict=False))
+    matched = {_PAIRS[name]: one for name, one in certificates.items()}
     return {
         "distortion_profile": partial(pl.distortion_profile, named),
         **({"certificate": partial(pl.certificate, matched)} if matched else {}),

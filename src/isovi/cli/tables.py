@@ -79,10 +79,11 @@ def diagnosis(found: dict[str, Any]) -> Table:
 
 def certified(found: dict[str, Any]) -> list[str]:
     """Sentences on what a diagnosis certifies, or why nothing is certified."""
-    if "certificate" not in found:
+    if found["profile"]["heldout"] is None:
         return ["No spots were held out: nothing is certified, and training geometry is largely memorised."]
     names = {"certificate_random_pairs": "random pairs", "certificate": "pairs matched by range"}
-    return [_sentence(found[key], name) for key, name in names.items()]
+    few = "Nothing is certified for {}: too few spots were held out"
+    return [_sentence(found[key], name) if key in found else few.format(name) for key, name in names.items()]
 
 
 def _sentence(one: dict[str, Any], name: str) -> str:
