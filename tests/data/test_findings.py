@@ -296,6 +296,7 @@ def test_a_square_array_is_noted_if_obs_names_it(in_obs: bool) -> None:
         (["x", "y", "area"], "area", "[['x', 'y']]"),
         (["in_tissue", "x", "y"], "in_tissue", "[['x', 'y']]"),
         (["x", "y", "n_counts"], "n_counts", "[['x', 'y']]"),
+        (["x", "y", "Cell.Area"], "Cell.Area", "[['x', 'y']]"),
         (["volume", "fov"], "volume", "`spatial_key`"),
     ],
 )
@@ -317,7 +318,7 @@ def test_columns_that_describe_cells_are_no_positions(names: list[str], wrong: s
         ("quality", 1.0, "called 'quality'"),
         ("2", 1.0, ""),
         ("depth", 1.0, ""),
-        ("size", 1e6, "called 'size'"),
+        ("size", 1e6, "The column 'size'"),
         (None, 1e5, "reaches over"),
         (None, 100.0, ""),
         ("z", 100.0, ""),

@@ -49,7 +49,8 @@ def objective_of(asked: Distortion = ASKED, distortion: float = 0.6, spread: flo
 def noted(objective: Objective, relative: float, n_cells: int = 10, known: bool = True) -> None:
     """A minibatch of this distortion."""
     numbers = (torch.tensor(value) for value in (0.0, relative, 1.0, known))
-    objective.note(DistortionTerm(*numbers), n_cells)
+    with torch.set_grad_enabled(objective.training):  # as Lightning does
+        objective.note(DistortionTerm(*numbers), n_cells)
 
 
 # ------------------------------------------------------------------ dual ascent

@@ -121,6 +121,11 @@ def test_distances_are_bought_with_reconstruction_up_to_the_bound(
     assert (np.diff(weight[WARM_UP_EPOCHS : WARM_UP_EPOCHS + 14]) > 0).all()
     distortion = history["relative_distortion_train"]
     assert distortion[-5:].mean() < 0.9 * distortion[:5].mean()
+    bound, of = found.model.module.objective.bound, "validation"  # one minibatch
+    excess = (history[f"reconstruction_loss_{of}"] - bound.validation) / bound.allowance
+    np.testing.assert_allclose(
+        history[f"merit_{of}"], history[f"relative_distortion_{of}"] + excess.clip(min=0), rtol=1e-3
+    )
 
 
 @pytest.mark.parametrize("slack", [0.0, -0.1, math.inf, math.nan])

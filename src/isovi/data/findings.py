@@ -17,7 +17,7 @@ from isovi.data import check
 from isovi.data.readers.positions import ARRAY, axis_of, is_hexagonal
 from isovi.data.readers.source import POSITIONS_KEY
 from isovi.data.readers.spatialdata import ATTRS_KEY, regions_of
-from isovi.data.readers.table import ANNOTATION
+from isovi.data.readers.table import describes_cells
 from isovi.errors import InputError, IsoviWarning
 from isovi.spots import spacing
 
@@ -441,7 +441,7 @@ def _axes(
     """Columns that are no positions, the surest first."""
     where, rule = f'obsm["{spatial_key}"]', "Positions are x, y or x, y, z in one unit."
     names = [str(name) for name in getattr(adata.obsm[spatial_key], "columns", ())]
-    wrong = [name for name in names if name.lower() in ANNOTATION - _Z_NAMES - set(ARRAY)]
+    wrong = [name for name in names if describes_cells(name) and name.lower() not in (*_Z_NAMES, *ARRAY)]
     if wrong:
         rest = [name for name in names if name not in wrong]
         remedy = f"Store the positions only: adata.{where} = adata.{where}[{rest}]."

@@ -163,7 +163,7 @@ def say_if_one_is_lost(
             if status and status not in STOPPED:
                 logger.error(
                     "Process %d of the training ended with status %d, so the others are stopped. Run it "
-                    "again with resume=True (--resume), which resumes after the last finished epoch.",
+                    "again with resume=True, which resumes after the last finished epoch.",
                     process.pid,
                     status,
                 )

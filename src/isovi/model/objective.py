@@ -411,8 +411,9 @@ class Objective(nn.Module):
             [part.detach().to(term.relative) for part in (term.relative, term.scale, term.known)]
         )
         now = torch.where(term.known, n_cells * now, 0.0)
-        before = self._noted.get(self.training)
-        self._noted[self.training] = now if before is None else before + now
+        training = torch.is_grad_enabled()  # not self.training, which a query's model is without
+        before = self._noted.get(training)
+        self._noted[training] = now if before is None else before + now
 
     def noted(
         self, training: bool = True, reduce: Callable[[torch.Tensor], torch.Tensor] = lambda sums: sums

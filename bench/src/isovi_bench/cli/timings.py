@@ -122,13 +122,15 @@ def geometry(
 def device(
     page: Annotated[
         Path | None,
-        typer.Option(help="Page whose part between two marks is replaced, as docs/large.md has it."),
+        typer.Option(help="Page with the table, such as docs/large.md."),
     ] = None,
     seconds: Annotated[float, typer.Option(help="After which nothing more is begun.")] = 300.0,
     out: Rows = None,
     debug: Debug = False,
 ) -> None:
-    """Time steps and measure memory on the GPU against scVI; without one, in small on the processor.
+    """Time and memory of steps on the GPU against scVI.
+
+    Without a GPU it is done in small on the processor.
 
     Example: [bold]isovi-bench time device --page docs/large.md[/bold]
     """

@@ -14,7 +14,7 @@ from scvi.module.base import LossOutput
 from isovi.errors import InputError
 from isovi.graph import Obsp
 from isovi.model.model import IsoVAE
-from isovi.model.objective import ASCENT_RATE, MOMENTUM, Objective, Penalty
+from isovi.model.objective import ASCENT_RATE, MOMENTUM, DistortionTerm, Objective, Penalty
 from isovi.spots import SPLIT_KEY
 from isovi_bench.methods.components import principal_components
 from isovi_bench.methods.expression import ExpressionModule, ExpressionVAE, prepared
@@ -112,12 +112,21 @@ class Edges(Obsp):
 class LocalModule(ExpressionModule):
     """The VAE's module; its objective receives the reconstruction loss."""
 
+    _term: DistortionTerm | None = None  # of the minibatch
+
+    def _distortion(self, *args: Any) -> DistortionTerm:
+        self._term = super()._distortion(*args)
+        return self._term
+
     def _around_loss(self, output: LossOutput, *args: Any) -> LossOutput:
         reconstruction = output.reconstruction_loss_sum.detach() / output.n_obs_minibatch
         if self.training:
             self.objective.watch(reconstruction)
+        self._term = None
         output = super()._around_loss(output, *args)
-        merit = self.objective.merit(output.extra_metrics.get("relative_distortion"), reconstruction)
+        term = self._term
+        relative = None if term is None else torch.where(term.known, term.relative.detach(), 1.0)
+        merit = self.objective.merit(relative, reconstruction)
         return replace(output, extra_metrics={**output.extra_metrics, "merit": merit})
 
 

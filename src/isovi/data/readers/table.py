@@ -196,7 +196,7 @@ def _no_counts(block: pd.DataFrame, path: Path, positions: PositionTable | None)
     text = [name for name in block if block[name].dtype.kind not in "biuf"]
     numbers = [name for name in block if block[name].dtype.kind in "biuf"]
     lower = {name.lower() for name in block}
-    known = {name for name in block if _plain(name) in ANNOTATION or _ANNOTATION.fullmatch(name)}
+    known = {name for name in block if describes_cells(name) or _ANNOTATION.fullmatch(name)}
     known |= _pairs(list(block))
     shared = set() if positions is None else set(block) & set(positions.table)
     known |= shared if 2 * len(shared) < block.shape[1] else set()  # else it is the same table
@@ -212,8 +212,9 @@ def _no_counts(block: pd.DataFrame, path: Path, positions: PositionTable | None)
     return [name for name in block if name in known or name in unknown]
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+def describes_cells(name: str) -> bool:
+    """Whether a column of this name is known to describe cells, whatever separators it is written with."""
+    return re.sub(r"[^a-z0-9]", "", name.lower()) in ANNOTATION
 
 
 def _pairs(names: list[str]) -> set[str]:
