@@ -115,8 +115,8 @@ class LocalModule(ExpressionModule):
     _term: DistortionTerm | None = None  # of the minibatch
 
     def _distortion(self, *args: Any) -> DistortionTerm:
-        self._term = super()._distortion(*args)
-        return self._term
+        term = self._term = super()._distortion(*args)
+        return term
 
     def _around_loss(self, output: LossOutput, *args: Any) -> LossOutput:
         reconstruction = output.reconstruction_loss_sum.detach() / output.n_obs_minibatch
