@@ -26,7 +26,7 @@ class ExpressionModule(distance_preserving(GaussianVAE)):  # type: ignore[misc] 
 
     def _distortion(
         self, tensors: dict[str, torch.Tensor], inferred: dict[str, Any], backbone_loss: torch.Tensor
-    ) -> DistortionTerm | None:
+    ) -> DistortionTerm:
         inputs = log_normalise(tensors[REGISTRY_KEYS.X_KEY])
         return super()._distortion({**tensors, COORDINATES: inputs}, inferred, backbone_loss)
 

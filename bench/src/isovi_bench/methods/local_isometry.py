@@ -115,7 +115,8 @@ class LocalModule(ExpressionModule):
     _term: DistortionTerm | None = None  # of the minibatch
 
     def _distortion(self, *args: Any) -> DistortionTerm:
-        term = self._term = super()._distortion(*args)
+        term: DistortionTerm = super()._distortion(*args)
+        self._term = term
         return term
 
     def _around_loss(self, output: LossOutput, *args: Any) -> LossOutput:
