@@ -427,7 +427,7 @@ class Run(ReprMixin):
         return None
 
     def _repr_html_(self) -> str:
-        """The table of what is shown, and the sentences of the verdict."""
+        """The summary as a table, and the verdict as a list."""
         judged = self._judged() if self.is_complete else None
         said = () if judged is None else judged.statements()
         words = {**WORDS, "note": "note"}

@@ -496,9 +496,7 @@ class Objective(nn.Module):
         """One step of dual ascent on the log multiplier, up to its limit."""
         if not isinstance(self.distortion, Constraint):
             return
-        distortion, balance = self.running.double()[
-            :2
-        ]  # logarithms in double precision, the state in its own
+        distortion, balance = self.running.double()[:2]  # logarithms in double precision
         waits = torch.isinf(self.log_multiplier)
         starts = waits & torch.isfinite(balance) & torch.isfinite(distortion)
         first = (START_SHARE * balance).log().to(self.log_multiplier)

@@ -58,9 +58,7 @@ class DualAscent(Callback):
         self.stalled_at: int | None = None
         self.limited_at: int | None = None
         self.log_ceiling = math.inf
-        self._limited: torch.Tensor | None = (
-            None  # whether the multiplier has been at its limit; on the device
-        )
+        self._limited: torch.Tensor | None = None  # whether the multiplier was at its limit, on the device
 
     def state_dict(self) -> dict[str, Any]:
         """State for a checkpoint."""

@@ -140,12 +140,12 @@ def test_cells_with_an_empty_position_are_left_out_and_their_number_is_said(
 
 def test_tables_that_lack_most_positions_are_refused_or_warned_of(tmp_path: Path) -> None:
     path = written(tmp_path, "cell,x,y\na,1,2\nb,,3\nc,4,\nd,5,6\ne,,\n")
-    refused = r'places.csv" is empty for 3 of 5 cells: "b", "c", "e"\. .*not if they are the most'
+    refused = r'places.csv" is empty for 3 of 5 cells: "b", "c", "e"\. .*not if they outnumber the others'
     with pytest.raises(InputError, match=refused):
         join(counts_of(list("abcde")), read_positions(path), Path("c"))
     with pytest.raises(InputError, match="is empty for 1 of 1 cells"):
         join(counts_of(["b"]), read_positions(path), Path("c"))
-    most = r'3 of 4 cells have no position in "places.csv" and are left out\. They are the most: check that'
+    most = r'3 of 4 cells have no position in "places.csv" and are left out\. That is most of them: check that'
     with pytest.warns(IsoviWarning, match=most):
         join(counts_of(list("afgh")), read_positions(path), Path("c"))
 

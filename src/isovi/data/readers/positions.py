@@ -429,7 +429,7 @@ def join(adata: AnnData, positions: PositionTable, counts: Path) -> AnnData:
     Raises
     ------
     InputError
-        If no cell has a position, or more than half of the cells an empty one.
+        If no cell has a position, or more cells have an empty one.
 
     Warns
     -----
@@ -444,7 +444,7 @@ def join(adata: AnnData, positions: PositionTable, counts: Path) -> AnnData:
         raise InputError(
             f'The position in "{positions.path}" is empty for {int(empty.sum())} of {len(found)} cells: '
             f"{_some(adata.obs_names[empty])}.",
-            "Cells without a position are left out, but not if they are the most.",
+            "Cells without a position are left out, but not if they outnumber the others.",
             "Check its columns, fill the positions in, or remove these cells from the counts.",
         )
     if not found.any():
@@ -489,7 +489,7 @@ def _report_left_out(names: pd.Index, n_cells: int, positions: PositionTable) ->
             _say(f"{int(of.sum())} of {n_cells} cells {reason.format(name)} and are left out.")
     if rest.any():
         most = 2 * rest.sum() > n_cells
-        check = " They are the most: check that counts and positions are of one sample." if most else ""
+        check = " That is most of them: check that counts and positions are of one sample." if most else ""
         _say(f"{int(rest.sum())} of {n_cells} cells have no position in {name} and are left out.{check}")
 
 
