@@ -145,7 +145,7 @@ def test_tables_that_lack_most_positions_are_refused_or_warned_of(tmp_path: Path
         join(counts_of(list("abcde")), read_positions(path), Path("c"))
     with pytest.raises(InputError, match="is empty for 1 of 1 cells"):
         join(counts_of(["b"]), read_positions(path), Path("c"))
-    most = r'3 of 4 cells have no position in "places.csv" and are left out\. That is most of them: check that'
+    most = r'3 of 4 cells have no position in "places.csv" and are left out\. That is most of them'
     with pytest.warns(IsoviWarning, match=most):
         join(counts_of(list("afgh")), read_positions(path), Path("c"))
 
