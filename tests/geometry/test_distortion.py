@@ -222,3 +222,12 @@ def test_the_scale_of_a_representation_is_fitted_within_sections() -> None:
     assert fitted_scale(noisy, coordinates, section, rng) == pytest.approx(
         float(profile_scale(z, s, torch.ones_like(z)))
     )
+
+
+@pytest.mark.parametrize(("weight", "scale"), [(0.0, 1.0), (1.0, 0.0)], ids=["no weight", "collapsed"])
+def test_nothing_to_compare_with_is_no_distortion_of_zero(weight: float, scale: float) -> None:
+    latent = torch.zeros(3, requires_grad=True)
+    found = relative_distortion(latent, torch.ones(3), torch.full((3,), weight), torch.tensor(scale))
+    assert torch.isnan(found)
+    torch.where(torch.isfinite(found), found, 0.0).backward()
+    assert torch.equal(latent.grad, torch.zeros(3))

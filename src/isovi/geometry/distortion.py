@@ -213,10 +213,13 @@ def relative_distortion(
     """``Σ G |d_Z - λ d_S| / Σ G λ d_S``: the mean error of a distance as a share of the distance.
 
     Unchanged when the latent, the tissue or the weights are multiplied by a constant and λ is rescaled
-    accordingly. ``scale`` is λ, one number or one per pair. Without any weight it is 0, as is its gradient.
+    accordingly. ``scale`` is λ, one number or one per pair. NaN, with a gradient of 0, where there is nothing
+    to compare with: no weight, or a λ of 0.
     """
     expected = scale * tissue
-    return (weight * (latent - expected).abs()).sum() / _or_one((weight * expected).sum())
+    total = (weight * expected).sum()
+    found = (weight * (latent - expected).abs()).sum() / _or_one(total)
+    return torch.where(total == 0, torch.nan, found)
 
 
 def _or_one(total: Scalar) -> Scalar:

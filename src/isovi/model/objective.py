@@ -269,6 +269,7 @@ class Objective(nn.Module):
         scale, pairs = self._scale(latent, pairs, section)
         relative = relative_distortion(latent, pairs.length, pairs.weight, scale)
         known = torch.isfinite(relative.detach()) & ((pairs.weight * pairs.length).sum() > 0)
+        relative = torch.where(known, relative, 0.0)
         if self.training:
             self._remember(known, relative.detach(), self.running[1], self._spread(loc, sd))
         counted = pairs.weight > 0
