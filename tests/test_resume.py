@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -106,6 +108,21 @@ def test_an_interrupted_fit_resumes_to_the_same_result(
     assert run.adata().obsm["X_isovi"].tobytes() == whole.adata().obsm["X_isovi"].tobytes()
     assert run.metrics == whole.metrics
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
+
+
+def test_a_clock_that_goes_back_changes_nothing(
+    out: Path, fit: Callable[..., Any], tissue_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fit(tissue_file, tmp_path / "whole", max_epochs=3)
+    later = shutil.copy(tissue_file, tmp_path / "later.h5ad")
+    os.utime(later, (4e9, 4e9))  # written when it is not yet
+    reads = itertools.count()
+    monkeypatch.setattr(time, "time", lambda: 1e9 - 3600 * next(reads))
+    run = fit(later, out, max_epochs=3, resume=True)
+    assert run.said[0] == f"Resuming from {checkpoint_of(out)}" and next(reads) > 0
+    assert run.adata().obsm["X_isovi"].tobytes() == whole.adata().obsm["X_isovi"].tobytes()
+    assert Run.read(out).provenance.seconds >= 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["later.h5ad", "out", "whole"]
 
 
 def test_an_interrupted_fit_says_how_to_resume_it(unfinished: tuple[bytes, list[str]]) -> None:
