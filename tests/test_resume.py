@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from forked import Forked
 from isovi import InputError, OutputError, files, pipeline
 from isovi.data.io import Source, digest
+from isovi.data.pack import pack
 from isovi.files import Attempt
 from isovi.model import checkpoint
 from isovi.progress import Progress
@@ -430,20 +431,22 @@ def read_until(process: Forked | subprocess.Popen[str], epoch: int) -> list[str]
 @pytest.mark.slow
 def test_two_processes_resume_together_to_the_same_result(file: Path, tmp_path: Path) -> None:
     """Bug 9, as on two machines: both are launched by hand, and the second reports nothing."""
+    pack(file, tmp_path / "packed.zarr")
+    file = tmp_path / "packed.zarr"
     whole, again = tmp_path / "whole", tmp_path / "again"
     assert "epoch 12/12" in finish(launch(file, whole))[0]
     both = launch(file, again)
     said = read_until(both[0], 4)
-    for process in both:
-        process.kill()
-        process.communicate(timeout=60)
+    both[1].kill()
+    last = [process.communicate(timeout=60)[0] for process in both]
+    assert all(process.returncode for process in both), last
     assert checkpoint_of(again).exists() and not again.exists(), said
     first, second = finish(launch(file, again, "--resume"))
     assert "Resuming from" in first and "epoch 1/12" not in first and "epoch" not in second
     assert_same_results(whole, again)
     finished = finish(launch(file, again, "--resume"))
     assert "there is nothing to resume" in finished[0]
-    assert {path.name for path in tmp_path.iterdir()} == {file.name, "whole", "again"}
+    assert {path.name for path in tmp_path.iterdir()} == {file.name, "tissue.h5ad", "whole", "again"}
 
 
 def launch(file: Path, out: Path, *options: str) -> list[subprocess.Popen[str]]:
