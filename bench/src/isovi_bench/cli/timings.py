@@ -77,6 +77,29 @@ def memory(
 
 
 @app.command()
+def command(
+    out: Annotated[Path, typer.Option(help="Folder of the data, the runs and the results.")],
+    size: Annotated[
+        list[int] | None,
+        typer.Option(help=f"Cells. {DEFAULT.format('10000, 100000, 1000000')}", show_default=False),
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Epochs of training.")] = 3,
+    debug: Debug = False,
+) -> None:
+    """Measure time and memory of fit, diagnose and place by stage, in memory and from a packed store.
+
+    --size may be repeated. What is done already is not done again.
+
+    Example: [bold]isovi-bench time command --out command --size 10000[/bold]
+    """
+    with reported(debug):
+        from isovi_bench.timings import command as timing
+
+        quiet()
+        say(timing.table(timing.measure(out, size or timing.SIZES, epochs=epochs)))
+
+
+@app.command()
 def reading(
     out: Annotated[Path, typer.Option(help="Folder for the inputs, which are removed again.")],
     size: Annotated[

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import inspect
+import itertools
+import time
+from pathlib import Path
+
+import pytest
+
+from isovi_bench.timings import command
+from isovi_bench.timings.command import STAGES, Stages
+
+
+@pytest.mark.parametrize("name", [name for names in STAGES.values() for name in names])
+def test_functions_of_stages_are_where_they_are_looked_up(name: str) -> None:
+    owner, attribute = command._found(name)
+    found = inspect.getattr_static(owner, attribute)
+    assert callable(getattr(found, "__func__", found))
+
+
+def test_a_stage_has_the_time_that_no_stage_called_from_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    for clock in ("perf_counter", "process_time"):
+        monkeypatch.setattr(time, clock, itertools.count().__next__)  # a second passes at every look
+    stages = Stages()
+    with stages._of("outer"):
+        for _ in range(2):
+            with stages._of("inner"):
+                pass
+    assert stages.seconds == stages.cpu_seconds == {"outer": 3, "inner": 2}
+    assert [row["stage"] for row in stages.rows()] == ["inner", "outer"]
+
+
+@pytest.mark.slow
+def test_commands_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "in_fresh_process", lambda function, *given: function(*given))
+    rows = command.measure(tmp_path, [300], epochs=1)
+    of = {(row["mode"], row["command"]): set() for row in rows}
+    for row in rows:
+        of[row["mode"], row["command"]].add(row["stage"])
+        assert row["peak_mb"] > 50 and row["seconds"] >= 0
+    assert list(of) == [(mode, name) for mode in command.MODES for name in command.COMMANDS]
+    for mode in command.MODES:
+        trained = {"genes", "training", "encoding", "domains", "metrics", "plots", "report"}
+        assert of[mode, "fit"] >= trained and of[mode, "place"] >= {"reading", "placing", "writing"}
+        assert of[mode, "diagnose"] >= {"geometry", "plots"}
+    assert (tmp_path / "300-disk" / "report.html").exists()
+    assert command.measure(tmp_path, [300], epochs=1) == rows
+    assert "| disk | place |" in command.table(rows)
