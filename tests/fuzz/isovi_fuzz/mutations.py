@@ -847,10 +847,10 @@ def a_column_of_mixed_objects(rng: Generator, group: Any) -> None:
 
 
 def some_file(rng: Generator, path: Path) -> Path:
-    """The file itself, or one of a store."""
+    """The file itself, or one of a folder that has content."""
     if path.is_file():
         return path
-    files = sorted(one for one in path.rglob("*") if one.is_file())
+    files = sorted(one for one in path.rglob("*") if one.is_file() and one.stat().st_size)
     return files[int(rng.integers(len(files)))]
 
 
