@@ -178,7 +178,7 @@ def file_of_another(rng: Generator, path: Path, other: Path) -> None:
 def json_value(rng: Generator, path: Path, _: Path) -> None:
     """Another value somewhere in a JSON file."""
     files = sorted(path.rglob("*.json")) if path.is_dir() else []
-    files = [one for one in files if one.name != "report.json"]
+    files = [one for one in files if one.name != "report.json" and one.read_bytes()[:1] in (b"{", b"[")]
     if not files:
         mutations.flipped(rng, path)
         return
