@@ -148,6 +148,21 @@ def test_every_page_is_in_a_table_of_contents(pages: dict[str, str]) -> None:
     assert set(pages) == linked
 
 
+@pytest.mark.parametrize(
+    ("words", "page"),
+    [
+        ("batch effect integration", "sections"),
+        ("UMAP", "faq"),
+        ("Visium HD", "inputs"),
+        ("batches", "tutorials/several_sections"),
+        ("installation", "installation"),
+    ],
+)
+def test_what_newcomers_search_for_is_in_a_heading(words: str, page: str, pages: dict[str, str]) -> None:
+    headings = " ".join(re.findall(r"^#+ (.+)$", pages[page], re.MULTILINE)).lower()
+    assert [word for word in words.lower().split() if word not in headings] == []
+
+
 def test_links_outside_of_the_documentation_lead_somewhere(repository: Path, texts: dict[str, str]) -> None:
     for target in LINK.findall(texts["CONTRIBUTING.md"]):
         if "://" not in target:

@@ -103,7 +103,7 @@ class Example:
     base_url: str = ""
     """A commit of the repository in which its authors, or those of a package, keep it."""
     files: Mapping[str, str] = field(default_factory=dict)
-    """Its files there with their SHA-256: counts, spots and labels of an array, or those of Xenium."""
+    """Its files there with their SHA-256 (counts, spots and labels of an array, or what Xenium writes)."""
 
 
 _GITHUB = "https://raw.githubusercontent.com"
