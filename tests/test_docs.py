@@ -163,6 +163,14 @@ def test_what_newcomers_search_for_is_in_a_heading(words: str, page: str, pages:
     assert [word for word in words.lower().split() if word not in headings] == []
 
 
+def test_the_methods_that_a_newcomer_knows_are_named(pages: dict[str, str]) -> None:
+    known = (
+        *("scVI", "scVIVA", "resolVI", "Novae", "NicheCompass", "CellCharter", "STAGATE", "GraphST"),
+        *("BANKSY", "GraphPCA", "Smoother", "Tangram", "novoSpaRc", "CeLEry"),
+    )
+    assert [name for name in known if f"**{name}**" not in pages["alternatives"]] == []
+
+
 def test_links_outside_of_the_documentation_lead_somewhere(repository: Path, texts: dict[str, str]) -> None:
     for target in LINK.findall(texts["CONTRIBUTING.md"]):
         if "://" not in target:
