@@ -169,6 +169,8 @@ def test_the_methods_that_a_newcomer_knows_are_named(pages: dict[str, str]) -> N
         *("BANKSY", "GraphPCA", "Smoother", "Tangram", "novoSpaRc", "CeLEry"),
     )
     assert [name for name in known if f"**{name}**" not in pages["alternatives"]] == []
+    assert "**Why not [annbatch]" in pages["large"]
+    assert "Why our own, when scanpy, squidpy and esda have Moran's I?" in pages["geometry"]
 
 
 def test_links_outside_of_the_documentation_lead_somewhere(repository: Path, texts: dict[str, str]) -> None:
