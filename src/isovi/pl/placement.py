@@ -108,12 +108,9 @@ def _legend(panel: Axes, *, discs: bool, lines: bool, strange: bool) -> None:
         Line2D([], [], marker="o", linestyle="", color="tab:blue", label="placed"),
     ]
     if discs:
-        style = {"markerfacecolor": "none", "markeredgewidth": 0.6, "markersize": 9}
-        handles.append(
-            Line2D(
-                [], [], marker="o", linestyle="", color="tab:blue", label="region of its position", **style
-            )
-        )
+        disc = Line2D([], [], marker="o", linestyle="", color="tab:blue", label="region of its position")
+        disc.set(markerfacecolor="none", markeredgewidth=0.6, markersize=9)
+        handles.append(disc)
     if strange:
         handles.append(
             Line2D([], [], marker="x", linestyle="", color="tab:red", label="unlike the reference")
