@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
+import re
 import sys
 import tarfile
 from collections.abc import Iterator
@@ -154,13 +156,70 @@ def test_an_example_is_read_where_it_is_and_says_so(tmp_path: Path, monkeypatch:
 def test_an_example_that_is_not_at_hand_is_simulated_and_says_so(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "away").mkdir()
-    monkeypatch.chdir(tmp_path / "away")  # no more than three folders above it are looked into
-    monkeypatch.delenv("ISOVI_DATA", raising=False)
-    with pytest.warns(IsoviWarning, match=f"Simulated, because {name}.h5ad is not at hand"):
+    away(tmp_path, monkeypatch)
+    about = replace(EXAMPLES[name], base_url="http://127.0.0.1:9")  # nothing listens
+    monkeypatch.setitem(EXAMPLES, name, about)
+    reason = r"\S+ could not be fetched \(ConnectionError\)" if about.files else "It is not public as tables"
+    with pytest.warns(IsoviWarning, match=f"Simulated, because {name}.h5ad is not at hand. {reason}."):
         found = datasets.example(name)
-    assert found.n_obs == EXAMPLES[name].n_obs and found.obs["label"].nunique() > 1
-    assert EXAMPLES[name].tissue in found.uns["example"]
+    assert found.n_obs == about.n_obs and found.obs["label"].nunique() > 1
+    assert about.tissue in found.uns["example"]
+
+
+def away(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no section is at hand: no more than three folders above the working folder are looked into."""
+    (folder / "away").mkdir()
+    monkeypatch.chdir(folder / "away")
+    monkeypatch.setenv("ISOVI_DATA", str(folder / "cache"))
+
+
+ARRAY = {
+    "counts.tsv.gz": gzip.compress(b"\tG1\tG2\n9x10\t1\t2\n10x10\t3\t4\n11x10\t5\t6\n"),
+    "spots.tsv": b"x\ty\tnew_x\tnew_y\tpixel_x\tpixel_y\tselected\n"
+    b"10\t10\t9.9\t9.9\t110.5\t90\t1\n9\t10\t9\t10\t100\t90\t1\n11\t10\t11\t10\t120\t90\t0\n",
+    "labels.tsv": b"Row.names\tx\ty\tlabel\na\t8.9\t10.1\ttumour\n\tNA\tNA\t\nb\t10.2\t9.8\tstroma\n",
+}
+"""Three spots of Spatial Transcriptomics, of which the last is outside the tissue."""
+
+
+@pytest.mark.parametrize("n_files", [2, 3])
+def test_an_example_is_fetched_from_its_authors_and_kept(
+    n_files: int, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away(tmp_path, monkeypatch)
+    files = dict(list(ARRAY.items())[:n_files])
+    server.files.update({f"/her2st/{path}": body for path, body in files.items()})
+    sums = {path: hashlib.sha256(body).hexdigest() for path, body in files.items()}
+    about = replace(EXAMPLES["her2st_D1"], base_url=f"{server.url}/her2st", files=sums)
+    monkeypatch.setitem(EXAMPLES, "her2st_D1", about)
+    for _ in range(2):
+        found = datasets.example("her2st_D1")
+        assert found.uns["example"].startswith("Real data: breast tumour of patient D")
+    assert server.asked == [f"/her2st/{path}" for path in files]
+    assert found.obs_names.tolist() == ["9x10", "10x10"] and found.X.toarray().tolist() == [[1, 2], [3, 4]]
+    assert found.obsm["spatial"].tolist() == [[100, 90], [110.5, 90]]
+    assert n_files == 2 or found.obs["label"].tolist() == ["tumour", "stroma"]
+
+
+def test_an_example_of_other_bytes_is_not_shown(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away(tmp_path, monkeypatch)
+    about = replace(EXAMPLES["her2st_D1"], base_url=f"{server.url}/her2st")
+    server.files.update({f"/her2st/{path}": b"else" for path in about.files})
+    monkeypatch.setitem(EXAMPLES, "her2st_D1", about)
+    with pytest.warns(IsoviWarning, match="Simulated, .* sent has another checksum"):
+        datasets.example("her2st_D1")
+
+
+def test_the_files_of_an_example_are_those_of_one_commit() -> None:
+    fetched = {name: one for name, one in EXAMPLES.items() if one.files}
+    assert len(fetched) == 5
+    commit = re.compile(r"https://raw\.githubusercontent\.com/[\w-]+/[\w-]+/[0-9a-f]{40}/\S+\w")
+    assert [name for name, one in fetched.items() if not commit.fullmatch(one.base_url)] == []
+    sums = [sum_ for one in fetched.values() for sum_ in one.files.values()]
+    assert len(set(sums)) == len(sums) == 12
+    assert all(len(one) == 64 and int(one, 16) for one in sums)
 
 
 def test_an_unknown_example_is_refused() -> None:

@@ -148,6 +148,31 @@ def test_every_page_is_in_a_table_of_contents(pages: dict[str, str]) -> None:
     assert set(pages) == linked
 
 
+@pytest.mark.parametrize(
+    ("words", "page"),
+    [
+        ("batch effect integration", "sections"),
+        ("UMAP", "faq"),
+        ("Visium HD", "inputs"),
+        ("batches", "tutorials/several_sections"),
+        ("installation", "installation"),
+    ],
+)
+def test_what_newcomers_search_for_is_in_a_heading(words: str, page: str, pages: dict[str, str]) -> None:
+    headings = " ".join(re.findall(r"^#+ (.+)$", pages[page], re.MULTILINE)).lower()
+    assert [word for word in words.lower().split() if word not in headings] == []
+
+
+def test_the_methods_that_a_newcomer_knows_are_named(pages: dict[str, str]) -> None:
+    known = (
+        *("scVI", "scVIVA", "resolVI", "Novae", "NicheCompass", "CellCharter", "STAGATE", "GraphST"),
+        *("BANKSY", "GraphPCA", "Smoother", "Tangram", "novoSpaRc", "CeLEry"),
+    )
+    assert [name for name in known if f"**{name}**" not in pages["alternatives"]] == []
+    assert "**Why not [annbatch]" in pages["large"]
+    assert "Why our own, when scanpy, squidpy and esda have Moran's I?" in pages["geometry"]
+
+
 def test_links_outside_of_the_documentation_lead_somewhere(repository: Path, texts: dict[str, str]) -> None:
     for target in LINK.findall(texts["CONTRIBUTING.md"]):
         if "://" not in target:

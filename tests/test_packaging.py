@@ -78,3 +78,42 @@ def test_the_container_copies_what_there_is(repository: Path, project: dict) -> 
     extras = re.search(r"^ARG EXTRAS=(\S+)$", text, re.MULTILINE)
     assert extras is not None
     assert set(extras[1].split(",")) <= set(project["project"]["optional-dependencies"])
+
+
+def test_pythons_that_are_named_elsewhere_are_supported(repository: Path, project: dict) -> None:
+    start = "Programming Language :: Python :: 3."
+    supported = {one.rpartition(" ")[2] for one in project["project"]["classifiers"] if one.startswith(start)}
+    pages = yaml.safe_load((repository / ".readthedocs.yaml").read_text())
+    recipe = yaml.safe_load((repository / "packaging/conda/recipe.yaml").read_text())
+    jobs = yaml.safe_load((repository / ".github/workflows/test.yml").read_text())["jobs"]
+    container = re.search(
+        r"^FROM python:([\d.]+)-slim$", (repository / "Dockerfile").read_text(), re.MULTILINE
+    )
+    assert container is not None
+    assert set(jobs["test"]["strategy"]["matrix"]["python"]) == supported
+    named = {container[1], pages["build"]["tools"]["python"]}
+    assert named | {recipe["tests"][0]["python"]["python_version"].removesuffix(".*")} <= supported
+
+
+def test_a_release_is_published_by_trust_after_the_checks(repository: Path) -> None:
+    jobs = yaml.safe_load((repository / ".github/workflows/release.yml").read_text())["jobs"]
+    assert jobs["publish"]["needs"] == "build" and jobs["publish"]["environment"] == "pypi"
+    assert jobs["publish"]["permissions"] == {"id-token": "write", "attestations": "write"}
+    assert any(step.get("run", "").startswith(".ci/package") for step in jobs["build"]["steps"])
+    assert not any("password" in step.get("with", {}) for step in jobs["publish"]["steps"])
+
+
+def test_what_a_visitor_of_the_repository_looks_for_is_there(repository: Path) -> None:
+    for name in ("SECURITY.md", "CODE_OF_CONDUCT.md", "docs/support.md", ".github/pull_request_template.md"):
+        assert len((repository / name).read_text()) > 200, name
+    forms = sorted((repository / ".github/ISSUE_TEMPLATE").glob("*_*.yml"))
+    assert [path.stem for path in forms] == ["bug_report", "feature_request"]
+    for form in forms:
+        assert {"name", "description", "body"} <= set(yaml.safe_load(form.read_text())), form.name
+
+
+def test_tests_of_every_extra_run_where_tests_do(project: dict) -> None:
+    wanted = {one.name: one.extras for one in map(Requirement, project["dependency-groups"]["test"])}
+    inside = wanted.pop("isovi")
+    for extra, packages in project["project"]["optional-dependencies"].items():
+        assert extra in inside or {Requirement(one).name for one in packages} <= set(wanted), extra

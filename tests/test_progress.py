@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from io import StringIO
 
 import pytest
@@ -74,6 +75,16 @@ def test_metrics_that_were_not_logged_are_left_out() -> None:
     progress, out = on(terminal=False)
     progress.epoch(1, 1, {"elbo_train": 2.0})
     assert out.getvalue() == "  epoch 1/1  ELBO loss 2\n"
+
+
+def test_in_a_notebook_without_widgets_lines_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rich says at each move of a bar that ipywidgets should be installed."""
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    said: list[str] = []
+    progress = ConsoleProgress(Console(file=StringIO(), force_jupyter=True))
+    monkeypatch.setattr(progress, "say", said.append)
+    train(progress, 30)
+    assert progress.bar is None and len(said) == 10
 
 
 def test_on_a_terminal_there_is_one_bar_until_training_ends() -> None:

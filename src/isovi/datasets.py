@@ -3,8 +3,8 @@
 The files are those of the `dataset pages <https://www.10xgenomics.com/datasets>`_ of 10x Genomics, from the
 copy that scverse keeps for squidpy. Each is checked against its SHA-256, so a section is always the same.
 
-The sections of the tutorials are :data:`EXAMPLES`. They are not fetched, because no address publishes their
-checksums: :func:`example` reads them where they are at hand, and simulates a tissue where they are not.
+The sections of the tutorials are :data:`EXAMPLES`. :func:`example` reads them where they are at hand, fetches
+them from the repositories of their authors where these have them as tables, and else simulates a tissue.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ from __future__ import annotations
 import os
 import tarfile
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from anndata import AnnData
 
 from isovi.data import io
 from isovi.data.outputs import output_directory
+from isovi.data.readers.table import read_counts
 from isovi.errors import InputError, IsoviWarning
 from isovi.simulate import simulate
 
@@ -97,30 +100,90 @@ class Example:
     """As in :func:`isovi.simulate.simulate`; so are the others."""
     n_obs: int
     seed: int
+    base_url: str = ""
+    """A commit of the repository in which its authors, or those of a package, keep it."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Its files there with their SHA-256 (counts, spots and labels of an array, or what Xenium writes)."""
+
+
+_GITHUB = "https://raw.githubusercontent.com"
+_HER2ST = f"{_GITHUB}/almaan/her2st/85df7411b987a7dec3feff9718b869a7a82091ec/data"
+_STUTILITY = f"{_GITHUB}/jbergenstrahle/STUtility/9a8f421499e58b13340ee386db07b0eba923c88c/inst/extdata"
+_HIPPO1 = "counts/alignment_table_Hippo1.tsv.gz"
+_XENIUM = (
+    f"{_GITHUB}/drighelli/SpatialExperiment/3f497acdd98cedbb7e712b59f56bc8fbf9eacfd7/inst/extdata/10xXenium"
+)
+
+
+def _her2st(section: str, *sums: str) -> dict[str, str]:
+    files = "ST-cnts/{}.tsv.gz", "ST-spotfiles/{}_selection.tsv", "ST-pat/lbl/{}_labeled_coordinates.tsv"
+    return {path.format(section): sum_ for path, sum_ in zip(files, sums, strict=False)}
 
 
 EXAMPLES = {
     "dlpfc_151673": Example(
         "human prefrontal cortex, Visium (spatialLIBD, section 151673)", "layers", 900, 0
     ),
-    "her2st_D1": Example("breast tumour of patient D, Spatial Transcriptomics (her2st)", "layers", 300, 1),
-    "her2st_D2": Example("breast tumour of patient D, the next section (her2st)", "layers", 300, 2),
-    "her2st_G2": Example("breast tumour of patient G, Spatial Transcriptomics (her2st)", "blobs", 450, 3),
-    "st2k_mouse_hippo_Hippo1": Example("mouse brain, Spatial Transcriptomics (STUtility)", "blobs", 700, 4),
+    "her2st_D1": Example(
+        "breast tumour of patient D, Spatial Transcriptomics (her2st)",
+        *("layers", 300, 1, _HER2ST),
+        _her2st(
+            "D1",
+            "8fe13d29763b3f6a9e85322dae97e05c4ca42b57cef4b1077c88b9b7b6a980ac",
+            "7ba7843b52ddc2b147ee968fe9466a5d1fa0d884b51def292ce340d88da034eb",
+            "c8bf26103d1aac42611d9c85ba3db9c596b9a80ec045ca9b246b8d14d8b3c20f",
+        ),
+    ),
+    "her2st_D2": Example(
+        "breast tumour of patient D, the next section (her2st)",
+        *("layers", 300, 2, _HER2ST),
+        _her2st(
+            "D2",
+            "e63818ad8717b47ca949e082c1f28b9c807475b8d722a6f5c1acda7b618b5495",
+            "5e0cadc230094060d071124cfb5ab6223d3dbb56b6aa6c3e4f8f9c8f1e329fb5",
+        ),
+    ),
+    "her2st_G2": Example(
+        "breast tumour of patient G, Spatial Transcriptomics (her2st)",
+        *("blobs", 450, 3, _HER2ST),
+        _her2st(
+            "G2",
+            "9d51a5ed85bdf60069dcf51beeffba4e90e35e8630ec3b707a2453ffdd608e3b",
+            "abae30bb6f434cb2aae34b8ef56da6b613c840d48c49279d55f4600ad496245c",
+            "8466275647ad125569ee94d099cc7b78c15028968ba1dd267a85a81c001a16ff",
+        ),
+    ),
+    "st2k_mouse_hippo_Hippo1": Example(
+        "mouse brain, Spatial Transcriptomics (STUtility)",
+        *("blobs", 700, 4, _STUTILITY),
+        {
+            "counts/Hippo1.tsv.gz": "fd8c5924f437e515085b31b347658238df02323d31551741f67e195ab9345fe5",
+            _HIPPO1: "b0ff535e7060b102372790d2625bb5d5dc22b13bd9f706011f8df25c2444bcf3",
+        },
+    ),
     "starmap_mpfc_BZ5": Example("mouse medial prefrontal cortex, STARmap", "layers", 700, 5),
-    "xenium_mouse_brain_tiny_36k": Example("mouse brain, Xenium (10x Genomics)", "blobs", 1500, 6),
+    "xenium_mouse_brain_tiny_36k": Example(
+        "mouse brain, Xenium (10x Genomics)",
+        *("blobs", 1500, 6, _XENIUM),
+        {
+            "cell_feature_matrix.h5": "c46affded533ee3802a8136ab61b51868831a9cd07226121f5426c81bccde12d",
+            "cells.csv.gz": "9fbeb446c201e12802808ae58d027daaeb7b90051a09c3d4c74bcf46aec253f2",
+        },
+    ),
 }
-"""The sections of the tutorials by name. ``uns["source"]`` of their files says where each is from."""
+"""The sections of the tutorials by name. ``uns["source"]`` of files at hand says where each is from."""
 
 
 def example(name: str) -> AnnData:
-    """Read a section of the tutorials, or simulate a tissue where it is not at hand.
+    """Read a section of the tutorials, fetch it, or simulate a tissue.
 
     Parameters
     ----------
     name
         One of :data:`EXAMPLES`. Its file, ``NAME.h5ad``, is looked for in the folder in the environment
-        variable ``ISOVI_DATA``, and in ``shared/data`` of the working folder and the three above it.
+        variable ``ISOVI_DATA``, and in ``shared/data`` of the working folder and the three above it. Without
+        it the section is fetched where its authors have it as tables, and kept as by :func:`fetch`. Where it
+        cannot be fetched either, a tissue is simulated.
 
     Returns
     -------
@@ -141,21 +204,56 @@ def example(name: str) -> AnnData:
         raise InputError(
             f"name={name!r}.", "It must be the name of an example.", f"Use one of {', '.join(EXAMPLES)}."
         )
-    about, here = EXAMPLES[name], Path.cwd()
+    about, file = EXAMPLES[name], _at_hand(f"{name}.h5ad")
+    try:
+        adata = io.read(file) if file else _of_its_authors(name, about)
+    except InputError as error:
+        if file:
+            raise
+        return _stand_in(name, about, error.received)
+    adata.uns["example"] = f"Real data: {about.tissue}."
+    return adata
+
+
+def _at_hand(file: str) -> Path | None:
+    here = Path.cwd()
     named = [Path(os.environ[CACHE_VARIABLE]).expanduser()] if os.environ.get(CACHE_VARIABLE) else []
     folders = [*named, *(parent / "shared" / "data" for parent in (here, *here.parents[:3]))]
-    file = next((path for folder in folders if (path := folder / f"{name}.h5ad").is_file()), None)
-    if file is not None:
-        adata = io.read(file)
-        adata.uns["example"] = f"Real data: {about.tissue}."
-        return adata
+    return next((path for folder in folders if (path := folder / file).is_file()), None)
+
+
+def _of_its_authors(name: str, about: Example) -> AnnData:
+    if not about.files:
+        raise InputError("It is not public as tables.", "Only those are fetched.", "Save it as that file.")
+    folder = _cache(None) / name
+    wanted = ((f"{about.base_url}/{path}", sum_) for path, sum_ in about.files.items())
+    files = [_download(url, sum_, folder, folder) for url, sum_ in wanted]
+    return io.read(folder) if "cells.csv.gz" in about.files else _spatial_transcriptomics(*files)
+
+
+def _spatial_transcriptomics(counts: Path, spots: Path, labels: Path | None = None) -> AnnData:
+    """A section of an array of Spatial Transcriptomics, whose spots are named COLUMNxROW."""
+    adata = read_counts(counts)
+    table = pd.read_csv(spots, sep="\t").query("selected == 1")
+    table.index = table["x"].astype(str) + "x" + table["y"].astype(str)
+    adata = adata[adata.obs_names.isin(table.index)].copy()
+    adata.obsm["spatial"] = table.loc[adata.obs_names, ["pixel_x", "pixel_y"]].to_numpy(dtype=float)
+    if labels is not None:
+        said = pd.read_csv(labels, sep="\t").dropna(subset=["x", "y"])
+        places = said[["x", "y"]].round().astype(int).astype(str)
+        said.index = places["x"] + "x" + places["y"]
+        adata.obs["label"] = pd.Categorical(said["label"].reindex(adata.obs_names))
+    return adata
+
+
+def _stand_in(name: str, about: Example, reason: str) -> AnnData:
     adata = simulate(about.kind, n_obs=about.n_obs, n_genes=200, depth=3.0, seed=about.seed)
     adata.obs["label"] = adata.obs.pop("domain")
     adata.uns["example"] = (
-        f"Simulated, because {name}.h5ad is not at hand. It stands for: {about.tissue}. "
+        f"Simulated, because {name}.h5ad is not at hand. {reason} It stands for: {about.tissue}. "
         "What the text says of results is of the real data."
     )
-    warnings.warn(adata.uns["example"], IsoviWarning, stacklevel=2)
+    warnings.warn(adata.uns["example"], IsoviWarning, stacklevel=3)
     return adata
 
 

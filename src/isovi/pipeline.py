@@ -401,11 +401,13 @@ def choose_genes(adata: AnnData, spots: Spots, settings: Settings) -> np.ndarray
 
 def require_counts(matrix: Any, genes: np.ndarray) -> None:
     """Refuse genes, a mask, of which a spot has no count."""
-    if empty := int((check.cell_totals(matrix, genes) == 0).sum()):
+    empty = check.cell_totals(matrix, genes) == 0
+    if n := int(empty.sum()):
+        most = int(check.cell_totals(matrix)[empty].max())
         raise InputError(
-            f"{empty} spots have no count in the {int(genes.sum())} genes chosen.",
-            "Every spot needs a count.",
-            "Raise n_top_genes, or leave out spots of few counts: min_counts=50.",
+            f"{n} {'spot has' if n == 1 else 'spots have'} no count in the {int(genes.sum())} genes chosen.",
+            f"Every spot needs a count. In all genes {'it has' if n == 1 else 'they have'} at most {most}.",
+            f"Raise `n_top_genes`, or leave out spots of so few counts: min_counts={most + 1}.",
         )
 
 

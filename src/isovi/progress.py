@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from importlib.util import find_spec
 from time import monotonic
 
 from rich.console import Console
@@ -48,7 +49,7 @@ class Silent(Progress):
 
 
 class ConsoleProgress(Progress):
-    """A progress bar with the time left on a terminal or in a notebook, a few lines with it elsewhere.
+    """A bar with the time left on a terminal, and in a notebook that has ipywidgets; a few lines elsewhere.
 
     Parameters
     ----------
@@ -70,7 +71,8 @@ class ConsoleProgress(Progress):
         """Move the bar, or print a line every tenth of the epochs and at least every five minutes."""
         shown = ", ".join(f"{name} {metrics[key]:.4g}" for name, key in _SHOWN.items() if key in metrics)
         moves = self.console.is_terminal and not self.console.is_dumb_terminal
-        if not (moves or self.console.is_jupyter):
+        widgets = self.console.is_jupyter and find_spec("ipywidgets")  # without them rich warns at each move
+        if not (moves or widgets):
             self._line(done, total, shown)
             return
         if self.bar is None:

@@ -162,8 +162,12 @@ def test_micrometres_are_those_of_the_format(
     assert len(bars) == (expected is not None) and all(text.endswith(("µm", "mm")) for text in bars)
 
 
-def test_the_bar_is_as_long_as_it_says(slide: AnnData) -> None:
-    ax = pl.domains(slide, "domain")
+@pytest.mark.parametrize("plot", ["domains", "tissot"])
+def test_the_bar_is_as_long_as_it_says(plot: str, slide: AnnData, caplog: pytest.LogCaptureFixture) -> None:
+    tl.tissot(slide)
+    ax = pl.domains(slide, "domain") if plot == "domains" else pl.tissot(slide, basis="spatial")
+    ax.figure.draw_without_rendering()
+    assert caplog.text == ""  # matplotlib says where limits cannot be kept
     (bar,) = [line for line in ax.lines if len(line.get_xdata()) == 2]
     (text,) = ax.texts
     assert text.get_text() == "200 µm" and np.ptp(bar.get_xdata()) == pytest.approx(

@@ -24,6 +24,10 @@ def test_lines_lead_to_the_truth_and_regions_are_discs(tmp_path: Path) -> None:
     assert points == [50, 16, 1, 17, 3]  # reference, discs, no offsets of lines, placed, flagged
     segments = axes.collections[2].get_segments()
     np.testing.assert_allclose([line[1] for line in segments], TRUTH)
+    assert "region of its position" in [text.get_text() for text in axes.get_legend().get_texts()]
+    discs = PLACED[3:][radius[3:] < np.inf]
+    assert axes.get_xlim()[0] <= discs[:, 0].min() - 1.5 and axes.get_xlim()[1] >= discs[:, 0].max() + 1.5
+    assert axes.get_ylim()[1] <= discs[:, 1].min() - 1.5 and axes.get_ylim()[0] >= discs[:, 1].max() + 1.5
 
 
 def test_positions_alone_will_do() -> None:

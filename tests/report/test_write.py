@@ -59,6 +59,19 @@ def test_the_page_loads_nothing(page: str) -> None:
     assert "color" in links.labelled & links.ids
 
 
+def test_a_report_shows_its_verdict_in_python(written: Report) -> None:
+    said = repr(written).splitlines()
+    assert said[0].startswith("Report of ")
+    assert [line.strip() for line in said[1:]] == written.words()
+
+
+def test_sentences_of_captions_are_apart(page: str) -> None:
+    captions = re.findall(r'<p class="caption">(.*?)</p>', page, re.DOTALL)
+    assert any("drawn in the same way. The image is JPEG" in " ".join(one.split()) for one in captions)
+    assert [one for one in captions if re.search(r"[a-z)]\.[A-Z]", one)] == []
+    assert re.search(r"<p class=\"lead\">[\d,]+ spots \([\d,]+ training, ", page)
+
+
 def test_names_from_the_data_stay_text(page: str, written: Report) -> None:
     assert any("</script><b>" in name for name, _, _ in written.spots.sections)
     assert "</script><b>" not in page

@@ -115,19 +115,22 @@ def under(ax: Axes, section: Section) -> None:
     limits = ax.get_xlim(), ax.get_ylim()
     ax.imshow(part, extent=extent, interpolation="antialiased", zorder=0, aspect=ax.get_aspect())
     ax.set(xlim=limits[0], ylim=limits[1])
+    ax.set_aspect("equal", adjustable="box")  # these limits are kept
 
 
 def _frame(ax: Axes, section: Section) -> None:
     low, high = section.corners
     ax.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), aspect="equal", anchor="N")
     ax.set_axis_off()
-    if section.microns is not None:
-        _scale_bar(ax, low, high, section.microns)
+    scale_bar(ax, section)
 
 
-def _scale_bar(ax: Axes, low: NDArray, high: NDArray, microns: float) -> None:
-    """A bar of a round number of micrometres below the spots."""
-    length, words = _image.bar(float(high[0] - low[0]), microns)
+def scale_bar(ax: Axes, section: Section) -> None:
+    """A bar of a round number of micrometres below the spots, where the unit is known."""
+    if section.microns is None:
+        return
+    low, high = section.corners
+    length, words = _image.bar(float(high[0] - low[0]), section.microns)
     style: Any = {"transform": ax.get_xaxis_transform(), "clip_on": False, "color": "0.2"}
     ax.plot([low[0], low[0] + length], [-0.015, -0.015], linewidth=1.6, solid_capstyle="butt", **style)
     middle = low[0] + length / 2

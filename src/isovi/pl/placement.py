@@ -70,7 +70,7 @@ def placement(
     for mask, marker, color in ((~strange, "o", "tab:blue"), (strange, "x", "tab:red")):
         x, y = cells[mask].T
         panel.scatter(x, y, s=9, marker=marker, color=color, rasterized=len(cells) > _MANY)
-    _legend(panel, lines=truth is not None, strange=bool(strange.any()))
+    _legend(panel, discs=radius is not None, lines=truth is not None, strange=bool(strange.any()))
     panel.set(aspect="equal")
     panel.invert_yaxis()
     panel.set_axis_off()
@@ -98,13 +98,19 @@ def _regions(panel: Axes, cells: NDArray, radius: NDArray, strange: NDArray) -> 
         alpha=0.6,
     )
     panel.add_collection(discs, autolim=False)
+    reach = radius[shown, None]
+    panel.update_datalim(np.concatenate([cells[shown] - reach, cells[shown] + reach]))
 
 
-def _legend(panel: Axes, *, lines: bool, strange: bool) -> None:
+def _legend(panel: Axes, *, discs: bool, lines: bool, strange: bool) -> None:
     handles = [
         Line2D([], [], marker="o", linestyle="", color="0.85", label="reference"),
         Line2D([], [], marker="o", linestyle="", color="tab:blue", label="placed"),
     ]
+    if discs:
+        disc = Line2D([], [], marker="o", linestyle="", color="tab:blue", label="region of its position")
+        disc.set(markerfacecolor="none", markeredgewidth=0.6, markersize=9)
+        handles.append(disc)
     if strange:
         handles.append(
             Line2D([], [], marker="x", linestyle="", color="tab:red", label="unlike the reference")

@@ -102,7 +102,9 @@ def _legend(axes: list[Axes], found: _data.Groups, key: str, *, own_figure: bool
     }
     names = [_canvas.words(name) for name in found.names]
     if own_figure:
-        axes[0].figure.legend(handles, names, loc="outside right center", **style)
+        figure = axes[0].figure.figure
+        legend = figure.legend(handles, names, loc="outside right center", **style)
+        figure.set_figwidth(figure.get_figwidth() + legend.get_window_extent().width / figure.dpi)
     else:
         axes[-1].legend(handles, names, loc="center left", bbox_to_anchor=(1.02, 0.5), **style)
 

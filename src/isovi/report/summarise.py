@@ -71,7 +71,7 @@ class Summary:
     domains: Domains
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """A report: what it says, and what it shows.
 
@@ -98,6 +98,9 @@ class Report:
     def words(self) -> list[str]:
         """The verdict, a line for each statement."""
         return [f"{said.title}: {said.text}" for said in self.summary.verdict]
+
+    def __repr__(self) -> str:
+        return "\n".join([f"Report of {self.summary.title}", *(f"  {line}" for line in self.words())])
 
 
 def summarise(run: Run, plain_run: Run | None = None) -> Report:
