@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
 
 from isovi.reconstruct import kernel
 from isovi.reconstruct.kernel import KernelRegression
@@ -42,3 +44,20 @@ def test_a_subset_comes_close_to_all_cells(
     monkeypatch.setattr(kernel, "N_COMPONENTS", 100)
     part = KernelRegression().fit(features[:300], positions[:300]).predict(features[300:])
     assert np.abs(part - whole).max() < 0.02
+
+
+def test_it_is_ridge_regression_whatever_the_chunks(
+    smooth: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features, positions = smooth
+    monkeypatch.setattr(kernel, "N_COMPONENTS", 60)
+    monkeypatch.setattr(kernel, "CHUNK", 33)
+    found = KernelRegression().fit(features, positions)
+    standard = (positions - positions.mean(axis=0)) / positions.std()
+    basis, noise = KernelRegression()._basis(features, standard)
+    expected = make_pipeline(basis, Ridge(noise, fit_intercept=False)).fit(features, standard)
+    np.testing.assert_allclose(
+        found.predict(features),
+        expected.predict(features) * positions.std() + positions.mean(axis=0),
+        atol=1e-8,
+    )

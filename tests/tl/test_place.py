@@ -215,6 +215,22 @@ def test_training_cells_never_calibrate_whatever_became_of_them(
     assert covered > 0.9 - 4 * np.sqrt(0.09 * (1 / 120 + 1 / 95))
 
 
+def test_of_many_cells_random_ones_are_used(
+    model: Any, tissue: tuple[AnnData, AnnData], placed: PlacedCells, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for limit, most in {"MOST_LEARNED": 200, "MOST_CALIBRATED": 60}.items():
+        monkeypatch.setattr(f"isovi.tl.place.{limit}", most)
+    monkeypatch.setattr("isovi.reconstruct.placer.N_SAMPLE", 150)
+    placer = SpatialPlacer(model).fit(tissue[0])
+    assert len(placer.used_) == 260 and np.isin(model.train_indices, placer.used_).sum() == 200
+    assert len(placer.sections_[0].placer.anchors_) == 200 and len(placer.sections_[0].placer.sample_) == 150
+    assert placer.sections_[0].centre == pytest.approx(tissue[0].obsm["spatial"].mean(axis=0))
+    found = placer.place(tissue[1])
+    assert np.median(errors(found, tissue[1])) < 1.2 * np.median(errors(placed, tissue[1]))
+    covered = (errors(found, tissue[1]) <= found.radius).mean()
+    assert covered > 0.9 - 4 * np.sqrt(0.09 * (1 / 120 + 1 / 60)) and found.flagged.mean() < 0.1
+
+
 def test_training_cells_in_the_mask_are_refused(model: Any, tissue: tuple[AnnData, AnnData]) -> None:
     mask = np.isin(np.arange(380), [*model.validation_indices, *model.train_indices[:3]])
     with pytest.raises(InputError, match="trained on 3 of the 98 cells of calibration"):

@@ -6,12 +6,11 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import linalg
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sklearn.kernel_approximation import Nystroem
-from sklearn.linear_model import Ridge
-from sklearn.pipeline import Pipeline, make_pipeline
 
 from isovi._shapes import CoordinateArray
 
@@ -24,7 +23,8 @@ class KernelRegression:
     """Gaussian process from features to positions, with one length scale for all features.
 
     Length scale, amplitude and noise maximise the marginal likelihood of a few hundred cells (Rasmussen &
-    Williams 2006, ch. 5); the mean is that of the subset of regressors (ibid., ch. 8.3.1).
+    Williams 2006, ch. 5); the mean is that of the subset of regressors (ibid., ch. 8.3.1), computed in
+    chunks of cells.
 
     Parameters
     ----------
@@ -49,15 +49,25 @@ class KernelRegression:
         self.centre_ = positions.mean(axis=0)
         self.unit_ = positions.std() or 1.0
         standard = (positions - self.centre_) / self.unit_
-        self.pipeline_ = self._pipeline(features, standard).fit(features, standard)
+        self.basis_, noise = self._basis(features, standard)
+        n_components = self.basis_.components_.shape[0]
+        square, product = np.eye(n_components) * noise, np.zeros((n_components, standard.shape[1]))
+        for part in _chunks(len(features)):
+            basis = self.basis_.transform(features[part])
+            square += basis.T @ basis
+            product += basis.T @ standard[part]
+        self.coefficients_ = linalg.solve(square, product, assume_a="pos")
         return self
 
     def predict(self, features: NDArray) -> NDArray[np.float64]:
         """Predict positions, shape ``(cell, axis)``."""
-        parts = np.array_split(features, max(len(features) // CHUNK, 1))
-        return np.concatenate([self.pipeline_.predict(part) for part in parts]) * self.unit_ + self.centre_
+        found = [
+            self.basis_.transform(features[part]) @ self.coefficients_ for part in _chunks(len(features))
+        ]
+        return np.concatenate(found) * self.unit_ + self.centre_
 
-    def _pipeline(self, features: NDArray, standard: NDArray) -> Pipeline:
+    def _basis(self, features: NDArray, standard: NDArray) -> tuple[Nystroem, float]:
+        """Functions of the features, and the noise relative to their amplitude."""
         some = np.random.default_rng(self.seed).permutation(len(features))[:N_LIKELIHOOD]
         kernel = ConstantKernel(1.0, (1e-2, 1e2)) * RBF(1.0, (1e-1, 1e2)) + WhiteKernel(0.3, (1e-3, 1e1))
         with warnings.catch_warnings():
@@ -69,5 +79,8 @@ class KernelRegression:
             n_components=min(N_COMPONENTS, len(features)),
             random_state=self.seed,
         )
-        ridge = Ridge(noise.noise_level / amplitude.constant_value, fit_intercept=False)
-        return make_pipeline(basis, ridge)
+        return basis.fit(features), noise.noise_level / amplitude.constant_value
+
+
+def _chunks(n_cells: int) -> list[NDArray[np.intp]]:
+    return np.array_split(np.arange(n_cells), max(n_cells // CHUNK, 1))

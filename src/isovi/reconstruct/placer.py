@@ -16,6 +16,7 @@ from isovi.reconstruct.kernel import KernelRegression
 
 Method = Literal["joint", "latent", "expression", "trilateration"]
 
+N_SAMPLE = 20_000  # anchors with which difficulty and novelty of a cell are measured, at most
 N_SPREAD = 20  # nearest anchors whose scatter measures how difficult a cell is to place
 STRANGE = 0.01  # share of cells like the reference that are flagged as unlike it
 
@@ -88,10 +89,11 @@ class SectionPlacer:
         """
         known = ~calibration
         self.anchors_ = Anchors.fit(latent[known], positions[known], seed=self.seed)
-        self.features_ = features[known]
+        some = np.sort(np.random.default_rng(self.seed).permutation(len(self.anchors_))[:N_SAMPLE])
+        self.sample_, self.sample_features_ = self.anchors_.some(some), features[known][some]
         self.trust_ = 1.0
         if self.method in ("joint", "expression"):
-            self.guess_ = KernelRegression(self.seed).fit(self.features_, positions[known])
+            self.guess_ = KernelRegression(self.seed).fit(features[known], positions[known])
         self._calibrate(latent[calibration], features[calibration], positions[calibration])
         return self
 
@@ -130,14 +132,14 @@ class SectionPlacer:
         return near
 
     def _spread(self, latent: LatentArray) -> NDArray[np.float64]:
-        return among_neighbors(self.anchors_, latent, k=N_SPREAD).spread
+        return among_neighbors(self.sample_, latent, k=N_SPREAD).spread
 
     def _difficulty(self, latent: LatentArray) -> NDArray[np.float64]:
         return self._spread(latent) + self.floor_
 
     def _novelty(self, latent: LatentArray, features: NDArray) -> NDArray[np.float64]:
         """Distance to the nearest anchors in latent space and feature space, shape ``(cell, 2)``."""
-        spaces = ((self.anchors_.latent, latent), (self.features_, features))
+        spaces = ((self.sample_.latent, latent), (self.sample_features_, features))
         return np.column_stack(
             [neighbor_distance(known, query, k=self.n_neighbors) for known, query in spaces]
         )

@@ -29,6 +29,7 @@ BATCH = 1_024  # cells encoded at once
 CHUNK = 20_000  # cells whose counts are copied at once
 CALIBRATION_SHARE = 0.2  # of a section, where the model has that many validation or unseen cells
 MOST = 0.5  # of a section that calibrates, at most: positions are learned from the rest
+MOST_LEARNED, MOST_CALIBRATED = 100_000, 20_000  # cells of a section that are used at all; drawn from more
 MUCH = 0.1  # share of flagged cells, or of missing genes, that is worth a warning
 
 
@@ -106,7 +107,8 @@ class _Encoded:
 class SpatialPlacer(BaseEstimator):
     """Places cells without positions among cells with positions.
 
-    A scikit-learn estimator whose samples are the cells of an AnnData.
+    A scikit-learn estimator whose samples are the cells of an AnnData. Of a section with more than 100,000
+    cells to learn positions from, or 20,000 to calibrate with, so many random ones are used.
 
     Parameters
     ----------
@@ -184,17 +186,21 @@ class SpatialPlacer(BaseEstimator):
         raw = check.coordinates(adata, setup["spatial_key"])
         codes, names = check.sections(adata, setup["section_key"])
         held = self._calibration(adata, calibration, codes)
+        self.used_ = _some_of_each(codes, held, np.random.default_rng(self.seed))
+        spots = Spots.at(raw, codes, names, units=getattr(self.model, "coordinate_units", None))
+        coordinates = spots.coordinates
+        if len(self.used_) < adata.n_obs:
+            adata, coordinates, codes, held = (of[self.used_] for of in (adata, coordinates, codes, held))
         query = match(adata, self.model.adata, setup)
         self.features_ = ExpressionFeatures(self.seed).fit(query.adata.X[~held])
         seen = self._encode(query)
         latent, features, strangeness = seen.latent, seen.features, seen.strangeness
         self.strangeness_limit_ = novelty_limit(strangeness[held], STRANGE)
-        spots = Spots.at(raw, codes, names, units=getattr(self.model, "coordinate_units", None))
         self.sections_ = []
         for code, name in enumerate(names):
             of = codes == code
             placer = SectionPlacer(self.method, self.n_neighbors, self.coverage, self.seed)
-            placer.fit(latent[of], features[of], spots.coordinates[of], held[of])
+            placer.fit(latent[of], features[of], coordinates[of], held[of])
             self.sections_.append(_Section(str(name), placer, spots.centre[code], float(spots.unit[code])))
         self._warn_of_few()
         self.usual_novelty_ = float("nan")
@@ -257,7 +263,7 @@ class SpatialPlacer(BaseEstimator):
         """Section whose anchors are nearest in the latent."""
         if len(self.sections_) == 1:
             return np.zeros(len(latent), dtype=np.intp)
-        anchors = [section.placer.anchors_.latent for section in self.sections_]
+        anchors = [section.placer.sample_.latent for section in self.sections_]
         apart = [neighbor_distance(known, latent, k=self.n_neighbors) for known in anchors]
         return np.argmin(apart, axis=0)
 
@@ -334,6 +340,15 @@ def _not_trained_on(
         wanted = max(round(CALIBRATION_SHARE * len(order)), min(len(validation), int(MOST * len(order))))
         mask[np.concatenate([validation, unseen])[:wanted]] = True
     return mask
+
+
+def _some_of_each(section: CellIndexArray, held: NDArray, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Rows of the cells that are used: all of each section, or as many as there may be."""
+    groups = ((held, MOST_CALIBRATED), (~held, MOST_LEARNED))
+    rows = [np.flatnonzero((section == code) & of) for code in np.unique(section) for of, _ in groups]
+    most = [number for _ in np.unique(section) for _, number in groups]
+    some = (one if len(one) <= n else rng.permutation(one)[:n] for one, n in zip(rows, most, strict=True))
+    return np.sort(np.concatenate(list(some)))
 
 
 def _columns(cells: _Encoded) -> tuple[NDArray, NDArray, NDArray]:
