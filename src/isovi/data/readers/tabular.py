@@ -155,13 +155,6 @@ def _warn_of_guesses(path: Path) -> None:
         warnings.warn(f'"{path.name}" {note}.', IsoviWarning, stacklevel=3)
 
 
-def texts(values: pd.Series) -> pd.Series:
-    """Names as text: Parquet may hold them as bytes."""
-    if values.dtype == object:
-        values = values.map(lambda value: value.decode() if isinstance(value, bytes) else value)
-    return values.astype(object).map(str)  # of pandas 3's strings astype(str) keeps NaN
-
-
 def _parquet(path: Path) -> Any:
     try:
         import pyarrow.parquet as parquet
