@@ -166,6 +166,39 @@ def test_cells_of_cosmx_are_named_by_field_and_number(tmp_path: Path) -> None:
     assert found.obs["fov"].tolist() == [1] * 6 + [2] * 6
 
 
+NUMBERS = {"fov": np.repeat([1, 2], 6), "cell_ID": np.tile(np.arange(1, 7), 2)}
+TEXT = [f"c_1_{fov}_{cell}" for fov, cell in zip(*NUMBERS.values(), strict=True)]
+SLIDES = {"fov": 1, "cell_ID": NUMBERS["cell_ID"], "slide_ID_numeric": NUMBERS["fov"]}
+COSMX: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # columns of the counts, and of the cells
+    "AtoMx": (NUMBERS, {"cell": TEXT, **NUMBERS}),
+    "AtoMx, cell_id": (NUMBERS, {**NUMBERS, "cell_id": TEXT}),
+    "AtoMx, cell_id first": (NUMBERS, {"cell_id": TEXT, **NUMBERS}),
+    "text in both": ({"cell": TEXT, **NUMBERS}, {"cell": TEXT, **NUMBERS}),
+    "text in one": ({"cell_id": TEXT}, {"cell": TEXT, **NUMBERS}),
+    "both in both": ({**NUMBERS, "cell_id": TEXT}, {**NUMBERS, "cell_id": TEXT}),
+    "decimals": ({name: values.astype(float) for name, values in NUMBERS.items()}, NUMBERS),
+    "CellId": ({"FOV": NUMBERS["fov"], "CellId": NUMBERS["cell_ID"]}, NUMBERS),
+    "a slide": ({"slide_ID": 3, **NUMBERS}, NUMBERS),
+    "two slides": (SLIDES, SLIDES),
+    "two slides, text": (SLIDES, {"cell": [f"c_{one[4]}_1_{one[-1]}" for one in TEXT], **SLIDES}),
+}
+
+
+@pytest.mark.parametrize("layout", list(COSMX))
+def test_cells_of_cosmx_are_joined_however_they_are_numbered(layout: str, tmp_path: Path) -> None:
+    """Of AtoMx's tables half of the cells got the place of another one: field and number were exchanged."""
+    of_counts, of_cells = (pd.DataFrame(columns, index=CELLS) for columns in COSMX[layout])
+    pd.concat([of_counts, TABLE.assign(NegPrb1=1)], axis=1).to_csv(tmp_path / "S1_exprMat.csv", index=False)
+    place = {"CenterX_local_px": 1, "CenterY_local_px": 1, "CenterX_global_px": XY[:, 0]}
+    place |= {"CenterY_global_px": XY[:, 1], "own": range(N_OBS)}
+    cells = pd.concat([of_cells, pd.DataFrame(place, index=CELLS)], axis=1)
+    cells.iloc[::-1].to_csv(tmp_path / "S1_metadata.csv", index=False)
+    found = io.read(tmp_path)
+    assert_read(found, found.obs_names.tolist())
+    assert found.obs_names.is_unique and found.obs["own"].tolist() == list(range(N_OBS))
+    np.testing.assert_array_equal(found.obsm["spatial"], XY)
+
+
 # ---------------------------------------------------------------------------- GEM
 
 

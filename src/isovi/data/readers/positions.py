@@ -14,7 +14,7 @@ from anndata import AnnData
 
 from isovi.data.columns import TISSUE, plain, texts, truth, words
 from isovi.data.readers.source import MICROMETRES, PIXELS, POSITIONS_KEY, UNKNOWN, Reader
-from isovi.data.readers.tabular import blocks_of, cell_column, n_without_header
+from isovi.data.readers.tabular import blocks_of, cell_column, n_without_header, names_of, numbered_cells
 from isovi.errors import InputError, IsoviWarning
 
 VISIUM_COLUMNS = [
@@ -202,12 +202,9 @@ def position_table(table: pd.DataFrame, path: Path, *, has_header: bool = True) 
 
 def _by_cell(table: pd.DataFrame) -> pd.DataFrame:
     """The table with the names of the cells as its index."""
-    lower = {name.lower(): name for name in table}
-    if {"fov", "cell_id"} <= set(lower) and cell_column(list(table)) == lower["cell_id"]:  # CosMx
-        cell, fov = (texts(table[lower[name]]) for name in ("cell_id", "fov"))
-        return table.set_index((cell + "_" + fov).rename(None))
     name = cell_column(list(table))
-    return table.set_index(texts(table[name]).rename(None)).drop(columns=name)
+    by_cell = table.set_index(names_of(table, name).rename(None))
+    return by_cell if numbered_cells(table) is not None else by_cell.drop(columns=name)
 
 
 def _in_tissue(table: pd.DataFrame, path: Path) -> np.ndarray:
@@ -502,15 +499,22 @@ def join(adata: AnnData, positions: PositionTable, counts: Path) -> AnnData:
 
 def _named_as(names: pd.Index, table: pd.DataFrame) -> pd.DataFrame:
     """The table by whichever names of its cells the counts have: those of CosMx are written in many ways."""
-    lower = {str(name).lower(): name for name in table}
-    if not {"fov", "cell_id"} <= set(lower):
+    numbered = numbered_cells(table)
+    if numbered is None:
         whole = table.index.str.replace(r"^(\d+)\.0$", r"\1", regex=True)  # pandas makes floats of some ids
         better = not names.isin(table.index).any() and names.isin(whole).any() and whole.is_unique
         return table.set_axis(whole, axis=0) if better else table
-    cell, fov = (texts(table[lower[name]]) for name in ("cell_id", "fov"))
-    ways = [table.index, *(pd.Index(way) for way in (fov + "_" + cell, "c_1_" + fov + "_" + cell, cell))]
-    ways = [way for way in ways if way.is_unique]
-    best = max(ways, key=lambda way: int(names.isin(way).sum()))
+    number, field, slide = numbered
+    ways = [
+        number + "_" + field,
+        number + "_" + field + "_" + slide,
+        field + "_" + number,
+        "c_" + slide + "_" + field + "_" + number,
+        number,
+    ]
+    ways += [texts(table[name]) for name in table if str(name).lower() in ("cell", "cell_id")]
+    known = [way for way in (table.index, *map(pd.Index, ways)) if way.is_unique]
+    best = max(known, key=lambda way: int(names.isin(way).sum()))
     return table if best is table.index else table.set_axis(best, axis=0)
 
 

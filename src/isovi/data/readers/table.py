@@ -25,6 +25,7 @@ from isovi.data.readers.tabular import (
     blocks_of,
     cell_column,
     columns_of,
+    names_of,
 )
 from isovi.data.usable import drop_cells
 from isovi.errors import InputError, IsoviWarning
@@ -33,7 +34,8 @@ GENE_NAMES = frozenset(
     ("gene", "genes", "gene_id", "geneid", "gene_name", "gene_names", "feature", "feature_name", "symbol")
 )
 _MOLECULES = frozenset({plain(name) for name in GENE_NAMES} | {"target", "decodedgenes"})
-CELL, FIELD = "cell_id", "fov"  # CosMx numbers the cells of each field of view
+_NUMBERING = frozenset({"cellid", "fov", "slideid", "slideidnumeric"})  # how CosMx numbers cells
+_BETWEEN = r"0_.+|c_\d+_\d+_0"  # names of CosMx's cell 0 of a field of view
 _AXES = re.compile(
     r"[xyz][-_]?(coords?|pos|position|centroid|c)|[xyz][-_](um|px|mm)|(coord|pos)_?[xyz]|[xy]", re.IGNORECASE
 )
@@ -154,7 +156,7 @@ def _read_dense(path: Path, columns: list[str], positions: PositionTable | None)
     is_transposed = name.lower() in GENE_NAMES or (
         positions is not None and bool(pd.Index(rest).isin(positions.table.index).any())
     )
-    names: list[np.ndarray] = []
+    names: list[pd.DataFrame] = []
     annotation: list[pd.DataFrame] = []
     counts = []
     for block in _named_blocks(path, name, names):
@@ -163,14 +165,15 @@ def _read_dense(path: Path, columns: list[str], positions: PositionTable | None)
         annotation.append(block[left])
         counts.append(sparse.csr_matrix(_numbers(block.drop(columns=left), path)))
     _require_rows(counts, path)
-    rows, others = pd.Index(np.concatenate(names)), pd.Index([one for one in rest if one not in left])
+    rows = pd.Index(names_of(pd.concat(names), name).to_numpy())
+    others = pd.Index([one for one in rest if one not in left])
     matrix = sparse.vstack(counts, format="csr")
     if _rows_are_genes(name, rows, others, positions):
         matrix, rows, others = matrix.T.tocsr(), others, rows
     adata = AnnData(matrix, obs=pd.DataFrame(index=rows), var=pd.DataFrame(index=others))
     if left:
         adata = _annotated(adata, pd.concat(annotation), path, positions)
-    return _without_background(adata) if name.lower() == CELL and FIELD in map(str.lower, rest) else adata
+    return _without_background(adata) if "fov" in map(plain, rest) else adata
 
 
 def _names(columns: list[str]) -> str:
@@ -180,17 +183,13 @@ def _names(columns: list[str]) -> str:
     return of_genes if of_cells.lower() not in CELL_NAMES else of_cells
 
 
-def _named_blocks(path: Path, name: str, names: list[np.ndarray]) -> Iterator[pd.DataFrame]:
-    """Blocks of rows without their names, which are added to ``names``."""
+def _named_blocks(path: Path, name: str, names: list[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """Blocks of rows without their names; the columns with these are added to ``names``."""
     for block in blocks_of(path):
         block.columns = list(map(str, block.columns))
         if name.lower() not in CELL_NAMES | GENE_NAMES and _all_numbers(block[name]):
             raise _unknown_columns(path, list(block.columns))
-        field = next((column for column in block if column.lower() == FIELD), None)
-        found = texts(block[name])
-        if field is not None and name.lower() == CELL:
-            found = found + "_" + texts(block[field])  # as positions are named
-        names.append(found.to_numpy())
+        names.append(block[[one for one in block if one == name or plain(one) in _NUMBERING]])
         yield block.drop(columns=[name, ROW_NUMBER], errors="ignore")
 
 
@@ -248,7 +247,7 @@ def _annotated(
 
 def _without_background(adata: AnnData) -> AnnData:
     """CosMx counts of cells; what lies between the cells of a field of view is counted as its cell 0."""
-    between = adata.obs_names.str.startswith("0_")
+    between = adata.obs_names.str.fullmatch(_BETWEEN)
     if not between.any() or between.all():
         return adata
     note = f"{int(between.sum())} rows are cell 0, the counts between the cells of a field, and are left out."
