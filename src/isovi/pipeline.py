@@ -441,7 +441,7 @@ def require_differences(counts: sparse.csr_matrix, settings: Settings) -> None:
     if settings.backbone == "vae":  # which sees shares of the total
         totals = np.maximum(np.asarray(counts.sum(axis=1), dtype=np.float64), 1)
         counts, what = sparse.csr_matrix(counts.multiply(1 / totals)), "shares of counts"
-    least, most = (np.asarray(found.todense()) for found in (counts.min(axis=0), counts.max(axis=0)))
+    least, most = (found.toarray().astype(np.float64) for found in (counts.min(axis=0), counts.max(axis=0)))
     n_spots, n_genes = counts.shape
     if n_spots > 1 and (most - least <= 1e-9 * most).all():
         raise InputError(

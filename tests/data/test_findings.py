@@ -116,13 +116,15 @@ def test_frames_that_overlap_are_warned_of(column: str) -> None:
     assert f'Cells of the 2 values of obs["{column}"] lie among each other' in found.received
 
 
-@pytest.mark.parametrize("column", ["slice", "library", "Sample_ID"])
+@pytest.mark.parametrize(
+    "column", ["slice", "library", "Sample_ID", "brain_section_label", "Run_Tissue_name", "visium_slide"]
+)
 def test_separate_frames_are_warned_of_if_the_column_is_called_so(column: str) -> None:
     found = about_sections(together(section(0), section(1, shift=14), column=column))
     assert found is not None and not found.sure and found.parameters == {"section_key": column}
 
 
-@pytest.mark.parametrize("column", ["fov", "batch", "donor", "region", "layer"])
+@pytest.mark.parametrize("column", ["fov", "batch", "donor", "region", "layer", "sample_type", "slice_area"])
 def test_parts_of_one_section_are_no_sections(column: str) -> None:
     """Fields of view side by side, or anatomical regions."""
     assert find_in(together(section(0), section(1, shift=SIDE), column=column)) == ()
@@ -170,6 +172,9 @@ def fields(key: str | None) -> AnnData:
     [
         ("spatial_fov", {"spatial_key": "spatial_fov"}),
         ("X_spatial_global", {"spatial_key": "X_spatial_global"}),
+        ("stitched", {"spatial_key": "stitched"}),
+        ("spatial_mm", {"spatial_key": "spatial_mm"}),
+        ("X_umap", {"section_key": "fov"}),
         (None, {"section_key": "fov"}),
     ],
 )
@@ -185,6 +190,17 @@ def test_positions_local_to_fields_of_view_are_refused(
     assert found.parameters == parameters
     assert found.positions[0].unit == "pixels of each field of view"
     check_data(adata, Settings(**parameters))
+
+
+@pytest.mark.parametrize("column", ["FOV", "fov_name", "Field", "tile_num", "fov_index"])
+def test_fields_of_view_are_known_by_other_names_and_their_global_positions_in_obs(column: str) -> None:
+    adata = fields("other")
+    adata.obs = adata.obs.rename(columns={"fov": column})
+    adata.obs[["CenterX_global_px", "CenterY_global_px"]] = adata.obsm.pop("other")
+    with pytest.raises(InputError, match=rf"values of obs.\"{column}\". lie on each other") as error:
+        check_data(adata, Settings())
+    exec(str(error.value).split("fields: ")[1].rstrip("."), {"adata": adata})
+    assert find_in(adata) == ()
 
 
 def test_fields_of_view_in_one_frame_are_one_section() -> None:
@@ -230,7 +246,11 @@ def test_names_of_one_section_or_of_pieces_side_by_side_say_nothing(how: str) ->
 
 
 @pytest.mark.parametrize(
-    "column", ["image_id", "TMA_core", "brain_section_label", "roi", "filename", "condition", "Sample ID"]
+    "column",
+    [
+        *("image_id", "TMA_core", "brain_section_label", "roi", "filename", "condition", "Sample ID"),
+        *("Run_Tissue_name", "slide_ID_numeric", "GSM", "xenium_run", "z_layer", "biopsy", "anndata_batch"),
+    ],
 )
 def test_frames_that_overlap_are_warned_of_by_any_name_for_sections(column: str) -> None:
     found = about_sections(together(section(0), section(1), column=column))
@@ -298,6 +318,8 @@ def test_a_square_array_is_noted_if_obs_names_it(in_obs: bool) -> None:
         (["x", "y", "n_counts"], "n_counts", "[['x', 'y']]"),
         (["x", "y", "Cell.Area"], "Cell.Area", "[['x', 'y']]"),
         (["volume", "fov"], "volume", "`spatial_key`"),
+        (["total_counts", "cell_x", "cell_y"], "total_counts", "[['cell_x', 'cell_y']]"),
+        (["x", "y", "leiden_cluster"], "leiden_cluster", "[['x', 'y']]"),
     ],
 )
 def test_columns_that_describe_cells_are_no_positions(names: list[str], wrong: str, rest: str) -> None:

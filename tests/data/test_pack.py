@@ -62,6 +62,15 @@ def test_a_store_holds_the_same_rows_in_another_order(adata: AnnData, tmp_path: 
     assert said == pack.Packed(*adata.shape, 2, int((counts > 0).sum()))
 
 
+def test_16_bit_floats_are_packed_as_32_bit_ones(adata: AnnData, tmp_path: Path) -> None:
+    adata.X = sparse.csr_matrix(adata.X).toarray().astype(np.float16)
+    adata.write_h5ad(tmp_path / "in.h5ad")
+    pack.pack(tmp_path / "in.h5ad", tmp_path / "p.zarr")
+    stored = pack.open_packed(tmp_path / "p.zarr")
+    assert stored.X.dtype == np.float32
+    np.testing.assert_array_equal(stored.X[:].sum(), adata.X.astype(float).sum())
+
+
 def test_everything_else_comes_along(rich: AnnData, tmp_path: Path) -> None:
     store, _ = packed(rich, tmp_path)
     expected = rich[store.obs[pack.ROW_COLUMN].to_numpy()].copy()

@@ -17,11 +17,12 @@ from scipy import sparse
 import isovi
 from isovi import files
 from isovi.data import check
+from isovi.data.columns import truth
 from isovi.data.genes import no_genes
 from isovi.data.inspect import inspect
 from isovi.data.io import Source
 from isovi.data.pack import open_packed, pack
-from isovi.data.usable import in_tissue, prepared
+from isovi.data.usable import prepared
 from isovi.errors import InputError, IsoviWarning
 from isovi.progress import Silent
 from isovi.run import Run, Settings
@@ -52,21 +53,28 @@ def with_features(adata: AnnData, names: list[str], **columns: list[Any]) -> Ann
 CONTROLS = {
     "Xenium": [
         *("NegControlProbe_00042", "NegControlCodeword_0500", "BLANK_0069", "UnassignedCodeword_0001"),
-        *("DeprecatedCodeword_0318", "antisense_ADCY4", "Intergenic_Region_1043"),
+        *("DeprecatedCodeword_0318", "antisense_ADCY4", "Intergenic_Region_1043", "Genomic_Control_3"),
     ],
+    "Xenium, made unique": ["BLANK_0069-1", "BLANK_0069.1", "Unassigned_Codeword_1", "Blank-Codeword-12"],
     "Xenium through Seurat": ["NegControlProbe-00042", "NegControlCodeword-0500", "BLANK-0069"],
-    "MERSCOPE": ["Blank-0", "Blank-29", "blank_3", "Blank.1", "blank12", "notarget-1"],
+    "MERSCOPE": ["Blank-0", "Blank-29", "blank_3", "Blank.1", "blank12", "notarget-1", "Blank-A1"],
     "CosMx": [
         *("NegPrb1", "NegPrb10", "Negative03", "SystemControl1", "FalseCode12", "NegAdd1"),
-        *("fov", "cell_ID"),
+        *("Neg_Prb_1", "NegPrb1_2", "system-control-3", "fov", "cell_ID", "cell", "slide_ID_numeric"),
     ],
     "GeoMx": ["NegProbe-WTX", "Negative Probe", "RTS0039454"],
     "Visium": ["DEPRECATED_ENSG00000130723"],
-    "spike-ins": ["ERCC-00002"],
+    "spike-ins": ["ERCC-00002", "ERCC.00012", "ERCC_00096", "SIRV1"],
+    "nCounter": ["NEG_A", "NEG_B(0)", "POS_A(128)"],
+    "EEL, seqFISH": ["Control_1", "control10", "False_positive_3"],
+    "STAR, HTSeq": ["N_unmapped", "__no_feature", "__alignment_not_unique"],
+    "a table of cells": ["n_counts", "total_counts", "Cell.Area", "Field of View", "center_x"],
 }
 GENES = [
     *("NEGR1", "BLNK", "Blnk", "CTRL1", "CTRL", "CTRC", "Neg1", "BLANK", "ERCC1", "ERCC6L2", "FOV1", "SYS1"),
     *("NEGATIVE", "Blan", "POSTN", "Negr1", "CELL1", "DEPDC1", "ANTXR1", "UNC5B", "CONTRACTIN", "B4GALNT1"),
+    *("y", "row", "bin", "Rep", "age-1", "col-19", "snn-1", "HLA-A", "MT-CO1", "H2-K1", "RP11-34P13.7"),
+    *("mod(mdg4)", "SIRT1", "Area51", "l(2)k05911", "Su(var)3-9", "ENSG00000130723", "mCherry", "X"),
 ]
 
 
@@ -84,7 +92,19 @@ COLUMNS: dict[str, dict[str, list[Any]]] = {
     "10x": {"feature_types": ["Gene Expression"] * 2 + ["Negative Control Probe"] * 2},
     "CITE-seq": {"feature_types": ["Gene Expression"] * 2 + ["Antibody Capture"] * 2},
     "CosMx": {"CodeClass": ["Endogenous"] * 2 + ["SystemControl", "Negative"]},
+    "nCounter": {"Class": ["Endogenous", "Housekeeping", "Positive", "Negative"]},
+    "SingleCellExperiment": {"Type": ["Gene Expression"] * 2 + ["Antibody Capture", "Blank Codeword"]},
+    "of unknown type": {"feature_types": ["Gene Expression", None, "Protein Expression", "Genomic Control"]},
+    "biotype": {"gene_biotype": ["protein_coding", "lncRNA", "spike-in", "ERCC control"]},
     "flag": {"control": [False, False, True, True]},
+    "nullable flag": {"control": pd.array([False, None, True, True], dtype="boolean")},
+    "squidpy's flag": {"NegPrb": [False, False, True, True]},
+    "camel case": {"isControl": ["FALSE", "FALSE", "TRUE", "TRUE"]},
+    "R's make.names": {"is.negative.probe": [0.0, 0.0, 1.0, 1.0]},
+    "scater": {"is_spike_in": [False, False, True, True]},
+    "endogenous": {"endogenous": [True, True, False, False]},
+    "CELLxGENE": {"feature_name": ["Gad1", "Sst", "Blank-1", "NegPrb3"]},
+    "GeoMx": {"TargetName": ["Gad1", "Sst", "NegProbe-WTX", "Negative Probe"]},
     "Xenium codewords": {
         "codeword_category": [
             "predesigned_gene",
@@ -114,6 +134,9 @@ def test_controls_are_known_by_columns_of_var(kind: str) -> None:
         {"feature_types": ["protein_coding", "lncRNA"]},
         {"genome": ["GRCh38", "mm10"]},
         {"control": [0.3, 1.7]},
+        {"is_highly_variable": [True, False]},
+        {"class": ["Ion channel", "Transcription factor"]},
+        {"spike": [2, 3]},
         {"gene_ids": ["ENSG1", None]},
     ],
 )
@@ -226,12 +249,18 @@ def test_data_of_controls_alone_is_refused() -> None:
         pd.Categorical([0, 1, 1]),
         pd.Categorical(["0", "1", "1"]),
         pd.array([0, 1, 1], dtype="Int64"),
+        ["no", "yes", "Yes"],
+        ["F", "T", "t"],
+        ["0.0", " 1.0", "1"],
+        pd.array(["FALSE", "TRUE", "TRUE"], dtype="string"),
+        pd.array([False, True, True], dtype="boolean"),
+        [b"0", b"1", b"1"],
     ],
 )
 def test_in_tissue_is_read_in_every_type(values: Any) -> None:
-    found = in_tissue(pd.Series(values))
+    found = truth(pd.Series(values))
     assert found is not None
-    assert found.tolist() == [False, True, True]
+    assert found.tolist() == [0, 1, 1]
 
 
 @pytest.mark.parametrize("values", [[0, 1, 2], ["tissue", "background"], [0.0, np.nan, 1.0], [None, 1, 1]])
@@ -242,12 +271,26 @@ def test_in_tissue_of_another_meaning_is_not_used_and_said(values: list[Any]) ->
         assert prepared(adata).n_obs == len(values)
 
 
-@pytest.mark.parametrize("name", ["inTissue", "In_Tissue"])
+@pytest.mark.parametrize(
+    "name", ["inTissue", "In_Tissue", "in.tissue", "In Tissue", "is_in_tissue", "on_tissue", "under_tissue"]
+)
 def test_in_tissue_is_known_by_other_spellings(name: str) -> None:
     adata = make_tissue()
     adata.obs[name] = np.arange(60) % 4 > 0
     with pytest.warns(IsoviWarning, match=rf"15 of 60 spots are outside of the tissue \({name}\)"):
         assert prepared(adata).n_obs == 45
+
+
+@pytest.mark.parametrize("of_seurat", [True, False])
+def test_tissue_is_a_place_beside_seurats_columns_and_an_organ_otherwise(of_seurat: bool) -> None:
+    adata = make_tissue()
+    adata.obs["tissue"] = (np.arange(60) % 4 > 0).astype(int)
+    if of_seurat:
+        adata.obs[["imagerow", "imagecol"]] = adata.obsm["spatial"]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", IsoviWarning)
+        assert prepared(adata).n_obs == (45 if of_seurat else 60)
+    assert len(said) == of_seurat
 
 
 def test_inspect_counts_spots_in_tissue_only(tmp_path: Path) -> None:
@@ -393,12 +436,29 @@ NORMALISED = {
     "of some genes": lambda counts: np.log1p(scaled(counts))[:, :12],
     "of raw counts": lambda counts: np.log1p(counts),
     "square roots": lambda counts: np.sqrt(scaled(counts)),
+    "logarithms, two decimals": lambda counts: np.log1p(scaled(counts)).round(2),
+    "median total, two decimals": lambda counts: scaled(counts, None).round(2),
+    "logarithms of counts, two decimals": lambda counts: np.log1p(counts).round(2),
+    "arcsinh": np.arcsinh,
+    "Anscombe": lambda counts: 2 * np.sqrt(counts + 3 / 8) * (counts > 0),
+    "by volume (MERSCOPE)": lambda counts: counts / np.random.default_rng(0).uniform(0.3, 2, (60, 1)),
+    "genes of one variance": lambda counts: counts / (counts.std(axis=0) + 0.1),
 }
 CORRECTED = {
     "one factor (SoupX)": lambda counts: counts * 0.93,
     "subtracted (SoupX)": lambda counts: np.maximum(counts - 0.07 * counts.mean(axis=0), 0) * (counts > 0),
     "a share of each (decontX)": lambda counts: (
         counts * np.random.default_rng(0).uniform(0.7, 1, counts.shape)
+    ),
+    "two decimals (decontX)": lambda counts: (
+        counts * np.random.default_rng(0).uniform(0.7, 1, counts.shape)
+    ).round(2),
+    "mixed with neighbours (SpotClean)": lambda counts: 0.7 * counts + 0.3 * counts[::-1],
+    "shared between cells (proseg)": lambda counts: np.maximum(
+        counts + (counts > 0) * np.random.default_rng(0).normal(0, 0.2, counts.shape), 0
+    ),
+    "multi-mapping reads (STARsolo)": lambda counts: (
+        counts + (counts > 0) * np.random.default_rng(0).choice([0, 0, 0, 0.37, 0.52], counts.shape)
     ),
     "estimated (kallisto)": lambda counts: (
         counts + (counts > 1) * np.random.default_rng(0).normal(0, 0.1, counts.shape)

@@ -10,11 +10,10 @@ from isovi.data import io
 from isovi_bench.timings import reading
 
 
-@pytest.mark.parametrize(("kind", "name"), [("xenium", "10x Xenium"), ("visium_hd", "10x Visium HD")])
-def test_folders_are_of_their_kind_and_complete(kind: str, name: str, tmp_path: Path) -> None:
-    make = {"xenium": reading.make_xenium, "visium_hd": reading.make_visium_hd}[kind]
-    make(tmp_path / kind, 300)
-    assert io.find(tmp_path / kind).kind == name
+@pytest.mark.parametrize("kind", list(reading.SIZES))
+def test_folders_are_of_their_kind_and_complete(kind: str, tmp_path: Path) -> None:
+    reading.MAKERS[kind](tmp_path / kind, 300)
+    assert io.find(tmp_path / kind).kind == ("10x Visium HD" if kind == "visium_hd" else "10x Xenium")
     found = io.read(tmp_path / kind)
     assert found.shape == (300, reading.N_GENES)
     assert found.obsm["spatial"].shape == (300, 2)

@@ -13,6 +13,8 @@ SAMPLE = 500  # rows that are looked at
 CORRECTED, NORMALISED, LOGARITHMS, INTENSITIES = "corrected", "normalised", "logarithms", "intensities"
 _MOST_LOST = 0.5  # share of the total that rounding changes; of corrected counts it is below 0.2
 _FEWEST = 3  # values of a row that say something
+_MANY = 8  # values of a row among which one that is common says something
+_COMMON = 0.25  # share of a row's values that are one value, of transformed counts
 _NEAR = 0.01  # how far a ratio may be from a whole number
 _LARGEST_RATIO = 200  # beyond it rounding hides whether a ratio is whole
 _LARGEST_LOGARITHM = 50
@@ -42,7 +44,8 @@ def kind_of(rows: Any) -> str:
     Values that are scaled cell by cell have one total, or are multiples of one number; so are logarithms (and
     square roots) of them when they are taken back. Of ambient-corrected or estimated counts neither holds; or
     they are multiples of a number that all cells share; and rounding changes them little. It changes most of
-    values that were never counts, such as intensities.
+    values that were never counts, such as intensities. Of transformed counts most of a cell's values are one
+    value, that of a count of 1, also where decimals were cut off.
 
     Parameters
     ----------
@@ -61,6 +64,7 @@ def kind_of(rows: Any) -> str:
     keeps = np.abs(every - np.rint(every)).sum() <= _MOST_LOST * every.sum()  # when it is rounded
     if keeps and _are_multiples(every):  # of one number in all cells: no cell is scaled by its own
         return CORRECTED
+    values = [row for row in values if not is_whole(row).all()] or values  # what is whole was not scaled
     largest = max(row.max() for row in values)
     if largest <= 1 or _is_scaled(values):
         return NORMALISED
@@ -68,6 +72,8 @@ def kind_of(rows: Any) -> str:
     taken_back = ([inverse(row) for row in values] for inverse in inverses)
     if any(map(_is_scaled, taken_back)):
         return LOGARITHMS
+    if _are_transformed(values) or _is_scaled(_each(sparse.csr_matrix(rows).T)):
+        return NORMALISED
     return CORRECTED if keeps else INTENSITIES
 
 
@@ -86,6 +92,16 @@ def _each(rows: Any) -> list[np.ndarray]:
         return list(np.asarray(rows))
     rows = sparse.csr_matrix(rows)
     return [rows.data[start:stop] for start, stop in zip(rows.indptr[:-1], rows.indptr[1:], strict=True)]
+
+
+def _are_transformed(values: list[np.ndarray]) -> bool:
+    """Whether of most cells a good part of the values are one value that is not whole."""
+    found = []
+    for row in (row for row in values if len(row) >= _MANY):
+        seen, n = np.unique(np.round(row, 6), return_counts=True)
+        most = seen[n.argmax()]
+        found.append(n.max() >= max(2, _COMMON * len(row)) and most != np.rint(most))
+    return len(found) >= _FEWEST and bool(np.mean(found) > 0.5)
 
 
 def _is_scaled(values: list[np.ndarray]) -> bool:

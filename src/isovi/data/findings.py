@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,19 +14,28 @@ from scipy.spatial import cKDTree
 
 from isovi._shapes import CellIndexArray, CoordinateArray
 from isovi.data import check
+from isovi.data.columns import describes_cells, words
 from isovi.data.readers.positions import ARRAY, axis_of, is_hexagonal
 from isovi.data.readers.source import POSITIONS_KEY
 from isovi.data.readers.spatialdata import ATTRS_KEY, regions_of
-from isovi.data.readers.table import describes_cells
 from isovi.errors import InputError, IsoviWarning
 from isovi.spots import spacing
 
 SECTION_NAMES = (  # of columns that usually tell tissue sections apart, the surest first
     *("section", "section_id", "slice", "slice_id", "slide", "slide_id", "puck", "library_id", "library"),
     *("sample", "sample_id", "sample_name", "region", "embryo", "orig.ident"),
-    *("capture_area", "array_id", "specimen", "tissue_section", "bregma"),
+    *(
+        "capture_area",
+        "array_id",
+        "specimen",
+        "tissue_section",
+        "bregma",
+        "run_tissue",
+        "gsm",
+        "geo_accession",
+    ),
 )
-PLACE_NAMES = ("fov", "field_of_view", "tile")  # parts of one section, or sections of their own
+PLACE_NAMES = ("fov", "field_of_view", "field", "tile")  # parts of one section, or sections of their own
 GROUP_NAMES = (  # columns that may tell sections apart if their frames overlap
     *("batch", "patient", "patient_id", "donor", "donor_id", "subject", "individual", "animal", "mouse"),
     *(
@@ -42,13 +51,48 @@ GROUP_NAMES = (  # columns that may tell sections apart if their frames overlap
         "genotype",
         "condition",
     ),
+    *(
+        "time",
+        "day",
+        "stage",
+        "disease",
+        "diagnosis",
+        "cohort",
+        "study",
+        "project",
+        "case",
+        "lane",
+        "channel",
+    ),
+    *("hemisphere", "z", "plane", "zplane", "zlayer", "tissue"),
     *("treatment", "timepoint", "image", "imageid", "img", "roi", "scene", "file", "filename", "acquisition"),
 )
-GROUP_WORDS = frozenset(  # in names of such columns, as brain_section_label
-    {"section", "slice", "slide", "sample", "library", "specimen", "puck", "donor", "patient", "animal"}
-    | {"mouse", "replicate", "image", "roi", "core", "tma"}
+SECTION_WORDS = frozenset(  # at the end of such a name, as of brain_section_label
+    {"section", "slice", "slide", "puck", "library", "sample", "specimen", "orig"}
 )
-GLOBAL_NAMES = ("spatial_fov", "global")  # in keys of obsm with positions common to all fields of view
+GROUP_WORDS = SECTION_WORDS | frozenset(  # in names of columns that may tell sections apart
+    {
+        "donor",
+        "patient",
+        "animal",
+        "mouse",
+        "replicate",
+        "rep",
+        "image",
+        "roi",
+        "core",
+        "tma",
+        "brain",
+        "embryo",
+    }
+    | {"gsm", "run", "block", "plate", "biopsy", "piece", "fragment", "batch", "subject", "layer", "plane"}
+)
+_NUMBERING = frozenset(
+    {"id", "ids", "name", "names", "no", "nr", "num", "number", "numeric", "key", "label", "index"}
+)
+GLOBAL_WORDS = frozenset(  # in keys of obsm with positions that may be common to all fields of view
+    {"spatial", "global", "coords", "coordinates", "positions", "stitched", "slide", "centroids", "xy"}
+)
 MIXED = 0.25  # share of nearest neighbours of another value, of what mixing at random gives
 _CELLS_OF_FIELD = 10  # that a field of view has at least
 _LARGEST = 1e150  # positions whose squares are numbers; larger ones are refused by the check of positions
@@ -187,17 +231,17 @@ def section_columns(adata: AnnData) -> dict[str, int]:
     return {column.name: len(column.values) for column in columns if column.is_usable}
 
 
-def _columns(adata: AnnData, names: tuple[str, ...], words: frozenset[str] = frozenset()) -> list[Column]:
-    """Columns of these names, in their order, or with these words in their names, that may be sections."""
+def _columns(
+    adata: AnnData, names: tuple[str, ...], having: Callable[[str], bool] = lambda _: False
+) -> list[Column]:
+    """Columns of these names, in their order, or whose name is like that, that may be sections."""
     rank = {_plain(name): place for place, name in reversed(list(enumerate(names)))}
     attrs = adata.uns.get(ATTRS_KEY, {})
     if len(regions_of(attrs)) > 1:
         rank[_plain(str(attrs["region_key"]))] = -1
     keys = [str(key) for key in adata.obs]
     columns = sorted((key for key in keys if _plain(key) in rank), key=lambda key: rank[_plain(key)])
-    columns += [
-        key for key in keys if key not in columns and words & set(re.split(r"[^a-z0-9]+", key.lower()))
-    ]
+    columns += [key for key in keys if key not in columns and having(key)]
     found = (_column(key, pd.Categorical(adata.obs[key])) for key in columns)
     return [column for column in found if column is not None]
 
@@ -231,8 +275,19 @@ def _in_names(adata: AnnData) -> list[Column]:
 
 def _plain(name: str) -> str:
     """A column's name without case, separators and words for a name: ``Sample_ID`` is ``sample``."""
-    plain = re.sub(r"[^a-z0-9]", "", name.lower())
-    return re.sub(r"(?<=.{3})(id|ids|name|names|no|nr|num|number|key|label)$", "", plain)
+    return re.sub(r"(?<=.{3})(id|ids|name|names|no|nr|num|number|key|label)$", "", "".join(_subject(name)))
+
+
+def _subject(name: str) -> list[str]:
+    """The words of a name without those at its end that say that it is a name or a number."""
+    parts = words(name)
+    while len(parts) > 1 and parts[-1] in _NUMBERING:
+        parts.pop()
+    return parts
+
+
+def _is_section(name: str) -> bool:
+    return bool(SECTION_WORDS & set(_subject(name)[-1:]))
 
 
 # ---------------------------------------------------------------------------- sections
@@ -242,8 +297,11 @@ def _sections(
     adata: AnnData, positions: CoordinateArray, known: np.ndarray, spatial_key: str
 ) -> Iterator[Finding]:
     """Signs of several sections, or fields of view, in one frame; the surest first."""
-    named, places = _columns(adata, SECTION_NAMES), _columns(adata, PLACE_NAMES)
-    groups = [*_columns(adata, GROUP_NAMES, GROUP_WORDS), *_in_names(adata)]
+    named, places = _columns(adata, SECTION_NAMES, _is_section), _columns(adata, PLACE_NAMES)
+    groups = [
+        *_columns(adata, GROUP_NAMES, lambda name: bool(GROUP_WORDS & set(words(name)))),
+        *_in_names(adata),
+    ]
     groups = [column for column in groups if column.name not in {one.name for one in named}]
     yield from _local_frames(adata, positions, known, spatial_key, places)
     yield from _libraries(adata, named, groups)
@@ -277,14 +335,22 @@ def _local_frames(
             remedy = f"Pass spatial_key={key!r}, which has positions common to all."
             yield Finding("frames", received, rule, remedy, True, {"spatial_key": key})
         else:
-            remedy = f"Pass section_key={column.name!r}, or positions common to all fields."
+            common = [
+                str(name)
+                for name in adata.obs
+                if "global" in words(name) and axis_of(str(name))[0] in ("x", "y")
+            ]
+            remedy = f"Pass section_key={column.name!r}, or positions common to all fields"
+            remedy += (
+                f': adata.obsm["spatial"] = adata.obs[{common}].to_numpy().' if len(common) == 2 else "."
+            )
             yield Finding("frames", received, rule, remedy, True, {"section_key": column.name})
 
 
 def _global_key(adata: AnnData, spatial_key: str, column: Column) -> str | None:
     """Key in ``obsm`` of positions in which the fields of view lie apart."""
     for key in sorted(map(str, adata.obsm)):
-        if key == spatial_key or not any(name in key.lower() for name in GLOBAL_NAMES):
+        if key == spatial_key or not GLOBAL_WORDS & set(words(key)):
             continue
         try:
             positions = check.coordinates(adata, key)
@@ -441,7 +507,8 @@ def _axes(
     """Columns that are no positions, the surest first."""
     where, rule = f'obsm["{spatial_key}"]', "Positions are x, y or x, y, z in one unit."
     names = [str(name) for name in getattr(adata.obsm[spatial_key], "columns", ())]
-    wrong = [name for name in names if describes_cells(name) and name.lower() not in (*_Z_NAMES, *ARRAY)]
+    kept = {*_Z_NAMES, *ARRAY, "row", "col"}
+    wrong = [n for n in names if describes_cells(n) and n.lower() not in kept and not axis_of(n)[0]]
     if wrong:
         rest = [name for name in names if name not in wrong]
         remedy = f"Store the positions only: adata.{where} = adata.{where}[{rest}]."

@@ -8,34 +8,64 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
+from isovi.data.columns import is_no_gene, plain, truth
+
 GENE_TYPE = "gene expression"  # as 10x Genomics calls it, in lower case
-TYPE_COLUMNS = frozenset(
-    {"feature_types", "feature_type", "codeclass", "code_class", "genome", "probe_type"}
-    | {"codeword_category", "control_type", "probe_class"}
+TYPE_COLUMNS = frozenset(  # plain names of columns with the type of a feature
+    {
+        "featuretypes",
+        "featuretype",
+        "featureclass",
+        "codeclass",
+        "codetype",
+        "codewordcategory",
+        "controltype",
+    }
+    | {
+        "probetype",
+        "probeclass",
+        "probecategory",
+        "targettype",
+        "genetype",
+        "genebiotype",
+        "biotype",
+        "genome",
+    }
+    | {"type", "class", "category"}
 )
-FLAG_COLUMNS = frozenset(  # true for a control
-    {"control", "is_control", "control_probe", "is_control_probe", "negative_control", "is_negative_control"}
-    | {"neg_control", "is_neg_control", "blank", "is_blank", "negprb", "is_negprb", "neg_probe"}
+FLAGS = frozenset(  # stems of columns that are true for a control
+    {"control", "ctrl", "blank", "negative", "neg", "negcontrol", "negativecontrol", "negctrl", "negprb"}
+    | {"systemcontrol", "falsecode", "codeword", "spike", "spikein", "ercc"}
 )
 KEPT_COLUMNS = frozenset(  # false for one left out: of Visium's probe sets, and Xenium's transcripts
-    {"filtered_probes", "included", "is_gene"}
+    {"filteredprobes", "included", "isgene", "endogenous", "isendogenous"}
 )
-_NUMBER = r"[-_. ]?\d+"  # Seurat writes - for _, R's make.names writes a dot
+NAME_COLUMNS = frozenset(  # with other names of the features
+    {"geneids", "geneid", "genename", "genenames", "genesymbol", "genesymbols", "symbol", "geneshortname"}
+    | {"featurename", "featureid", "targetname", "ids", "id", "name"}
+)
+_STEM = re.compile(r"(?:is)?(\w+?)(?:probes?|genes?|features?|s)?")
+_NUMBER = r"[-_. ]?\d+([-_.]\d+)?"  # Seurat writes - for _, R's make.names writes a dot; repeats get a number
 _TAIL = r"[-_. ].+"  # what follows a prefix: a number, a codeword, a gene
 VENDORS = {  # names in full; letter case does not matter
-    "Xenium": rf"(neg(ative)?control(probe|codeword)|(unassigned|deprecated)codeword){_TAIL}"
-    rf"|(intergenic[-_. ]?region|antisense|blank[-_. ]?codeword){_TAIL}",
-    "MERSCOPE": rf"(blank|notarget){_NUMBER}",
-    "CosMx": rf"(neg(ative|prb|probe)|falsecode|system[-_. ]?control|negadd)({_NUMBER})?"
-    rf"|neg(ative)?[-_. ]?probe({_TAIL})?|rts\d{{7}}",
+    "Xenium": r"(neg(ative)?[-_. ]?control[-_. ]?(probe|codeword)|(unassigned|deprecated|blank)"
+    rf"[-_. ]?codeword|genomic[-_. ]?control)({_TAIL}|\d+)|(intergenic[-_. ]?region|antisense){_TAIL}",
+    "MERSCOPE": rf"(blank|notarget|no[-_. ]target)([-_. ]?[a-z])?{_NUMBER}|blank[-_. ]?probe{_NUMBER}",
+    "CosMx": rf"(neg(ative|[-_. ]?prb|probe|add)|false[-_. ]?(code|positive)|system[-_. ]?control)"
+    rf"({_NUMBER})?|neg(ative)?[-_. ]?probe({_TAIL})?|rts\d{{7}}",
+    "nCounter": r"(neg|pos)_[a-h](\(.+\))?",
     "controls": rf"(neg(ative)?|pos(itive)?)[-_. ]?(control|ctrl)({_TAIL}|\d+)?|control{_NUMBER}",
     "Visium probes": rf"deprecated{_TAIL}",
-    "spike-ins": r"ercc-\d{5}",
-    "columns of a CosMx table": r"fov|cell_id",
+    "spike-ins": r"ercc[-_.]\d{5}|sirv[-_.]?\d+",
+    "reads without a gene": r"n_(unmapped|multimapping|nofeature|ambiguous)"
+    r"|__(no_feature|ambiguous|too_low_aqual|not_aligned|alignment_not_unique)",
+    "columns of a CosMx table": r"cell|slide_id(_numeric)?",
 }
 _VENDORS = {vendor: re.compile(names, re.IGNORECASE) for vendor, names in VENDORS.items()}
-_TYPES = re.compile(r"control|codeword|blank|negative|unassigned|deprecated|falsecode|spike", re.IGNORECASE)
-_TRUE, _FALSE = frozenset({"true", "1", "1.0", "yes"}), frozenset({"false", "0", "0.0", "no"})
+_TYPES = re.compile(
+    r"control|codeword|blank|^neg(ative)?\b|^positive$|unassigned|deprecated|falsecode|spike|^neg_",
+    re.IGNORECASE,
+)
 
 
 def no_genes(var: pd.DataFrame) -> np.ndarray:
@@ -44,17 +74,17 @@ def no_genes(var: pd.DataFrame) -> np.ndarray:
     Parameters
     ----------
     var
-        Annotation of the features, by name; ``var`` of an AnnData. Read are the names, ``gene_ids``,
-        ``feature_types`` (and what other vendors call it), and columns that flag controls.
+        Annotation of the features, by name; ``var`` of an AnnData. Read are the names, other names
+        (``gene_ids``), ``feature_types`` (and what other vendors call it), and columns that flag controls.
 
     Returns
     -------
     Mask of shape ``(gene,)``.
     """
     found = _by_name(var.index) | _by_type(var) | _by_flag(var)
-    ids = next((var[name] for name in var if str(name).lower() in ("gene_ids", "gene_id")), None)
-    if ids is not None:
-        found |= _by_name(pd.Index(ids.astype(str)))
+    for column in var:
+        if plain(column) in NAME_COLUMNS and var[column].dtype.kind not in "biuf":
+            found |= _by_name(pd.Index(var[column].astype(str)))
     return found
 
 
@@ -66,20 +96,22 @@ def listed(names: pd.Index, *, limit: int = 3) -> str:
 
 
 def _by_name(names: pd.Index) -> np.ndarray:
-    return np.array([any(known.fullmatch(str(name)) for known in _VENDORS.values()) for name in names])
+    return np.array(
+        [any(v.fullmatch(name) for v in _VENDORS.values()) or is_no_gene(name) for name in map(str, names)]
+    )
 
 
 def _by_type(var: pd.DataFrame) -> np.ndarray:
-    """By the type of the feature: where some are gene expression, all others are something else."""
+    """By the type of the feature: where some are gene expression, all others that have a type are not."""
     found = np.zeros(len(var), dtype=bool)
     for column in var:
-        if str(column).lower() not in TYPE_COLUMNS:
+        if plain(column) not in TYPE_COLUMNS:
             continue
         types = var[column].astype(str)
         found |= types.str.contains(_TYPES).to_numpy(dtype=bool)
         genes = types.str.lower() == GENE_TYPE
         if genes.any():
-            found |= ~genes.to_numpy(dtype=bool)
+            found |= ~(genes | var[column].isna()).to_numpy(dtype=bool)
     return found
 
 
@@ -87,10 +119,9 @@ def _by_flag(var: pd.DataFrame) -> np.ndarray:
     """By columns that are true for a control, or false for a probe that is not used."""
     found = np.zeros(len(var), dtype=bool)
     for column in var:
-        flags = var[column].astype(str).str.lower()
-        known = set(flags) <= _TRUE | _FALSE
-        if known and str(column).lower() in FLAG_COLUMNS:
-            found |= flags.isin(_TRUE).to_numpy()
-        elif known and str(column).lower() in KEPT_COLUMNS:
-            found |= flags.isin(_FALSE).to_numpy()
+        name = plain(column)
+        stem = _STEM.fullmatch(name)
+        is_flag = name in FLAGS or (stem is not None and stem[1] in FLAGS)
+        if (is_flag or name in KEPT_COLUMNS) and (flags := truth(var[column])) is not None:
+            found |= flags == (0 if name in KEPT_COLUMNS else 1)
     return found

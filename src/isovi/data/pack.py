@@ -465,7 +465,7 @@ def _write_matrix(
         stored.create_array("indptr", data=pointers.astype(index_type))
         data, indices = (
             _Tape(stored, part, n_stored, kind)
-            for part, kind in (("data", matrix.dtype), ("indices", np.dtype(np.int32)))
+            for part, kind in (("data", _stored_type(matrix)), ("indices", np.dtype(np.int32)))
         )
         for rows in buckets:
             data.append(rows.data)
@@ -473,6 +473,11 @@ def _write_matrix(
         data.close()
         indices.close()
     return n_stored
+
+
+def _stored_type(matrix: Any) -> np.dtype:
+    """Type of the stored values: scipy has no 16-bit floats."""
+    return np.dtype(np.float32) if matrix.dtype == np.float16 else np.dtype(matrix.dtype)
 
 
 class _Buckets:
@@ -487,7 +492,7 @@ class _Buckets:
         genes: np.ndarray,
         to_round: bool = False,
     ) -> None:
-        self.scratch, self.shape, self.dtype = scratch, shape, np.dtype(matrix.dtype)
+        self.scratch, self.shape, self.dtype = scratch, shape, _stored_type(matrix)
         self.record = np.dtype([("row", "<u4"), ("column", "<u4"), ("value", self.dtype)])
         n_buckets = min(max(check.n_stored(matrix) * _ENTRY_BYTES // BUCKET_BYTES, 1), MAX_BUCKETS, shape[0])
         self.n_rows = -(-shape[0] // n_buckets)  # of a bucket

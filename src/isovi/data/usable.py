@@ -12,13 +12,12 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from isovi.data import check, decimals
+from isovi.data import check, columns, decimals
 from isovi.data.genes import listed, no_genes
 from isovi.errors import InputError, IsoviWarning
 
-TISSUE_COLUMNS = ("in_tissue", "intissue")  # of obs, in any letter case: spots outside are left out
 RAW_LAYER = "raw"  # stands for adata.raw where there is no such layer
-_INSIDE, _OUTSIDE = frozenset({"1", "1.0", "true"}), frozenset({"0", "0.0", "false"})
+_OF_SEURAT = {"imagerow", "imagecol"}  # columns beside which "tissue" says whether a spot is in it
 
 
 @dataclass(frozen=True, eq=False)
@@ -364,28 +363,18 @@ def sample(matrix: Any) -> Any:
     return matrix[: decimals.SAMPLE]
 
 
-def in_tissue(values: pd.Series) -> np.ndarray | None:
-    """Which spots are in tissue, from a column of 0 and 1, as numbers, text or categories.
-
-    Returns
-    -------
-    Mask of shape ``(cell,)``; ``None`` if the column holds anything else.
-    """
-    words = values.astype(str).str.strip().str.lower()
-    known = words.isin(_INSIDE | _OUTSIDE)
-    return words.isin(_INSIDE).to_numpy(dtype=bool) if known.all() else None
-
-
 def _in_tissue(adata: AnnData) -> tuple[np.ndarray, str]:
     every = np.ones(adata.n_obs, dtype=bool)
-    name = next((one for one in adata.obs if str(one).lower() in TISSUE_COLUMNS), None)
+    known = columns.TISSUE | ({"tissue"} if set(map(columns.plain, adata.obs)) >= _OF_SEURAT else set())
+    name = next((one for one in adata.obs if columns.plain(one) in known), None)
     if name is None:
         return every, ""
     column = adata.obs[name]
-    inside = in_tissue(column)
-    if inside is None:
+    said = columns.truth(column)
+    if said is None or np.isnan(said).any():
         some = ", ".join(map(repr, pd.unique(column.astype(str))[:3]))
         return every, f'obs["{name}"] is not used: it holds {some}, where 0 and 1 are known.'
+    inside = said == 1
     if not inside.any():
         raise InputError(
             f'obs["{name}"] is 0 for all {adata.n_obs} spots.',

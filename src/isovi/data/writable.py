@@ -380,7 +380,7 @@ def _converted(value: Any) -> Any:
         if all(isinstance(part, str) for part in parts):
             return np.array(parts, dtype=object).reshape(np.shape(value))
         if all(isinstance(part, bool | int | float | np.number | np.bool_) for part in parts):
-            return np.array(parts)
+            return np.array(parts).reshape(np.shape(value) if isinstance(value, np.ndarray) else len(parts))
     try:
         return json.dumps(value, default=_for_json, ensure_ascii=True)
     except (TypeError, ValueError):

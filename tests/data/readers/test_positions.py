@@ -66,6 +66,9 @@ def test_visium_is_x_before_y(tmp_path: Path) -> None:
         ("cell,in_tissue,area,row\na,1,2,3\n", "Rename the columns"),
         ("cell,n_counts,UMAP_x,UMAP_y\na,1,2,3\n", "Rename the columns"),
         ("cell,min_x,min_y,max_x,max_y\na,1,2,3,4\n", "Rename the columns"),
+        ("cell,velocity_x,velocity_y,area\na,1,2,3\n", "Rename the columns"),
+        ("cell,phate_x,phate_y,latent_x,latent_y\na,1,2,3,4\n", "Rename the columns"),
+        ("barcode,in_tissue,x,y\na,0,1,2\nb,0,3,4\n", "says of no spot that it is in tissue"),
         ("cell,nucleus_x,nucleus_y,membrane_x,membrane_y\na,1,2,3,4\n", "nucleus_x, nucleus_y; membrane_x"),
         ("barcode,in_tissue,x,y\na,perhaps,1,2\n", "'perhaps' in column 'in_tissue'"),
         ("cell,one,two,three,four\na,1,2,3,4\n", "Rename the columns"),
@@ -89,19 +92,27 @@ def test_what_has_no_positions_is_refused(text: str, words: str, tmp_path: Path)
         ("cell_ID,sdimx,sdimy,nr_genes", ("sdimx", "sdimy"), "not given"),
         ("label,centroid-0,centroid-1,area", ("centroid-1", "centroid-0"), "pixels"),
         ("cell,loc_x,loc_y,loc_z,volume", ("loc_x", "loc_y", "loc_z"), "not given"),
+        ("cell,area,spatial_1,spatial_2", ("spatial_1", "spatial_2"), "not given"),
+        ("cell,coord1,coord2,n_genes", ("coord1", "coord2"), "not given"),
+        ("barcode,in.tissue,pxl.row.in.fullres,pxl.col.in.fullres", None, "pixels of the full-resolution"),
+        ("id,vel_x,vel_y,x_location,y_location", ("x_location", "y_location"), "not given"),
+        ("label,area,row,col", ("array_x", "array_y"), "not given"),
     ],
 )
 def test_columns_are_chosen_by_name_and_not_because_they_are_numbers(
     header: str, columns: tuple[str, ...], unit: str, tmp_path: Path
 ) -> None:
     names = header.split(",")
+    columns = columns or ("pxl.col.in.fullres", "pxl.row.in.fullres")
     rows = [
-        ",".join("1" if n == "in_tissue" else str(7 * row + k) for k, n in enumerate(names)) for row in (1, 2)
+        ",".join("1" if n[:2] == "in" else str(7 * row + k) for k, n in enumerate(names)) for row in (1, 2)
     ]
     found = read_positions(written(tmp_path, "\n".join([header, *rows])))
     assert found.columns == columns
     assert found.unit.startswith(unit)
-    assert found.table[list(columns)].iloc[0].tolist() == [7 + names.index(name) for name in columns]
+    places = {"array_x": names.index("col"), "array_y": names.index("row")} if "row" in names else {}
+    places |= {name: k for k, name in enumerate(names)}
+    assert found.table[list(columns)].iloc[0].tolist() == [7 + places[name] for name in columns]
 
 
 def test_a_third_number_without_a_name_is_z_if_it_holds_planes(tmp_path: Path) -> None:
@@ -110,6 +121,16 @@ def test_a_third_number_without_a_name_is_z_if_it_holds_planes(tmp_path: Path) -
     assert len(read_positions(written(tmp_path, planes)).columns) == 3
     with pytest.warns(IsoviWarning, match="30 values for 30 cells: it is not taken as z"):
         assert read_positions(written(tmp_path, areas)).columns == ("x", "y")
+
+
+@pytest.mark.parametrize(
+    "row", ["{i},{two},{i},{far}", "{i},{four},{far},{i}", "{i},{far},{four},{i}", "{i},{two},{four},{two}"]
+)
+def test_a_number_without_a_name_that_says_something_else_is_refused(row: str, tmp_path: Path) -> None:
+    """Whether a spot is in tissue, clusters, a row of the array: in place of x or y."""
+    rows = [row.format(i=i, two=i % 2, four=i % 4, far=i * i) for i in range(40)]
+    with pytest.raises(InputError, match=r"no header, and one of columns 2 and 3 has [24] values only"):
+        read_positions(written(tmp_path, "\n".join(rows)))
 
 
 def test_an_empty_z_is_not_used(tmp_path: Path) -> None:
@@ -157,6 +178,9 @@ def test_tables_that_lack_most_positions_are_refused_or_warned_of(tmp_path: Path
         ("in_tissue", "1.0", ""),
         ("inTissue", "yes", "no"),
         ("tissue", "1", "0"),
+        ("in.tissue", "T", "F"),
+        ("In Tissue", "Yes", "No"),
+        ("is_in_tissue", "True", "False"),
     ],
 )
 def test_spots_outside_of_the_tissue_are_left_out_however_it_is_written(
@@ -180,11 +204,15 @@ def lattice(hexagonal: bool) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize(
-    "header", ["barcode,in_tissue,array_row,array_col", "spot,tissue,row,col", "barcode,array_row,array_col"]
+    "header",
+    [
+        *("barcode,in_tissue,array_row,array_col", "spot,tissue,row,col", "barcode,array_row,array_col"),
+        *("barcode,in.tissue,array.row,array.col", "spot,inTissue,arrayRow,arrayCol", "spot,Row,Column"),
+    ],
 )
 @pytest.mark.parametrize("hexagonal", [True, False])
 def test_row_and_column_of_an_array_become_its_lattice(header: str, hexagonal: bool, tmp_path: Path) -> None:
-    tissue = "1," if "tissue" in header else ""
+    tissue = "1," if "issue" in header else ""
     name = "s_008um" if not hexagonal and "array" in header else "s"  # only Visium HD's array is square
     rows = [f"{name}_{r}_{c},{tissue}{r},{c}" for r, c in lattice(hexagonal)]
     with pytest.warns(IsoviWarning, match="hexagonal array" if hexagonal else "square array"):

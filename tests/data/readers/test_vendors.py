@@ -58,6 +58,30 @@ ONE_TABLE: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"X": XY[:, 0], "Y": XY[:, 1], "ClusterID": np.arange(N_OBS) % 4, "size": 40, "n_transcripts": 9},
         ["X", "Y"],
     ),
+    "Moffitt": (
+        {"Animal_ID": 1, "Bregma": 0.26, "Centroid_X": XY[:, 0], "Centroid_Y": XY[:, 1], "Cell_class": "A"},
+        ["Centroid_X", "Centroid_Y"],
+    ),
+    "seqFISH+": (
+        {"Field of View": np.arange(N_OBS) % 3, "X": XY[:, 0], "Y": XY[:, 1], "Region": "C"},
+        ["X", "Y"],
+    ),
+    "CODEX": (
+        {"cell_id:cell_id": range(N_OBS), "size:size": 40, "tile_num": 1, "x": XY[:, 0], "y": XY[:, 1]},
+        ["x", "y"],
+    ),
+    "scater": (
+        {"sum": COUNTS.sum(1), "detected": 6, "is_doublet": [True, False] * 6, "row": 1, "col": 2},
+        [],
+    ),
+    "STutility": (
+        {"imagerow": XY[:, 1], "imagecol": XY[:, 0], "row": 3, "RNA_snn_res.0.5": np.arange(N_OBS) % 3},
+        ["imagecol", "imagerow"],
+    ),
+    "stLearn": (
+        {"spatial_1": XY[:, 0], "spatial_2": XY[:, 1], "total_counts": COUNTS.sum(1), "mouse_id": 2},
+        ["spatial_1", "spatial_2"],
+    ),
     "Seurat": (
         {"nCount_RNA": COUNTS.sum(1), "nFeature_RNA": 6, "seurat_clusters": 1, "percent.mt": 0.0},
         [],
@@ -142,6 +166,39 @@ def test_cells_of_cosmx_are_named_by_field_and_number(tmp_path: Path) -> None:
     assert found.obs["fov"].tolist() == [1] * 6 + [2] * 6
 
 
+NUMBERS = {"fov": np.repeat([1, 2], 6), "cell_ID": np.tile(np.arange(1, 7), 2)}
+TEXT = [f"c_1_{fov}_{cell}" for fov, cell in zip(*NUMBERS.values(), strict=True)]
+SLIDES = {"fov": 1, "cell_ID": NUMBERS["cell_ID"], "slide_ID_numeric": NUMBERS["fov"]}
+COSMX: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # columns of the counts, and of the cells
+    "AtoMx": (NUMBERS, {"cell": TEXT, **NUMBERS}),
+    "AtoMx, cell_id": (NUMBERS, {**NUMBERS, "cell_id": TEXT}),
+    "AtoMx, cell_id first": (NUMBERS, {"cell_id": TEXT, **NUMBERS}),
+    "text in both": ({"cell": TEXT, **NUMBERS}, {"cell": TEXT, **NUMBERS}),
+    "text in one": ({"cell_id": TEXT}, {"cell": TEXT, **NUMBERS}),
+    "both in both": ({**NUMBERS, "cell_id": TEXT}, {**NUMBERS, "cell_id": TEXT}),
+    "decimals": ({name: values.astype(float) for name, values in NUMBERS.items()}, NUMBERS),
+    "CellId": ({"FOV": NUMBERS["fov"], "CellId": NUMBERS["cell_ID"]}, NUMBERS),
+    "a slide": ({"slide_ID": 3, **NUMBERS}, NUMBERS),
+    "two slides": (SLIDES, SLIDES),
+    "two slides, text": (SLIDES, {"cell": [f"c_{one[4]}_1_{one[-1]}" for one in TEXT], **SLIDES}),
+}
+
+
+@pytest.mark.parametrize("layout", list(COSMX))
+def test_cells_of_cosmx_are_joined_however_they_are_numbered(layout: str, tmp_path: Path) -> None:
+    """Of AtoMx's tables half of the cells got the place of another one: field and number were exchanged."""
+    of_counts, of_cells = (pd.DataFrame(columns, index=CELLS) for columns in COSMX[layout])
+    pd.concat([of_counts, TABLE.assign(NegPrb1=1)], axis=1).to_csv(tmp_path / "S1_exprMat.csv", index=False)
+    place = {"CenterX_local_px": 1, "CenterY_local_px": 1, "CenterX_global_px": XY[:, 0]}
+    place |= {"CenterY_global_px": XY[:, 1], "own": range(N_OBS)}
+    cells = pd.concat([of_cells, pd.DataFrame(place, index=CELLS)], axis=1)
+    cells.iloc[::-1].to_csv(tmp_path / "S1_metadata.csv", index=False)
+    found = io.read(tmp_path)
+    assert_read(found, found.obs_names.tolist())
+    assert found.obs_names.is_unique and found.obs["own"].tolist() == list(range(N_OBS))
+    np.testing.assert_array_equal(found.obsm["spatial"], XY)
+
+
 # ---------------------------------------------------------------------------- GEM
 
 
@@ -158,7 +215,7 @@ def gem(name: str = "MIDCount", **more: Any) -> pd.DataFrame:
     )
 
 
-@pytest.mark.parametrize("name", ["MIDCount", "MIDCounts", "UMICount"])
+@pytest.mark.parametrize("name", ["MIDCount", "MIDCounts", "UMICount", "MID_count", "count"])
 def test_gem_is_read_in_bins(name: str, tmp_path: Path) -> None:
     path = tmp_path / "s.gem.gz"
     with gzip.open(path, "wt") as file:
@@ -194,6 +251,25 @@ def test_gem_with_cells_is_read_by_cell(tmp_path: Path) -> None:
     assert found.obs_names.tolist() == [str(i) for i in range(1, N_OBS)]
     np.testing.assert_array_equal(found[:, GENES].X.toarray(), COUNTS[1:])
     np.testing.assert_allclose(found.obsm["spatial"][0], [300 + 7 + 2.5, 1000 + 9 * 2.5])
+
+
+MOLECULES: dict[str, dict[str, Any]] = {
+    "Xenium": {"transcript_id": 1, "cell_id": 3, "feature_name": "Gad1", "x_location": 1.5, "y_location": 2},
+    "MERSCOPE": {"": 0, "barcode_id": 1, "global_x": 1.5, "global_y": 2.5, "fov": 0, "gene": "Gad1"},
+    "CosMx": {"fov": 1, "cell_ID": 3, "x_global_px": 1, "y_global_px": 2, "z": 0, "target": "Gad1"},
+    "Resolve": {"x": 1, "y": 2, "z": 0, "gene": "Gad1"},
+    "STARmap": {"gene": "Gad1", "x": 1, "y": 2},
+    "Seq-Scope": {"gene_name": "Gad1", "x": 1, "y": 2, "count": 3},
+    "Baysor": {"x": 1.5, "y": 2.5, "gene": "Gad1", "molecule_id": 1, "cell": 3, "confidence": 0.9},
+}
+
+
+@pytest.mark.parametrize("vendor", list(MOLECULES))
+def test_tables_of_molecules_are_refused_by_name(vendor: str, tmp_path: Path) -> None:
+    """Some were read as a table of genes by the two or three "cells" x, y and count."""
+    pd.DataFrame([MOLECULES[vendor]] * 3).to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(InputError, match=r"has a line for each molecule: '\w+' and position \(\w+, \w+\)"):
+        io.read(tmp_path / "t.csv")
 
 
 def test_gem_has_its_own_positions(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ matrix that it returns.
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -15,14 +16,17 @@ from typing import Any
 import h5py
 import numpy as np
 import pandas as pd
+import zarr
 from scipy import sparse
+from scipy.io import mmwrite
 
 from isovi_bench.rendering import markdown
 from isovi_bench.resources import in_fresh_process, peak_memory
 from isovi_bench.timings.cells import counts, positions
 
-SIZES = {"xenium": 100_000, "visium_hd": 500_000}
+SIZES = {"xenium": 100_000, "xenium_mex": 100_000, "xenium_zarr": 100_000, "visium_hd": 500_000}
 N_GENES = 500
+_FEATURES = ("id", "name", "feature_type")  # of Matrix Market's table
 N_CONTROLS = 40  # control probes of Xenium
 
 
@@ -45,7 +49,7 @@ def measure(out: Path, kinds: Sequence[str] = tuple(SIZES), n_obs: int | None = 
     rows = []
     for kind in kinds:
         folder = out / kind
-        {"xenium": make_xenium, "visium_hd": make_visium_hd}[kind](folder, n_obs or SIZES[kind])
+        MAKERS[kind](folder, n_obs or SIZES[kind])
         try:
             rows.append({"layout": kind, **in_fresh_process(read, folder)})
         finally:
@@ -94,6 +98,53 @@ def make_xenium(folder: Path, n_obs: int) -> None:
     table.to_parquet(folder / "cells.parquet", index=False)
 
 
+def make_xenium_mex(folder: Path, n_obs: int) -> None:
+    """The same cells, with the matrix as Matrix Market files and the table as compressed text."""
+    make_xenium(folder, n_obs)
+    h5, mex = folder / "cell_feature_matrix.h5", folder / "cell_feature_matrix"
+    mex.mkdir()
+    with h5py.File(h5) as file, gzip.open(mex / "matrix.mtx.gz", "wb", compresslevel=1) as text:
+        group = file["matrix"]
+        parts = (group["data"][:], group["indices"][:], group["indptr"][:])
+        mmwrite(text, sparse.csc_matrix(parts, shape=tuple(group["shape"])), field="integer")
+        features = pd.DataFrame({name: group["features"][name][:].astype(str) for name in _FEATURES})
+        names = pd.Series(group["barcodes"][:].astype(str))
+    features.to_csv(mex / "features.tsv.gz", sep="\t", header=False, index=False)
+    names.to_csv(mex / "barcodes.tsv.gz", header=False, index=False)
+    pd.read_parquet(folder / "cells.parquet").to_csv(folder / "cells.csv.gz", index=False)
+    h5.unlink()
+    (folder / "cells.parquet").unlink()
+
+
+def make_xenium_zarr(folder: Path, n_obs: int) -> None:
+    """The same cells, with matrix and table as zipped stores."""
+    make_xenium(folder, n_obs)
+    ids = np.column_stack([np.arange(n_obs) * 40_009, np.ones(n_obs)]).astype(np.uint32)
+    with h5py.File(folder / "cell_feature_matrix.h5") as file:
+        group = file["matrix"]
+        parts = (group["data"][:], group["indices"][:], group["indptr"][:])
+        by_feature = sparse.csc_matrix(parts, shape=tuple(group["shape"])).tocsr()
+        names, keys = (group["features"][name][:].astype(str).tolist() for name in ("id", "name"))
+        is_gene = group["features"]["feature_type"][:] == b"Gene Expression"
+    about = {"number_cells": n_obs, "number_features": len(names), "feature_ids": names, "feature_keys": keys}
+    about["feature_types"] = np.where(is_gene, "gene", "negative_control_probe").tolist()
+    with zarr.storage.ZipStore(folder / "cell_feature_matrix.zarr.zip", mode="w") as store:
+        group = zarr.open_group(store, mode="w", zarr_format=2).create_group("cell_features")
+        group.attrs.update(about)
+        for name in ("data", "indices", "indptr"):
+            group.create_array(name, data=getattr(by_feature, name).astype(np.uint32), chunks=(80_000,))
+        group.create_array("cell_id", data=ids)
+    table = pd.read_parquet(folder / "cells.parquet").drop(columns="cell_id")
+    table = table.rename(columns={f"{axis}_centroid": f"cell_centroid_{axis}" for axis in "xy"})
+    with zarr.storage.ZipStore(folder / "cells.zarr.zip", mode="w") as store:
+        group = zarr.open_group(store, mode="w", zarr_format=2)
+        group.create_array("cell_id", data=ids)
+        summary = group.create_array("cell_summary", data=table.to_numpy(dtype=np.float64))
+        summary.attrs["column_names"] = list(table)
+    for name in ("cell_feature_matrix.h5", "cells.parquet"):
+        (folder / name).unlink()
+
+
 def make_visium_hd(folder: Path, n_obs: int) -> None:
     """Bins of 8 µm: a matrix in HDF5, and positions in Parquet, a fifth of them outside of the tissue."""
     side = int(np.ceil((n_obs * 1.25) ** 0.5))
@@ -140,6 +191,14 @@ def _write_matrix(
         types = ["Gene Expression"] * N_GENES + ["Negative Control Probe"] * n_controls
         features["feature_type"] = np.array(types, dtype="S")
         features["genome"] = np.array(["GRCh38"] * n_features, dtype="S")
+
+
+MAKERS = {
+    "xenium": make_xenium,
+    "xenium_mex": make_xenium_mex,
+    "xenium_zarr": make_xenium_zarr,
+    "visium_hd": make_visium_hd,
+}
 
 
 def _letters(number: int) -> str:

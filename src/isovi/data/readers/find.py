@@ -13,7 +13,7 @@ from isovi.data.readers.prefixed import find_prefixed
 from isovi.data.readers.segmented import find_segmented
 from isovi.data.readers.source import KINDS, Reader, Source
 from isovi.data.readers.spatialdata import SpatialDataStore, is_spatialdata
-from isovi.data.readers.table import CountTable
+from isovi.data.readers.table import CountTable, require_no_molecules
 from isovi.data.readers.tabular import columns_of, is_table
 from isovi.data.readers.vendors import find_vendor
 from isovi.data.readers.visium import MATRICES, find_visium
@@ -62,8 +62,10 @@ def _in_file(path: Path, source: Source) -> Reader:
     if path.suffix.lower() == ".h5":
         return Matrix(path, source.coordinates)
     if is_table(path):
-        if gem_columns(columns_of(path)):
+        columns = columns_of(path)
+        if gem_columns(columns, path):
             return Gem(path)
+        require_no_molecules(path, columns)
         return CountTable(path, source.coordinates)
     raise InputError(
         f'"{path}" has the suffix "{path.suffix}".',

@@ -12,20 +12,22 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from isovi.data.columns import plain, texts
 from isovi.data.readers.annotated import canonical_counts
 from isovi.data.readers.source import POSITIONS_KEY, Reader
-from isovi.data.readers.tabular import blocks_of, columns_of, texts
+from isovi.data.readers.tabular import blocks_of, columns_of
 from isovi.errors import InputError, IsoviWarning
 
 BIN = 50  # positions of the chip, of 0.5 micrometres each, along the side of a square bin, at least
 _SHIFT = 2**32  # of x in a key that holds x and y
-_NAMES = {
-    "gene": ("geneid", "gene", "genename", "gene_id"),
+_NAMES = {  # plain names
+    "gene": ("geneid", "gene", "genename"),
     "x": ("x",),
     "y": ("y",),
-    "count": ("midcount", "midcounts", "umicount", "umi_count"),
+    "count": ("midcount", "midcounts", "umicount", "umicounts"),
 }
-_CELLS = ("cellid", "cell_id", "cell", "label")
+_OTHER_COUNTS = ("count", "counts", "umi", "umis", "mid")  # of files that are called .gem
+_CELLS = ("cellid", "cell", "label")
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Gem(Reader):
     @property
     def columns(self) -> dict[str, str]:
         """The columns that are read, by what they hold."""
-        return gem_columns(columns_of(self.path))
+        return gem_columns(columns_of(self.path), self.path)
 
     @cached_property
     def grid(self) -> int:
@@ -106,13 +108,15 @@ class Gem(Reader):
         return self.sign(adata)
 
 
-def gem_columns(columns: list[str]) -> dict[str, str]:
+def gem_columns(columns: list[str], path: Path) -> dict[str, str]:
     """The columns of a GEM table by what they hold; empty if it is none."""
-    lower = {name.lower(): name for name in columns}
-    found = {what: lower[n] for what, names in _NAMES.items() for n in names[::-1] if n in lower}
+    known = {plain(name): name for name in columns}
+    of_counts = _OTHER_COUNTS if ".gem" in path.name.lower() else ()
+    wanted = {**_NAMES, "count": (*_NAMES["count"], *of_counts)}
+    found = {what: known[n] for what, names in wanted.items() for n in names[::-1] if n in known}
     if len(found) < len(_NAMES):
         return {}
-    cell = next((lower[name] for name in _CELLS if name in lower), None)
+    cell = next((known[name] for name in _CELLS if name in known), None)
     return found if cell is None else found | {"cell": cell}
 
 

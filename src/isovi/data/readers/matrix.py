@@ -10,6 +10,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from isovi.data.readers.annotated import canonical_counts
+from isovi.data.readers.market import parts_of, read_market
 from isovi.data.readers.positions import Joined
 from isovi.data.readers.source import readable
 from isovi.data.readers.tenx import read_h5
@@ -69,12 +70,15 @@ def read_matrix(path: Path) -> AnnData:
     IsoviWarning
         If names of genes repeat: they get numbers, as in scanpy.
     """
-    import scanpy as sc  # takes seconds, and only 10x files need it
-
     with readable(path, "a 10x matrix"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*names are not unique.*")
-        is_folder = path.is_dir()
-        adata = sc.read_10x_mtx(path, make_unique=False, gex_only=False) if is_folder else read_h5(path)
+        if path.is_dir():
+            parts = parts_of(path).get("")
+            if parts is None:
+                raise ValueError("matrix.mtx, barcodes.tsv and features.tsv have to be there")
+            adata = read_market(parts["m"], parts["b"], parts["f"])
+        else:
+            adata = read_h5(path)
         adata.X = sparse.csr_matrix(adata.X)
         canonical_counts(adata)
     make_unique(adata)

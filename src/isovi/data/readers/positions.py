@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from isovi.data.columns import TISSUE, plain, texts, truth, words
 from isovi.data.readers.source import MICROMETRES, PIXELS, POSITIONS_KEY, UNKNOWN, Reader
-from isovi.data.readers.tabular import blocks_of, cell_column, n_without_header, texts
+from isovi.data.readers.tabular import blocks_of, cell_column, n_without_header, names_of, numbered_cells
 from isovi.errors import InputError, IsoviWarning
 
-TISSUE_COLUMNS = ("in_tissue", "intissue", "tissue")  # Space Ranger, and what R makes of it
 VISIUM_COLUMNS = [
     "barcode",
     "in_tissue",
@@ -26,7 +26,7 @@ VISIUM_COLUMNS = [
     "pxl_col_in_fullres",
 ]
 LATTICE = "distances between neighbouring spots of the array"
-_KNOWN = (  # names, in lower case, that a format gives the columns, and their unit; the first found is taken
+_KNOWN = (  # a format's columns, in lower case with _ between parts, and their unit; the first is taken
     (("pxl_col_in_fullres", "pxl_row_in_fullres"), PIXELS),  # Space Ranger
     (("imagecol", "imagerow"), UNKNOWN),  # BayesSpace; Seurat scales them
     (("x_centroid", "y_centroid"), MICROMETRES),  # Xenium
@@ -41,20 +41,30 @@ _KNOWN = (  # names, in lower case, that a format gives the columns, and their u
     (("xcoord", "ycoord"), UNKNOWN),  # Slide-seq
     (("coord_x", "coord_y"), UNKNOWN),
     (("sdimx", "sdimy"), UNKNOWN),  # Giotto
-    (("centroid-1", "centroid-0"), "pixels"),  # scikit-image: row, column
+    (("centroid_1", "centroid_0"), "pixels"),  # scikit-image: row, column
+    (("spatial_1", "spatial_2"), UNKNOWN),  # what R and pandas make of obsm["spatial"]
+    (("spatial1", "spatial2"), UNKNOWN),
+    (("spatial_0", "spatial_1"), UNKNOWN),
+    (("coord_1", "coord_2"), UNKNOWN),
+    (("coord1", "coord2"), UNKNOWN),
 )
 ARRAY = ("array_row", "array_col")  # of Space Ranger
-_ARRAYS = (ARRAY, ("row", "col"))  # the others are BayesSpace's and Seurat's
+_ARRAYS = (  # the others are BayesSpace's and Seurat's; plain names
+    *(("arrayrow", "arraycol"), ("arrayrow", "arraycolumn"), ("row", "col"), ("row", "column")),
+    ("spotrow", "spotcol"),
+)
 _BIN_NAME = r"s_\d+um_.*"  # of Visium HD, whose bins are a square array
 _LOCAL = frozenset({"local", "fov"})  # positions that begin anew in each field of view
 _NO_POSITION = frozenset(
     {
-        *("min", "max", "std", "var", "umap", "tsne", "pca", "pc"),
-        *("bbox", "width", "height", "size", "shift", "offset", "scale"),
+        *("min", "max", "std", "sd", "var", "err", "umap", "tsne", "pca", "pc", "mds", "phate", "fa", "lda"),
+        *("embedding", "latent", "graph", "draw", "vel", "velocity", "grad", "gradient", "diff", "delta"),
+        *("bbox", "bb", "width", "height", "size", "length", "shift", "offset", "scale", "dist", "distance"),
+        *("start", "end", "direction", "tile"),
     }
 )
 _AXIS = re.compile(
-    r"(?P<a>[xyz])(?:coords?|coordinates?|pos|position|loc|location|cent\w*|um|px|pixels?|microns?|mm)?"
+    r"(?P<a>[xyz])(?:c|coords?|coordinates?|pos|position|loc|location|cent\w*|um|px|pixels?|microns?|mm)?"
     r"|(?:coords?|coordinates?|pos|position|loc|location|cent\w*)(?P<b>[xyz])"
 )
 _UNITS = {
@@ -65,9 +75,8 @@ _UNITS = {
 } | dict.fromkeys(("px", "pixel", "pixels", "pxl"), "pixels")
 _UNNAMED = {6: VISIUM_COLUMNS, 3: ["cell", "x", "y"], 4: ["cell", "x", "y", "z"]}  # of a table without header
 _EMPTY = "have an empty position in {}"  # why cells are left out
+_FEW_ROWS = 10  # of which nothing can be said
 _MAX_PLANES = 50  # values of a third column that may be planes
-_TRUE = frozenset({"1", "1.0", "true", "t", "yes", "y"})
-_FALSE = frozenset({"0", "0.0", "false", "f", "no", "n", "", "nan", "none", "<na>"})
 
 
 @dataclass(frozen=True)
@@ -193,28 +202,31 @@ def position_table(table: pd.DataFrame, path: Path, *, has_header: bool = True) 
 
 def _by_cell(table: pd.DataFrame) -> pd.DataFrame:
     """The table with the names of the cells as its index."""
-    lower = {name.lower(): name for name in table}
-    if {"fov", "cell_id"} <= set(lower) and cell_column(list(table)) == lower["cell_id"]:  # CosMx
-        cell, fov = (texts(table[lower[name]]) for name in ("cell_id", "fov"))
-        return table.set_index((cell + "_" + fov).rename(None))
     name = cell_column(list(table))
-    return table.set_index(texts(table[name]).rename(None)).drop(columns=name)
+    by_cell = table.set_index(names_of(table, name).rename(None))
+    return by_cell if numbered_cells(table) is not None else by_cell.drop(columns=name)
 
 
 def _in_tissue(table: pd.DataFrame, path: Path) -> np.ndarray:
-    """Mask of the spots in tissue, however it is written: 1 and 0, TRUE and FALSE, yes and no."""
-    lower = {name.lower().replace(".", "_"): name for name in table}
-    for key in (key for key in TISSUE_COLUMNS if key in lower):
-        values = texts(table[lower[key]]).str.strip().str.lower()
-        unknown = values[~values.isin(_TRUE | _FALSE)]
-        if not len(unknown):
-            return values.isin(_TRUE).to_numpy()
-        if key != "tissue":  # which may be the name of an organ as well
+    """Mask of the spots in tissue, however it is written; a missing value is outside."""
+    for name in (name for name in table if plain(name) in TISSUE | {"tissue"}):
+        said = truth(table[name])
+        if said is None:
+            if plain(name) == "tissue":  # which may be the name of an organ as well
+                continue
+            some = next(one for one in texts(table[name]) if truth(pd.Series([one])) is None)
             raise InputError(
-                f'"{path}" has {unknown.iloc[0]!r} in column {lower[key]!r}.',
+                f'"{path}" has {some!r} in column {name!r}.',
                 "It says with 1 or 0, TRUE or FALSE, which spots are in tissue.",
                 "Correct it, or remove the column.",
             )
+        if not (said == 1).any():
+            raise InputError(
+                f'Column {name!r} of "{path}" says of no spot that it is in tissue.',
+                "Spots outside of the tissue are left out.",
+                "Correct it, or remove the column.",
+            )
+        return said == 1
     return np.ones(len(table), dtype=bool)
 
 
@@ -256,7 +268,7 @@ def position_columns(
         columns = _with_planes(columns, numeric, path, named)
         return table.assign(**{name: numeric[name] for name in columns}), columns, unit
     if (array := _array(numeric)) is not None:
-        return *_on_lattice(table, numeric, array, path), LATTICE
+        return _on_lattice(table, numeric, array, path)
     raise InputError(
         f'"{path}" has the columns {", ".join(map(repr, table.columns)) or "of one kind only"}.',
         "Positions are read from numeric columns x and y (and z), or as the instruments call them.",
@@ -281,7 +293,7 @@ def columns_of_positions(numeric: dict[str, pd.Series], path: Path) -> tuple[tup
 
 
 def _known(numeric: dict[str, pd.Series]) -> tuple[tuple[str, ...], str] | None:
-    lower = {name.lower(): name for name in numeric}
+    lower = {re.sub(r"[^a-z0-9]+", "_", name.lower()): name for name in numeric}
     for names, unit in _KNOWN:
         if all(name in lower for name in names):
             return tuple(lower[name] for name in names), unit
@@ -318,8 +330,7 @@ def _alike(numeric: dict[str, pd.Series], path: Path) -> tuple[tuple[str, ...], 
 
 def axis_of(name: str) -> tuple[str, tuple[str, ...]]:
     """The axis that a name such as ``CenterX_global_px`` has, or none, and the other words in it."""
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
-    parts = [word for word in re.split(r"[^a-z0-9]+", words.lower()) if word]
+    parts = words(name)
     found = [(place, match) for place, word in enumerate(parts) if (match := _AXIS.fullmatch(word))]
     if len(found) != 1:
         return "", ()
@@ -337,6 +348,8 @@ def _with_planes(
     if len(columns) < 3:
         return columns
     values = numeric[columns[2]]
+    if not named:
+        _require_places(numeric, columns[:2], path)
     if values.isna().all():
         _say(f'Column {columns[2]!r} of "{path.name}" is empty and is not used: positions are (x, y).')
         return columns[:2]
@@ -350,18 +363,27 @@ def _with_planes(
     return columns[:2]
 
 
+def _require_places(numeric: dict[str, pd.Series], columns: tuple[str, ...], path: Path) -> None:
+    """Refuse four columns without a header of which the second or third says something else than a place."""
+    n_values = [numeric[name].nunique() for name in (*columns, "z")]
+    few = min(_MAX_PLANES, max(len(numeric["z"]) // 3, 1))
+    if len(numeric["z"]) > _FEW_ROWS and min(n_values[:2]) <= (2 if n_values[2] <= few else few):
+        raise InputError(
+            f'"{path}" has no header, and one of columns 2 and 3 has {min(n_values[:2])} values only.',
+            "Without a header they are cell, x, y, z.",
+            "Give it a header that names the columns x and y.",
+        )
+
+
 def _array(numeric: dict[str, pd.Series]) -> tuple[str, str] | None:
-    lower = {name.lower(): name for name in numeric}
-    for row, column in _ARRAYS:
-        if row in lower and column in lower:
-            return lower[row], lower[column]
-    return None
+    names = {plain(name): name for name in numeric}
+    return next(((names[row], names[col]) for row, col in _ARRAYS if row in names and col in names), None)
 
 
 def _on_lattice(
     table: pd.DataFrame, numeric: dict[str, pd.Series], array: tuple[str, str], path: Path
-) -> tuple[pd.DataFrame, tuple[str, str]]:
-    """The table with x and y on the array's lattice: hexagonal if only every second place occurs.
+) -> tuple[pd.DataFrame, tuple[str, str], str]:
+    """The table with x and y on the array's lattice: hexagonal if only every second place occurs; and a unit.
 
     Raises
     ------
@@ -369,20 +391,25 @@ def _on_lattice(
         If the columns are called as Visium's are, and hold other places than Visium has.
     """
     row, column = (numeric[name] for name in array)
-    hexagonal = is_hexagonal(np.stack([row, column], axis=1))
-    if not hexagonal and array[0].lower() == ARRAY[0] and not table.index.str.fullmatch(_BIN_NAME).all():
+    places = np.stack([row, column], axis=1)
+    hexagonal = is_hexagonal(places)
+    of_visium = plain(array[0]) == plain(ARRAY[0])
+    if not hexagonal and of_visium and not table.index.str.fullmatch(_BIN_NAME).all():
         raise InputError(
             f'"{path}" has no positions but {array[0]} and {array[1]}, and these hold neighbours in a row.',
             "On an array of Visium, which is hexagonal, every second place of a row is empty.",
             "Give a table with positions; of a square array, call the columns x and y.",
         )
+    if not hexagonal and not _is_lattice(places, ((0, 1), (1, 0))):
+        _say(f'Positions in "{path.name}" are read from {array[1]}, {array[0]}.')
+        return table.assign(array_x=column, array_y=row), ("array_x", "array_y"), UNKNOWN
     x, y = (column / 2, row * (np.sqrt(3) / 2)) if hexagonal else (column, row)
     kind = "hexagonal array (x = column / 2, y = row x 0.866)" if hexagonal else "square array"
     _say(
         f'"{path.name}" has no positions but {array[0]} and {array[1]}: they are taken as places on a '
         f"{kind}, on which neighbouring spots are at distance 1."
     )
-    return table.assign(array_x=x, array_y=y), ("array_x", "array_y")
+    return table.assign(array_x=x, array_y=y), ("array_x", "array_y"), LATTICE
 
 
 def is_hexagonal(places: np.ndarray) -> bool:
@@ -394,12 +421,18 @@ def is_hexagonal(places: np.ndarray) -> bool:
         Row and column of the spots, in any order, shape ``(cell, 2)``; NaN where unknown.
     """
     places = places[np.isfinite(places).all(axis=1)]
-    if not len(places) or (places != np.rint(places)).any() or np.ptp(places.sum(axis=1) % 2) > 0:
+    return _is_lattice(places, ((1, 1), (1, -1))) and len(np.unique(places.sum(axis=1) % 2)) == 1
+
+
+def _is_lattice(places: np.ndarray, steps: tuple[tuple[int, int], ...]) -> bool:
+    """Whether whole numbers, shape ``(cell, 2)``, have neighbours by these steps, more than half of them."""
+    places = places[np.isfinite(places).all(axis=1)]
+    if not len(places) or (places != np.rint(places)).any():
         return False
     known = {(int(row), int(column)) for row, column in places}
-    return 2 * sum(
-        (row + 1, column + 1) in known or (row + 1, column - 1) in known for row, column in known
-    ) > len(known)
+    return 2 * sum(any((row + r, column + c) in known for r, c in steps) for row, column in known) > len(
+        known
+    )
 
 
 def _say(text: str) -> None:
@@ -466,15 +499,22 @@ def join(adata: AnnData, positions: PositionTable, counts: Path) -> AnnData:
 
 def _named_as(names: pd.Index, table: pd.DataFrame) -> pd.DataFrame:
     """The table by whichever names of its cells the counts have: those of CosMx are written in many ways."""
-    lower = {str(name).lower(): name for name in table}
-    if not {"fov", "cell_id"} <= set(lower):
+    numbered = numbered_cells(table)
+    if numbered is None:
         whole = table.index.str.replace(r"^(\d+)\.0$", r"\1", regex=True)  # pandas makes floats of some ids
         better = not names.isin(table.index).any() and names.isin(whole).any() and whole.is_unique
         return table.set_axis(whole, axis=0) if better else table
-    cell, fov = (texts(table[lower[name]]) for name in ("cell_id", "fov"))
-    ways = [table.index, *(pd.Index(way) for way in (fov + "_" + cell, "c_1_" + fov + "_" + cell, cell))]
-    ways = [way for way in ways if way.is_unique]
-    best = max(ways, key=lambda way: int(names.isin(way).sum()))
+    number, field, slide = numbered
+    ways = [
+        number + "_" + field,
+        number + "_" + field + "_" + slide,
+        field + "_" + number,
+        "c_" + slide + "_" + field + "_" + number,
+        number,
+    ]
+    ways += [texts(table[name]) for name in table if str(name).lower() in ("cell", "cell_id")]
+    known = [way for way in (table.index, *map(pd.Index, ways)) if way.is_unique]
+    best = max(known, key=lambda way: int(names.isin(way).sum()))
     return table if best is table.index else table.set_axis(best, axis=0)
 
 

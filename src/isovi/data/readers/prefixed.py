@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 from anndata import AnnData
-from scipy import sparse
 
 from isovi.data.readers.annotated import canonical_counts
 from isovi.data.readers.images import add_images, pixels_of
+from isovi.data.readers.market import parts_of, read_market
 from isovi.data.readers.matrix import make_unique
 from isovi.data.readers.positions import Joined
-from isovi.data.readers.source import readable
 from isovi.data.readers.visium import find_positions
 from isovi.data.usable import drop_cells
 from isovi.errors import InputError
-
-_PART = re.compile(
-    r"(?P<prefix>.*?)(?P<part>matrix\.mtx|barcodes\.[tc]sv|(?:features|genes)\.[tc]sv)(?:\.gz)?",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -65,7 +57,10 @@ class PrefixedMatrix(Joined):
 
     def read(self) -> AnnData:
         """Counts of the genes in the cells that have a position."""
-        adata = drop_cells(self.joined(read_parts(self.path, self.barcodes, self.features)))
+        adata = read_market(self.path, self.barcodes, self.features)
+        canonical_counts(adata)
+        make_unique(adata)
+        adata = drop_cells(self.joined(adata))
         if self.coordinates is not None:
             prefix = self.coordinates.name.partition("tissue_positions")[0]
             add_images(
@@ -82,12 +77,7 @@ def find_prefixed(folder: Path, coordinates: Path | None = None) -> PrefixedMatr
     InputError
         If there are several matrices.
     """
-    found: dict[str, dict[str, Path]] = {}
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and (match := _PART.fullmatch(path.name)):
-            kind = match["part"].lower()[:1].replace("g", "f")  # genes.tsv was the name before features.tsv
-            found.setdefault(match["prefix"], {})[kind] = path
-    whole = {prefix: parts for prefix, parts in found.items() if set(parts) == set("mbf")}
+    whole = parts_of(folder)
     if len(whole) > 1:
         listed = ", ".join(f'"{prefix}"' for prefix in whole)
         raise InputError(
@@ -100,52 +90,3 @@ def find_prefixed(folder: Path, coordinates: Path | None = None) -> PrefixedMatr
             coordinates = find_positions(folder, prefix)
         return PrefixedMatrix(parts["m"], coordinates, parts["b"], parts["f"], prefix)
     return None
-
-
-def read_parts(matrix: Path, barcodes: Path, features: Path) -> AnnData:
-    """Cells and genes of a Matrix Market file with the names in two others, compressed or not.
-
-    Raises
-    ------
-    InputError
-        If one cannot be read, or their lengths do not fit.
-    """
-    from scipy.io import mmread
-
-    with readable(matrix, "a Matrix Market file"):
-        counts = sparse.csr_matrix(mmread(matrix).T, dtype="float32")
-    cells, names = (_lines(path) for path in (barcodes, features))
-    if counts.shape == (len(names), len(cells)) != (len(cells), len(names)):
-        counts = sparse.csr_matrix(counts.T)
-    if counts.shape != (len(cells), len(names)):
-        raise InputError(
-            f'"{matrix}" has {counts.shape[1]} rows and {counts.shape[0]} columns, "{features.name}" '
-            f'{len(names)} lines and "{barcodes.name}" {len(cells)}.',
-            "Each row is a feature and each column a cell.",
-            "Check that the files belong together.",
-        )
-    var = pd.DataFrame(index=pd.Index(names[1 if names.shape[1] > 1 else 0].astype(str).to_numpy()))
-    if names.shape[1] > 1:
-        var["gene_ids"] = names[0].astype(str).to_numpy()
-    if names.shape[1] > 2:
-        var["feature_types"] = names[2].astype(str).to_numpy()
-    adata = AnnData(counts, obs=pd.DataFrame(index=pd.Index(cells[0].astype(str).to_numpy())), var=var)
-    canonical_counts(adata)
-    make_unique(adata)
-    return adata
-
-
-def _lines(path: Path) -> pd.DataFrame:
-    """The lines of a table of names, without a header where it has one."""
-    with readable(path, "a table of names"):
-        name = path.name.lower().removesuffix(".gz")
-        table = pd.read_csv(path, sep="," if name.endswith(".csv") else "\t", header=None, dtype=str)
-    is_header = str(table.iloc[0, 0]).lower() in {
-        "barcode",
-        "barcodes",
-        "gene_id",
-        "gene_ids",
-        "x",
-        "feature",
-    }
-    return table.iloc[1:].reset_index(drop=True) if is_header else table

@@ -13,6 +13,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from isovi.data.columns import describes_cells, plain, texts
 from isovi.data.readers.annotated import canonical_counts
 from isovi.data.readers.matrix import make_unique
 from isovi.data.readers.positions import Joined, PositionTable, axis_of, columns_of_positions
@@ -24,7 +25,7 @@ from isovi.data.readers.tabular import (
     blocks_of,
     cell_column,
     columns_of,
-    texts,
+    names_of,
 )
 from isovi.data.usable import drop_cells
 from isovi.errors import InputError, IsoviWarning
@@ -32,27 +33,13 @@ from isovi.errors import InputError, IsoviWarning
 GENE_NAMES = frozenset(
     ("gene", "genes", "gene_id", "geneid", "gene_name", "gene_names", "feature", "feature_name", "symbol")
 )
-CELL, FIELD = "cell_id", "fov"  # CosMx numbers the cells of each field of view
-ANNOTATION = frozenset(  # columns that describe a cell, in lower case and without separators
-    {
-        *("fov", "cellid", "area", "volume", "perimeter", "eccentricity", "circularity", "aspectratio"),
-        *("size", "radius", "solidity", "majoraxislength", "minoraxislength", "cellarea", "nucleusarea"),
-        *("width", "height", "minx", "maxx", "miny", "maxy", "intissue", "arrayrow", "arraycol"),
-        *("ncounts", "ncount", "totalcounts", "numi", "umis", "ngenes", "ngene", "ngenesbycounts", "total"),
-        *("sizefactor", "sizefactors", "librarysize", "depth", "barcodecount", "transcriptcounts"),
-        *("ntranscripts", "cluster", "clusters", "clusterid", "leiden", "louvain", "seuratclusters"),
-        *("celltype", "celltypes", "class", "subclass", "annotation", "label", "labels", "domain", "region"),
-        *("layer", "tissue", "sample", "sampleid", "batch", "section", "sectionid", "slice", "slide"),
-        *("libraryid", "donor", "patient", "mouse", "animal", "replicate", "condition", "group"),
-        *("origident", "bregma", "doubletscore", "predicteddoublet", "percentmito", "percentmt"),
-    }
+_MOLECULES = frozenset({plain(name) for name in GENE_NAMES} | {"target", "decodedgenes"})
+_NUMBERING = frozenset({"cellid", "fov", "slideid", "slideidnumeric"})  # how CosMx numbers cells
+_BETWEEN = r"0_.+|c_\d+_\d+_0"  # names of CosMx's cell 0 of a field of view
+_AXES = re.compile(
+    r"[xyz][-_]?(coords?|pos|position|centroid|c)|[xyz][-_](um|px|mm)|(coord|pos)_?[xyz]|[xy]", re.IGNORECASE
 )
-_ANNOTATION = re.compile(
-    r"(ncount|nfeature)_.+|(umap|tsne|pc)_[12]|(pct|log1p|total)_counts.*|.*(center|centroid|global|local)_?[xyz](_px|_um|_mm)?"
-    r"|center[xyz]_(local|global)_(px|mm)|(mean|max)\.?(dapi|membrane|cd\d+|panck).*|pxl_.+|spatial_?\d"
-    r"|[xyz][-_]?(coords?|pos|position|centroid)|[xyz][-_](um|px|mm)|(coord|pos)_?[xyz]|[xy]",
-    re.IGNORECASE,
-)
+_AMONG_OTHERS = frozenset({"row", "col", "rep", "bin"})  # alone they are genes of the fruit fly
 _FEW = 4  # genes for each column of text, and for each with decimals, at least
 _LONG = "one line for each count: cell, gene, count"
 
@@ -98,6 +85,24 @@ def read_counts(path: Path, positions: PositionTable | None = None) -> AnnData:
     canonical_counts(adata)
     make_unique(adata)
     return adata
+
+
+def require_no_molecules(path: Path, columns: list[str]) -> None:
+    """Refuse a table with a line for each molecule, as instruments and segmentation programs write it.
+
+    Raises
+    ------
+    InputError
+        If there is a column of genes beside one of x and one of y.
+    """
+    gene = next((name for name in columns if plain(name) in _MOLECULES), None)
+    axes = {axis: name for name in columns if (axis := axis_of(name)[0])}
+    if gene is not None and {"x", "y"} <= set(axes):
+        raise InputError(
+            f'"{path}" has a line for each molecule: {gene!r} and position ({axes["x"]}, {axes["y"]}).',
+            "Counts are read by cell, or of Stereo-seq's GEM (geneID, x, y, MIDCount) by bin.",
+            "Give the table of cells by genes that comes with it, or count molecules by cell or bin.",
+        )
 
 
 def is_long(columns: list[str]) -> bool:
@@ -151,7 +156,7 @@ def _read_dense(path: Path, columns: list[str], positions: PositionTable | None)
     is_transposed = name.lower() in GENE_NAMES or (
         positions is not None and bool(pd.Index(rest).isin(positions.table.index).any())
     )
-    names: list[np.ndarray] = []
+    names: list[pd.DataFrame] = []
     annotation: list[pd.DataFrame] = []
     counts = []
     for block in _named_blocks(path, name, names):
@@ -160,14 +165,15 @@ def _read_dense(path: Path, columns: list[str], positions: PositionTable | None)
         annotation.append(block[left])
         counts.append(sparse.csr_matrix(_numbers(block.drop(columns=left), path)))
     _require_rows(counts, path)
-    rows, others = pd.Index(np.concatenate(names)), pd.Index([one for one in rest if one not in left])
+    rows = pd.Index(names_of(pd.concat(names), name).to_numpy())
+    others = pd.Index([one for one in rest if one not in left])
     matrix = sparse.vstack(counts, format="csr")
     if _rows_are_genes(name, rows, others, positions):
         matrix, rows, others = matrix.T.tocsr(), others, rows
     adata = AnnData(matrix, obs=pd.DataFrame(index=rows), var=pd.DataFrame(index=others))
     if left:
         adata = _annotated(adata, pd.concat(annotation), path, positions)
-    return _without_background(adata) if name.lower() == CELL and FIELD in map(str.lower, rest) else adata
+    return _without_background(adata) if "fov" in map(plain, rest) else adata
 
 
 def _names(columns: list[str]) -> str:
@@ -177,17 +183,13 @@ def _names(columns: list[str]) -> str:
     return of_genes if of_cells.lower() not in CELL_NAMES else of_cells
 
 
-def _named_blocks(path: Path, name: str, names: list[np.ndarray]) -> Iterator[pd.DataFrame]:
-    """Blocks of rows without their names, which are added to ``names``."""
+def _named_blocks(path: Path, name: str, names: list[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """Blocks of rows without their names; the columns with these are added to ``names``."""
     for block in blocks_of(path):
         block.columns = list(map(str, block.columns))
         if name.lower() not in CELL_NAMES | GENE_NAMES and _all_numbers(block[name]):
             raise _unknown_columns(path, list(block.columns))
-        field = next((column for column in block if column.lower() == FIELD), None)
-        found = texts(block[name])
-        if field is not None and name.lower() == CELL:
-            found = found + "_" + texts(block[field])  # as positions are named
-        names.append(found.to_numpy())
+        names.append(block[[one for one in block if one == name or plain(one) in _NUMBERING]])
         yield block.drop(columns=[name, ROW_NUMBER], errors="ignore")
 
 
@@ -196,8 +198,9 @@ def _no_counts(block: pd.DataFrame, path: Path, positions: PositionTable | None)
     text = [name for name in block if block[name].dtype.kind not in "biuf"]
     numbers = [name for name in block if block[name].dtype.kind in "biuf"]
     lower = {name.lower() for name in block}
-    known = {name for name in block if describes_cells(name) or _ANNOTATION.fullmatch(name)}
-    known |= _pairs(list(block))
+    known = {name for name in block if describes_cells(name) or _AXES.fullmatch(name)}
+    known |= {name for name in block if block[name].dtype.kind == "b"} | _pairs(list(block))
+    known |= {name for name in block if name.lower() in _AMONG_OTHERS} if known else set()
     shared = set() if positions is None else set(block) & set(positions.table)
     known |= shared if 2 * len(shared) < block.shape[1] else set()  # else it is the same table
     axes = {name for name in block if name.lower() in ("x", "y", "z")}
@@ -210,11 +213,6 @@ def _no_counts(block: pd.DataFrame, path: Path, positions: PositionTable | None)
     if (unknown and _FEW * len(unknown) > len(genes)) or not genes:
         raise _unknown_columns(path, unknown or list(block))
     return [name for name in block if name in known or name in unknown]
-
-
-def describes_cells(name: str) -> bool:
-    """Whether a column of this name is known to describe cells, whatever separators it is written with."""
-    return re.sub(r"[^a-z0-9]", "", name.lower()) in ANNOTATION
 
 
 def _pairs(names: list[str]) -> set[str]:
@@ -249,7 +247,7 @@ def _annotated(
 
 def _without_background(adata: AnnData) -> AnnData:
     """CosMx counts of cells; what lies between the cells of a field of view is counted as its cell 0."""
-    between = adata.obs_names.str.startswith("0_")
+    between = adata.obs_names.str.fullmatch(_BETWEEN)
     if not between.any() or between.all():
         return adata
     note = f"{int(between.sum())} rows are cell 0, the counts between the cells of a field, and are left out."

@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from isovi.data.columns import plain, texts
 from isovi.data.readers.source import need_extra, readable
 from isovi.errors import InputError, IsoviWarning
 
@@ -104,6 +105,34 @@ def cell_column(columns: list[str]) -> str:
     return next((name for name in columns if name.lower() in CELL_NAMES), columns[0])
 
 
+def numbered_cells(table: pd.DataFrame) -> list[pd.Series] | None:
+    """Number, field of view and slide of CosMx's cells, as text; ``None`` if the table has no such columns.
+
+    Each field of view numbers its cells anew. Where there is only one slide, or none is named, it is ``"1"``.
+    """
+    known = {plain(name): name for name in reversed(list(table))}
+    number = next((name for name in table if plain(name) == "cellid" and _are_whole(table[name])), None)
+    if number is None or "fov" not in known:
+        return None
+    slide = next((known[name] for name in ("slideidnumeric", "slideid") if name in known), None)
+    parts = [texts(table[name]).str.replace(r"\.0$", "", regex=True) for name in (number, known["fov"])]
+    several = slide is not None and table[slide].nunique() > 1
+    return [*parts, texts(table[slide]) if several else pd.Series("1", index=table.index)]
+
+
+def names_of(table: pd.DataFrame, name: str) -> pd.Series:
+    """Names of the cells from the column that is called so; CosMx's ``cell_ID`` with field and slide."""
+    numbered = numbered_cells(table) if plain(name) == "cellid" else None
+    if numbered is None:
+        return texts(table[name])
+    number, field, slide = numbered
+    return number + "_" + field + ("_" + slide if slide.nunique() > 1 else "")
+
+
+def _are_whole(values: pd.Series) -> bool:
+    return bool(texts(values).str.fullmatch(r"\d+(\.0)?").all())
+
+
 def n_without_header(path: Path) -> int:
     """Number of columns of a text table whose first line holds numbers and so is no header; else zero."""
     if is_parquet(path):
@@ -153,13 +182,6 @@ def _warn_of_guesses(path: Path) -> None:
         notes.append("is not UTF-8: it is read as Latin-1, so check accents and symbols")
     for note in notes:
         warnings.warn(f'"{path.name}" {note}.', IsoviWarning, stacklevel=3)
-
-
-def texts(values: pd.Series) -> pd.Series:
-    """Names as text: Parquet may hold them as bytes."""
-    if values.dtype == object:
-        values = values.map(lambda value: value.decode() if isinstance(value, bytes) else value)
-    return values.astype(object).map(str)  # of pandas 3's strings astype(str) keeps NaN
 
 
 def _parquet(path: Path) -> Any:

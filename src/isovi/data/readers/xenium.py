@@ -32,6 +32,7 @@ MORPHOLOGY = (  # the image of one plane, or of the sharpest
     *("morphology_mip.ome.tif", "morphology.ome.tif"),
 )
 PIXEL, CELL = 0.2125, 10.0  # micrometres: a pixel, where the image does not say, and a drawn cell
+_BLOCK = 2**17  # entries read together
 GENE = "gene"  # type of the features that are genes, in zarr
 _LETTERS = np.frombuffer(b"abcdefghijklmnop", dtype="S1")  # of the digits 0 to f in names of cells
 
@@ -144,12 +145,7 @@ def read_zarr_matrix(path: Path) -> AnnData:
         about = dict(group.attrs)
         names, types = np.array(about["feature_keys"], dtype=object), np.array(about["feature_types"])
         shape = (int(about["number_cells"]), int(about["number_features"]))
-        parts = (
-            group["data"][:].astype(np.float32),
-            group["indices"][:].astype(np.int32),
-            group["indptr"][:],
-        )
-        counts = sparse.csc_matrix(parts, shape=shape).tocsr()
+        counts = _by_cell(group, *shape)
         cells = cell_names(group["cell_id"][:])
         var = pd.DataFrame({"gene_ids": about["feature_ids"]}, index=pd.Index(names))
         var["feature_types"] = np.where(types == GENE, GENES, types)
@@ -157,6 +153,29 @@ def read_zarr_matrix(path: Path) -> AnnData:
     canonical_counts(adata)
     make_unique(adata)
     return adata
+
+
+def _by_cell(group: Any, n_cells: int, n_features: int) -> sparse.csr_matrix:
+    """Counts that are stored by feature, brought to their cells block by block."""
+    starts = group["indptr"][:].astype(np.int64)
+    n_stored = int(starts[-1])
+    if not group["data"].shape == group["indices"].shape == (n_stored,) or len(starts) != n_features + 1:
+        raise ValueError("its parts are of different lengths")
+    blocks = [slice(first, min(first + _BLOCK, n_stored)) for first in range(0, n_stored, _BLOCK)]
+    sizes = np.zeros(n_cells, dtype=np.int64)
+    for block in blocks:
+        sizes += np.bincount(group["indices"][block], minlength=n_cells)
+    pointers = np.concatenate([[0], np.cumsum(sizes)])
+    data, features, place = np.empty(n_stored, np.float32), np.empty(n_stored, np.int32), pointers[:-1].copy()
+    for block in blocks:
+        cells = group["indices"][block]
+        order = np.argsort(cells, kind="stable")  # features stay in their order
+        found, first, number = np.unique(cells[order], return_index=True, return_counts=True)
+        to = place[cells[order]] + np.arange(len(order)) - np.repeat(first, number)
+        of = np.searchsorted(starts, np.arange(block.start, block.stop), side="right") - 1
+        data[to], features[to] = group["data"][block][order], of[order]
+        place[found] += number
+    return sparse.csr_matrix((data, features, pointers), shape=(n_cells, n_features))
 
 
 def read_zarr_cells(path: Path) -> PositionTable:
