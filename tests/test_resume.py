@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -280,8 +281,20 @@ def test_of_an_input_that_is_refused_the_checkpoint_is_not_advertised(tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_checkpoint_is_refused_with_the_remedy(out: Path, tissue_file: Path) -> None:
-    checkpoint_of(out).write_bytes(b"half a checkpoint")
+@pytest.mark.parametrize("damage", ["half", "one bit of a weight", "compressed"])
+def test_a_damaged_checkpoint_is_refused_with_the_remedy(damage: str, out: Path, tissue_file: Path) -> None:
+    file = checkpoint_of(out)
+    if damage == "half":
+        file.write_bytes(b"half a checkpoint")
+    elif damage == "compressed":  # may claim any size
+        with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as parts:
+            parts.writestr("archive/more", bytes(1000))
+    else:
+        with zipfile.ZipFile(file) as parts:
+            largest = max(parts.infolist(), key=lambda part: part.file_size)
+        content = bytearray(file.read_bytes())
+        content[largest.header_offset + largest.file_size // 2] ^= 1
+        file.write_bytes(content)
     with pytest.raises(InputError, match="Remove it to start from the beginning"):
         files.fit(tissue_file, out, SETTINGS, resume=True)
 

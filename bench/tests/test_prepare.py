@@ -133,7 +133,7 @@ def test_spots_without_counts_are_refused(tmp_path: Path) -> None:
     counts[:, 0] = 1
     counts[0] = np.arange(N_GENES) == 1  # a gene of this spot alone is not chosen
     adata.X = type(adata.X)(counts)
-    with pytest.raises(InputError, match="1 spots have no count in the 1 genes chosen"):
+    with pytest.raises(InputError, match="1 spot has no count in the 1 genes chosen"):
         prepare(job(tmp_path, adata))
 
 

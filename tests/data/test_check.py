@@ -12,6 +12,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from isovi.data import check
+from isovi.data.findings import find_in
 from isovi.errors import InputError, IsoviWarning
 
 FORMATS = {
@@ -148,6 +149,10 @@ MESSAGES: dict[str, tuple[Callable[[AnnData], object], list[str]]] = {
         lambda a: setattr(a, "obs_names", ["dup", "dup", *a.obs_names[2:]]),
         ["1 names", '"dup"', "adata.obs_names_make_unique()"],
     ),
+    "duplicate columns": (
+        lambda a: setattr(a, "obs", pd.concat([a.obs, a.obs[["label"]]], axis=1)),
+        ["1 columns", '"label"', "adata.obs.columns.duplicated()"],
+    ),
     "duplicate gene names": (
         lambda a: setattr(a, "var_names", ["dup", "dup", *a.var_names[2:]]),
         ["1 names", '"dup"', "adata.var_names_make_unique()"],
@@ -162,6 +167,16 @@ def test_bad_data_is_refused_with_what_was_received_and_the_remedy(adata: AnnDat
     spoil(adata)
     message = str(refusal(adata))
     assert [word for word in words if word not in message] == [], message
+
+
+def test_numbers_of_half_precision_are_sections_and_no_batches(adata: AnnData) -> None:
+    adata.obs["slice"] = np.arange(adata.n_obs, dtype=np.float16) % 2
+    codes, names = check.sections(adata, "slice")
+    np.testing.assert_array_equal(codes, np.arange(adata.n_obs) % 2)
+    assert list(map(float, names)) == [0, 1]
+    assert "section_key='slice'" in " ".join(map(str, find_in(adata)))
+    message = str(refusal(adata, batch_key="slice"))
+    assert "half precision" in message and 'adata.obs["slice"].astype(str)' in message
 
 
 @pytest.mark.parametrize(

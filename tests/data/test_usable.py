@@ -204,6 +204,13 @@ def test_isovi_fit_leaves_out_of_an_anndata_what_is_no_gene_or_off_tissue() -> N
     assert len(run.provenance.notes) == 2
 
 
+def test_complex_counts_are_refused() -> None:
+    adata = make_tissue()
+    adata.X = adata.X.astype(np.complex128)
+    with pytest.raises(InputError, match="values of type complex128"):
+        isovi.fit(adata, progress=False, **QUICK)
+
+
 def test_a_packed_store_has_no_controls_and_no_spots_off_tissue(tmp_path: Path) -> None:
     adata = with_features(make_tissue(), ["Blank-1"])
     adata.obs["in_tissue"] = (np.arange(60) % 4 > 0).astype(int)

@@ -303,11 +303,15 @@ def test_a_temporary_folder_with_too_long_a_path_for_ray_is_said(monkeypatch: An
         workers._start_ray(1)
 
 
+@pytest.mark.parametrize("when", ["before it was removed", "as it was removed"])
 def test_what_a_search_killed_as_it_ended_left_is_removed_when_it_is_resumed(
-    tissue: Path, out: Path, trials: Any
+    when: str, tissue: Path, out: Path, trials: Any
 ) -> None:
     def killed(attempt: SearchAttempt) -> None:
         if attempt.out.exists():
+            if when == "as it was removed":
+                for path in attempt.checkpoint.iterdir():
+                    path.unlink()
             raise KeyboardInterrupt
 
     trials(lambda tried, *_, **__: {name: ended((1.0, 1.0)) for name in tried})

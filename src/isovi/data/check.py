@@ -106,6 +106,12 @@ def dataset(
     section_coordinates(positions, codes, section_names)
     if batch_key is not None:
         categories(adata, batch_key, role="batch")
+        if adata.obs[batch_key].dtype == np.float16:
+            raise InputError(
+                f'adata.obs["{batch_key}"] holds numbers of half precision.',
+                "Batches are categories, and scvi-tools makes none of those.",
+                f'Convert them: adata.obs["{batch_key}"] = adata.obs["{batch_key}"].astype(str).',
+            )
     if label_key is not None:
         categories(adata, label_key, role="label", allow_missing=True)
     matrix = counts(adata, layer, allow_empty_genes=allow_empty_genes)
@@ -134,8 +140,16 @@ def names(adata: AnnData) -> None:
     Raises
     ------
     InputError
-        If ``obs_names`` or ``var_names`` has duplicates.
+        If ``obs_names``, ``var_names`` or the columns of ``obs`` or ``var`` have duplicates.
     """
+    for axis, table in (("obs", adata.obs), ("var", adata.var)):
+        repeated = table.columns[table.columns.duplicated()].unique()
+        if len(repeated):
+            raise InputError(
+                f"adata.{axis} has {len(repeated)} columns that occur more than once: {_some(repeated)}.",
+                "Every column must have a name of its own.",
+                f"Keep the first: adata.{axis} = adata.{axis}.loc[:, ~adata.{axis}.columns.duplicated()].",
+            )
     for axis, index in (("obs", adata.obs_names), ("var", adata.var_names)):
         repeated = index[index.duplicated()].unique()
         if len(repeated):
@@ -364,6 +378,12 @@ def categories(adata: AnnData, key: str, *, role: str, allow_missing: bool = Fal
     return _categories(adata, key, role, allow_missing)[0]
 
 
+def occurring(column: pd.Series) -> pd.Categorical:
+    """A column as the categories that occur; pandas makes none of numbers of half precision."""
+    single = column.astype(np.float32) if column.dtype == np.float16 else column
+    return pd.Categorical(single).remove_unused_categories()
+
+
 def _categories(
     adata: AnnData, key: str, role: str, allow_missing: bool = False
 ) -> tuple[CellIndexArray, list[str]]:
@@ -374,7 +394,7 @@ def _categories(
             f"The {role} of every spot is read from that column.",
             f"Name one of these columns as the {role}, or leave it out.",
         )
-    values = pd.Categorical(adata.obs[key]).remove_unused_categories()
+    values = occurring(adata.obs[key])
     codes = values.codes.astype(np.int64)
     missing = np.flatnonzero(codes < 0)
     if len(missing) and (not allow_missing or len(missing) == adata.n_obs):

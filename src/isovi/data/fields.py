@@ -6,7 +6,6 @@ import warnings
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
@@ -107,7 +106,7 @@ class CoordinatesField(ObsmField):
         if self.section_key is None:
             return np.zeros(adata.n_obs, dtype=np.int64), ["all"]
         codes = check.categories(adata, self.section_key, role="section")
-        return codes, list(pd.Categorical(adata.obs[self.section_key]).remove_unused_categories().categories)
+        return codes, list(check.occurring(adata.obs[self.section_key]).categories)
 
     def _same_axes(self, raw: CoordinateArray, source: dict[str, Any] | None) -> None:
         if source is not None and raw.shape[1] != source["n_axes"]:

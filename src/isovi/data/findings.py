@@ -242,13 +242,12 @@ def _columns(
     keys = [str(key) for key in adata.obs]
     columns = sorted((key for key in keys if _plain(key) in rank), key=lambda key: rank[_plain(key)])
     columns += [key for key in keys if key not in columns and having(key)]
-    found = (_column(key, pd.Categorical(adata.obs[key])) for key in columns)
+    found = (_column(key, check.occurring(adata.obs[key])) for key in columns)
     return [column for column in found if column is not None]
 
 
 def _column(name: str, values: pd.Categorical) -> Column | None:
     """A column with two or more values; none if too few cells are in groups of the size of a section."""
-    values = values.remove_unused_categories()
     codes = values.codes.astype(np.int64)
     sizes = np.bincount(codes[codes >= 0], minlength=len(values.categories))
     large = sizes >= check.MIN_SECTION_SPOTS
@@ -267,7 +266,7 @@ def _in_names(adata: AnnData) -> list[Column]:
         if not all(map(pattern.fullmatch, some)):
             continue
         groups = [found["group"] if (found := pattern.fullmatch(name)) else None for name in names]
-        column = _column("", pd.Categorical(groups)) if len(set(groups)) <= _MOST_GROUPS else None
+        column = _column("", check.occurring(pd.Series(groups))) if len(set(groups)) <= _MOST_GROUPS else None
         if column is not None:
             return [column]
     return []

@@ -256,7 +256,7 @@ def drop_cells(adata: AnnData, min_counts: int = 1, layer: str | None = None) ->
         If there is no such cell.
     """
     counts = check.counts_of(adata, layer)
-    if min_counts <= 0 or counts is None:  # a missing layer is reported by isovi.data.check
+    if min_counts <= 0 or counts is None or counts.dtype.kind not in "biuf":  # isovi.data.check says so
         return adata
     kept = enough(counts, min_counts)
     return adata if kept.all() else adata[kept].copy()

@@ -7,6 +7,7 @@ import os
 import pickle
 import random
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -147,6 +148,7 @@ def read_about(path: Path) -> dict[str, str]:
 def _content(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What a checkpoint holds; nothing in it is executed, and numbers are read when they are needed."""
     try:
+        _require_checksums(path)
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise _unreadable(path, "it may execute code as it is read, or is damaged") from error
@@ -155,6 +157,14 @@ def _content(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise _unreadable(path, f"it holds a {type(found).__name__}")
     return found
+
+
+def _require_checksums(path: str | os.PathLike[str]) -> None:
+    """Refuse a file whose parts differ from their checksums, which torch does not look at."""
+    with zipfile.ZipFile(path) as file:
+        whole = not any(part.compress_type for part in file.infolist()) and file.testzip() is None
+    if not whole:
+        raise zipfile.BadZipFile
 
 
 def _unreadable(path: str | os.PathLike[str], reason: str) -> InputError:

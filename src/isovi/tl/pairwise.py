@@ -102,7 +102,7 @@ def pairwise_distance(
         )
     ruler = _ruler(known, use_rep, trained, spatial_key, section_key, coverage, seed)
     codes = check.categories(adata, groups, role="label", allow_missing=True)
-    names = pd.Categorical(adata.obs[groups]).remove_unused_categories().categories
+    names = check.occurring(adata.obs[groups]).categories
     latent, rng = _inputs.latent(adata, use_rep), np.random.default_rng(seed)
     members = [np.flatnonzero(codes == code) for code in range(len(names))]
     rows = []

@@ -7,6 +7,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -104,6 +105,8 @@ def tune(
         if resume and not force and (earlier := attempt.finished(tried, sha256)) is not None:
             if attempt.before() == about:
                 attempt.remove()  # which is still there if the search was killed as it ended
+            with suppress(OSError):
+                attempt.checkpoint.rmdir()  # or as it was removed: empty then
             progress.say(f"{out} is finished: there is nothing to resume")
             return earlier
         attempt.begin(about, resume=resume, force=force, progress=progress)
@@ -197,7 +200,10 @@ class SearchAttempt(files.Attempt):
             return None
 
     def remove(self) -> None:
-        """Remove the folder of the trials."""
+        """Remove the folder of the trials, and last what says which search they are of."""
+        for path in self.checkpoint.glob("*"):
+            if path.name != ABOUT:
+                io.remove(path)
         shutil.rmtree(self.checkpoint, ignore_errors=True)
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
@@ -70,6 +70,7 @@ def test_every_cell_comes_exactly_once_in_the_declared_number_of_batches(
             assert sorted(np.concatenate(batches).tolist()) == sorted(cells.tolist())
 
 
+@example(n=4, batch_size=1, run=1, count=3, patches=False, shuffle=True)
 @given(
     n=st.integers(4, 400),
     batch_size=st.integers(1, 50),

@@ -70,8 +70,6 @@ class Killed:
         What of the result must be equal to the uninterrupted one's.
     again
         Words that are added when it is run again.
-    in_place
-        Whether the result is among what it is run on.
     """
 
     words: tuple[str, ...]
@@ -79,7 +77,6 @@ class Killed:
     result: str
     same: Callable[[Path], Any]
     again: tuple[str, ...] = ()
-    in_place: bool = False
 
 
 _FIT = ("--out", "run", *FIT_RUN, *EPOCHS)
@@ -92,7 +89,7 @@ COMMANDS = {
         same_run,
     ),
     "fit --force": Killed(
-        ("fit", "tissue.h5ad", *_FIT, "--force"), ("tissue.h5ad", "run=plain"), "run", same_run, in_place=True
+        ("fit", "tissue.h5ad", *_FIT, "--force"), ("tissue.h5ad", "run=plain"), "run", same_run
     ),
     "fit, packed": Killed(("fit", "packed.zarr", *_FIT), ("packed.zarr",), "run", same_run, ("--resume",)),
     "place": Killed(
@@ -112,21 +109,16 @@ COMMANDS = {
         ("tissue.h5ad", "packed.zarr"),
         "packed.zarr",
         same_anndata,
-        in_place=True,
     ),
-    "diagnose": Killed(("diagnose", "run"), ("run",), "run/diagnosis.json", same_json, in_place=True),
-    "report": Killed(
-        ("report", "run", "--beside", "plain"), ("run", "plain"), "run/report.html", nothing, in_place=True
-    ),
+    "diagnose": Killed(("diagnose", "run"), ("run",), "run/diagnosis.json", same_json),
+    "report": Killed(("report", "run", "--beside", "plain"), ("run", "plain"), "run/report.html", nothing),
     "compare": Killed(
         ("compare", "run", "plain", "--save", "plot.png"), ("run", "plain"), "plot.png", same_bytes
     ),
     "simulate": Killed(
         ("simulate", "--n-obs", "80", "--n-genes", "40", "--out", "new.h5ad"), (), "new.h5ad", same_anndata
     ),
-    "inspect": Killed(
-        ("inspect", "tissue.zarr"), ("tissue.zarr",), "tissue.zarr", same_anndata, in_place=True
-    ),
+    "inspect": Killed(("inspect", "tissue.zarr"), ("tissue.zarr",), "tissue.zarr", same_anndata),
     "tune": Killed(
         ("tune", "tissue.h5ad", "--out", "tuned", *TUNE),
         ("tissue.h5ad",),
@@ -207,7 +199,8 @@ def _after_the_kill(one: Killed, before: dict[str, str], work: Path) -> tuple[st
     visible = [name for name in half_written(work) if not name.startswith(".")]
     if visible:
         return "half-written", ", ".join(visible)
-    if one.in_place and not (work / one.result).exists():
+    existed = any(f"{name}/".startswith(f"{one.result}/") for name in before)
+    if existed and not (work / one.result).exists():
         return "half-written", f"{one.result} is gone until the command is run again"
     return None
 

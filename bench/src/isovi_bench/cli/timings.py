@@ -86,7 +86,9 @@ def command(
     epochs: Annotated[int, typer.Option(help="Epochs of training.")] = 3,
     debug: Debug = False,
 ) -> None:
-    """Measure time and memory of fit, diagnose and place by stage, in memory and from a packed store.
+    """Measure time and memory of fit, diagnose and place by stage.
+
+    Of simulated tissues, in memory and from a packed store.
 
     --size may be repeated. What is done already is not done again.
 

@@ -79,7 +79,8 @@ class DiskSampler:
         self.n_buffers = -(-self.n_runs // RUNS_PER_BUFFER)
         if shard.count > 1:  # each process has equally many buffers, and each buffer equally many runs
             self.n_buffers = -(-self.n_buffers // shard.count) * shard.count
-            self.n_runs = -(-self.n_runs // self.n_buffers) * self.n_buffers
+            of_each = min(-(-self.n_runs // self.n_buffers), len(cells) // self.n_buffers)  # none is empty
+            self.n_runs = of_each * self.n_buffers
 
     def __len__(self) -> int:
         return self.n_batches
