@@ -203,6 +203,16 @@ def test_fields_of_view_are_known_by_other_names_and_their_global_positions_in_o
     assert find_in(adata) == ()
 
 
+def test_fields_of_view_that_lie_apart_by_chance_are_local_where_other_positions_say_so() -> None:
+    adata = fields("spatial_fov")
+    adata.obsm["spatial"] += np.repeat([[0, 0], [1, 0], [0, 3], [9, 1]], SIDE * SIDE, axis=0) * SIDE * 100.0
+    with pytest.raises(InputError, match=r'lie otherwise than in obsm\["spatial_fov"\].*spatial_key='):
+        check_data(adata, Settings())
+    turned = np.array([[0.0, 0.12], [-0.12, 0.0]])
+    adata.obsm["spatial"] = adata.obsm["spatial_fov"] @ turned + 7
+    assert find_in(adata) == (), "one frame, in micrometres"
+
+
 def test_fields_of_view_in_one_frame_are_one_section() -> None:
     adata = fields("spatial_fov")
     adata.obsm["spatial"] = adata.obsm.pop("spatial_fov")

@@ -322,14 +322,17 @@ def _local_frames(
     """Positions that begin anew in each field of view."""
     for column in places:
         few = np.median(np.bincount(column.codes[known])) < _CELLS_OF_FIELD  # most lie at an edge
-        if few or mixing(positions[known], column.codes[known]) <= 2 * MIXED:
+        overlap = mixing(positions[known], column.codes[known]) > 2 * MIXED
+        key = None if few else _global_key(adata, spatial_key, column)
+        moved = key is not None and of_fields(adata) and not _is_one_frame(adata, spatial_key, key)
+        if few or not (overlap or moved):
             continue
+        where = "lie on each other" if overlap else f'lie otherwise than in obsm["{key}"]'
         received = (
             f'obsm["{spatial_key}"] is local to each of {len(column.values)} fields of view: those of '
-            f"{_of(column)} lie on each other."
+            f"{_of(column)} {where}."
         )
         rule = "Distances need positions in one frame."
-        key = _global_key(adata, spatial_key, column)
         if key is not None:
             remedy = f"Pass spatial_key={key!r}, which has positions common to all."
             yield Finding("frames", received, rule, remedy, True, {"spatial_key": key})
@@ -358,6 +361,15 @@ def _global_key(adata: AnnData, spatial_key: str, column: Column) -> str | None:
         if mixing(positions, column.codes) <= MIXED:
             return key
     return None
+
+
+def _is_one_frame(adata: AnnData, first: str, second: str) -> bool:
+    """Whether positions under two keys differ by unit, rotation, reflection and shift at most."""
+    one, other = (np.asarray(adata.obsm[key], dtype=np.float64)[:, :2] for key in (first, second))
+    known = np.isfinite(one).all(axis=1) & np.isfinite(other).all(axis=1)
+    one, other = (part[known] - part[known].mean(axis=0) for part in (one, other))
+    left = one - other @ np.linalg.lstsq(other, one, rcond=None)[0]
+    return bool(np.square(left).sum() <= 1e-3 * np.square(one).sum())
 
 
 def of_fields(adata: AnnData) -> bool:
