@@ -35,6 +35,16 @@ def test_certificates_fail_no_more_often_than_they_say() -> None:
     assert coverage.report(rows).splitlines()[0].startswith("| run | pairs | held out | certify |")
 
 
+def test_what_is_certified_of_the_place_part_is_judged_by_its_distances() -> None:
+    run, asked = run_of(600, 0.5), {"matched": False, "n_splits": 5, "n_cells": 120, "seed": 0}
+    alone = coverage.failures(run, np.arange(600), **asked)
+    place = np.column_stack([run.adata.obsm["X_isovi"], np.zeros(600)])
+    identity = 50 * np.random.default_rng(1).normal(size=(600, 7))
+    run.adata.obsm.update({"X_isovi": np.hstack([place, identity]), "X_isovi_place": place})
+    assert coverage.failures(run, np.arange(600), **asked) == alone
+    assert alone["point"] == alone["curve"] == 0
+
+
 def test_a_certificate_of_cells_that_were_trained_on_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """What certifies is an isometry, as of memorised cells; what is true of others is not."""
     run, exact = run_of(600, 2.0), run_of(600, 0.0).adata.obsm["X_isovi"]

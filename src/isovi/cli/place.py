@@ -12,7 +12,7 @@ from isovi.cli.options import CoordinateSystem, Table, TrustPickle, path
 
 
 def place(
-    run: Annotated[Path, typer.Argument(help="Folder written by isovi fit.", parser=path)],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder written by isovi fit.", parser=path)],
     query: Annotated[Path, typer.Option(help="Cells with raw counts. It is not changed.", parser=path)],
     out: Annotated[Path, typer.Option(help="File to write: .h5ad or .zarr.", parser=path)],
     table: Table = None,

@@ -20,7 +20,7 @@ from isovi.geometry.certificate import CERTIFIED_EPSILON, DELTA, cells_needed, l
 from isovi.geometry.matchings import approximate_limit, certify_matchings, middle_of
 from isovi.geometry.pairs import disjoint_pairs, pair_distances, sample_pairs
 from isovi.geometry.profile import ProfilePoint, distortion_profile, range_edges
-from isovi.run import LATENT_KEY, Run
+from isovi.run import Run
 from isovi.spots import HELDOUT
 from isovi.tl.certificate import Certificate
 from isovi_bench.rendering import markdown
@@ -123,7 +123,7 @@ def true_distances(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Latent and tissue distances of pairs that are joined as the certificate's are, of as many cells."""
     edges = range_edges(float(np.ptp(run.spots.coordinates, axis=0).max()))
-    latent, spots = np.asarray(run.adata.obsm[LATENT_KEY], dtype=np.float64), run.spots
+    latent, spots = run.latent("place").astype(np.float64), run.spots
     if not matched and len(spots.sections) == 1:
         joined = tuple(cells[rows] for rows in sample_pairs(spots.section[cells], ALL_PAIRS, rng))
         return pair_distances(latent, *joined), pair_distances(spots.coordinates, *joined)
