@@ -228,7 +228,11 @@ def test_of_many_cells_random_ones_are_used(
     found = placer.place(tissue[1])
     assert np.median(errors(found, tissue[1])) < 1.2 * np.median(errors(placed, tissue[1]))
     covered = (errors(found, tissue[1]) <= found.radius).mean()
-    assert covered > 0.9 - 4 * np.sqrt(0.09 * (1 / 120 + 1 / 60)) and found.flagged.mean() < 0.1
+    assert covered > 0.9 - 4 * np.sqrt(0.09 * (1 / 120 + 1 / 60))
+    beyond = (
+        1 / 61
+    )  # is a cell the largest of 60 others' novelty, in each of three measures: on average, and sd
+    assert found.flagged.mean() < 3 * beyond + 4 * np.sqrt(3 * beyond**2 + 3 * beyond / 120)
 
 
 def test_training_cells_in_the_mask_are_refused(model: Any, tissue: tuple[AnnData, AnnData]) -> None:
