@@ -422,7 +422,7 @@ def place(
         reference, calibration = run.model_data()[kept].copy(), run.split[kept] == VALIDATION
         placer = tl.SpatialPlacer(run.model, seed=seed).fit(reference, calibration=calibration)
         if (n_used := len(placer.used_)) < reference.n_obs:
-            progress.say(f"Positions are learned from {n_used} random cells of {reference.n_obs}")
+            progress.say(f"Placing rests on {n_used} random cells of the {reference.n_obs} of the reference")
         placed = placer.place(counted)
         cells.obsm[PLACED_KEY] = placed.positions
         cells.obs[RADIUS_KEY], cells.obs[FLAG_KEY] = placed.radius, placed.flagged

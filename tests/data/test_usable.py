@@ -204,6 +204,13 @@ def test_isovi_fit_leaves_out_of_an_anndata_what_is_no_gene_or_off_tissue() -> N
     assert len(run.provenance.notes) == 2
 
 
+@pytest.mark.parametrize("prefix", ["mouse_", "MOUSE-", "transcript_", "Region."])
+def test_a_prefix_of_many_genes_does_not_make_columns_of_them(prefix: str) -> None:
+    genes = [f"{prefix}{i}" for i in range(20)]
+    found = no_genes(pd.DataFrame(index=[*genes, "cell_area", "n_counts", "ACTB"]))
+    assert found.tolist() == [False] * 20 + [True, True, False]
+
+
 def test_complex_counts_are_refused() -> None:
     adata = make_tissue()
     adata.X = adata.X.astype(np.complex128)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ TISSUE = frozenset({"intissue", "isintissue", "ontissue", "isontissue", "istissu
 _TRUE = frozenset({"1", "1.0", "true", "t", "yes", "y"})
 _FALSE = frozenset({"0", "0.0", "false", "f", "no", "n"})
 _MISSING = frozenset({"", "nan", "none", "<na>", "na"})
+_MOST_ALIKE = 15  # columns whose names begin with the same word, as cell_area and cell_id do
 _CASES = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _DESCRIBE_CELLS = frozenset(  # plain names
     {
@@ -82,6 +85,13 @@ def describes_cells(name: str) -> bool:
 def is_no_gene(name: str) -> bool:
     """Whether a feature of this name is a column that describes cells, by more than one word."""
     return plain(name) in ("fov", "cellid") or (len(words(name)) > 1 and describes_cells(name))
+
+
+def apart(names: Iterable[str]) -> set[str]:
+    """The names without those that begin with the word of many others: a prefix of genes, as ``mouse_Actb``."""
+    first = {name: next(iter(words(name)), "") for name in names}
+    alike = Counter(first.values())
+    return {name for name, word in first.items() if alike[word] <= _MOST_ALIKE}
 
 
 def texts(values: pd.Series) -> pd.Series:

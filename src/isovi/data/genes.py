@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
-from isovi.data.columns import is_no_gene, plain, truth
+from isovi.data.columns import apart, is_no_gene, plain, truth
 
 GENE_TYPE = "gene expression"  # as 10x Genomics calls it, in lower case
 TYPE_COLUMNS = frozenset(  # plain names of columns with the type of a feature
@@ -96,9 +96,9 @@ def listed(names: pd.Index, *, limit: int = 3) -> str:
 
 
 def _by_name(names: pd.Index) -> np.ndarray:
-    return np.array(
-        [any(v.fullmatch(name) for v in _VENDORS.values()) or is_no_gene(name) for name in map(str, names)]
-    )
+    texts = list(map(str, names))
+    columns = apart(filter(is_no_gene, texts))
+    return np.array([name in columns or any(v.fullmatch(name) for v in _VENDORS.values()) for name in texts])
 
 
 def _by_type(var: pd.DataFrame) -> np.ndarray:

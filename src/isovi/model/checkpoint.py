@@ -146,7 +146,7 @@ def read_about(path: Path) -> dict[str, str]:
 
 
 def _content(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a checkpoint holds; nothing in it is executed, and numbers are read when they are needed."""
+    """What a checkpoint holds; nothing in it is executed, and its checksums hold."""
     try:
         _require_checksums(path)
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

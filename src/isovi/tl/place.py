@@ -108,7 +108,8 @@ class SpatialPlacer(BaseEstimator):
     """Places cells without positions among cells with positions.
 
     A scikit-learn estimator whose samples are the cells of an AnnData. Of a section with more than 100,000
-    cells to learn positions from, or 20,000 to calibrate with, so many random ones are used.
+    cells to learn positions from, or 20,000 to calibrate with, so many random ones are used; difficulty and
+    novelty of a cell are measured with at most 20,000 of them.
 
     Parameters
     ----------

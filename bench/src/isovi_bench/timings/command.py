@@ -31,7 +31,6 @@ from isovi_bench.timings.cells import positions, write
 
 SIZES = (10_000, 100_000, 1_000_000)
 MODES = {"memory": ".h5ad", "disk": ".zarr"}
-COMMANDS = ("fit", "diagnose", "place")
 N_GENES = 500
 N_PLACED = 100_000  # cells placed, at most
 EPOCHS = 3
@@ -120,7 +119,7 @@ def run(command: str, file: Path, out: Path, epochs: int) -> list[dict[str, Any]
     torch.set_num_threads(1)
     stages = Stages()
     with stages.timed():
-        _COMMANDS[command](file, out, epochs)
+        COMMANDS[command](file, out, epochs)
     return stages.rows()
 
 
@@ -142,7 +141,7 @@ def _place(file: Path, out: Path, _epochs: int) -> None:
     files.place(out, _query(file), placed, force=True)
 
 
-_COMMANDS: dict[str, Callable[[Path, Path, int], None]] = {
+COMMANDS: dict[str, Callable[[Path, Path, int], None]] = {
     "fit": _fit,
     "diagnose": _diagnose,
     "place": _place,

@@ -13,7 +13,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from isovi.data.columns import describes_cells, plain, texts
+from isovi.data.columns import apart, describes_cells, plain, texts
 from isovi.data.readers.annotated import canonical_counts
 from isovi.data.readers.matrix import make_unique
 from isovi.data.readers.positions import Joined, PositionTable, axis_of, columns_of_positions
@@ -198,7 +198,7 @@ def _no_counts(block: pd.DataFrame, path: Path, positions: PositionTable | None)
     text = [name for name in block if block[name].dtype.kind not in "biuf"]
     numbers = [name for name in block if block[name].dtype.kind in "biuf"]
     lower = {name.lower() for name in block}
-    known = {name for name in block if describes_cells(name) or _AXES.fullmatch(name)}
+    known = apart(filter(describes_cells, block)) | set(filter(_AXES.fullmatch, block))
     known |= {name for name in block if block[name].dtype.kind == "b"} | _pairs(list(block))
     known |= {name for name in block if name.lower() in _AMONG_OTHERS} if known else set()
     shared = set() if positions is None else set(block) & set(positions.table)
