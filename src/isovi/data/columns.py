@@ -88,7 +88,7 @@ def is_no_gene(name: str) -> bool:
 
 
 def apart(names: Iterable[str]) -> set[str]:
-    """The names without those that begin with the word of many others: a prefix of genes, as ``mouse_Actb``."""
+    """The names less those that begin with the word of many others, a prefix of genes: ``mouse_Actb``."""
     first = {name: next(iter(words(name)), "") for name in names}
     alike = Counter(first.values())
     return {name for name, word in first.items() if alike[word] <= _MOST_ALIKE}
