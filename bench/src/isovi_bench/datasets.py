@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import anndata
+import numpy as np
 import scanpy as sc
 from anndata import AnnData
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from isovi.data import check, io
 from isovi.errors import InputError
@@ -49,6 +50,8 @@ class DataSet(BaseModel):
         Layer of the raw counts; ``X`` by default.
     spatial_key
         Key of the positions in ``obsm``.
+    n_obs
+        Spots of each file, drawn at random, the same ones each time; all if there are fewer, or if not given.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -62,6 +65,7 @@ class DataSet(BaseModel):
     donor_key: str | None = None
     layer: str | None = None
     spatial_key: str = "spatial"
+    n_obs: PositiveInt | None = None
 
     @field_validator("path", mode="before")
     @classmethod
@@ -83,7 +87,10 @@ class DataSet(BaseModel):
     @property
     def keys(self) -> dict[str, Any]:
         """What of the description, besides its source, changes results."""
-        return self.model_dump(exclude={"name", "path", "visium", "simulate"})
+        found = self.model_dump(exclude={"name", "path", "visium", "simulate"})
+        if self.n_obs is None:
+            del found["n_obs"]  # jobs that take all spots have the key that they always had
+        return found
 
     def placed(self, folder: Path, cache: Path) -> DataSet:
         """The same with absolute paths, downloaded if need be.
@@ -138,10 +145,17 @@ def load(dataset: DataSet) -> AnnData:
     """
     if dataset.simulate is not None:
         return _simulated(dataset)
-    parts = {Path(path).stem: io.read(path) for path in dataset.path or ()}
+    parts = {Path(path).stem: _drawn(io.read(path), dataset.n_obs) for path in dataset.path or ()}
     if len(parts) == 1:
         return next(iter(parts.values()))
     return anndata.concat(parts, label=FILE_KEY, join="inner", index_unique="-")
+
+
+def _drawn(adata: AnnData, n_obs: int | None) -> AnnData:
+    if n_obs is None or adata.n_obs <= n_obs:
+        return adata
+    rows = np.random.default_rng(0).choice(adata.n_obs, n_obs, replace=False)
+    return adata[np.sort(rows)].copy()
 
 
 def _simulated(dataset: DataSet) -> AnnData:
@@ -175,7 +189,7 @@ def examine(dataset: DataSet, digests: Mapping[str, str]) -> Facts:
         digest = hashlib.sha256(described.encode()).hexdigest()
         return _facts(dataset, _simulated(dataset), digest)
     digest = "+".join(digests[path] for path in dataset.path)
-    if len(dataset.path) > 1:
+    if len(dataset.path) > 1 or dataset.n_obs is not None:
         return _facts(dataset, load(dataset), digest)
     with io.stored(dataset.path[0]) as adata:
         return _facts(dataset, adata, digest)
