@@ -42,6 +42,21 @@ def test_several_files_are_sections_on_the_genes_that_they_share(files: list[str
     assert (facts.n_obs, facts.sections, facts.donors) == (80, ("a", "b"), ())
 
 
+def test_spots_of_each_file_are_drawn_the_same_ones_each_time(files: list[str]) -> None:
+    dataset = DataSet(name="x", path=files, n_obs=30)
+    adata = load(dataset)
+    assert adata.obs[dataset.sections].value_counts().to_dict() == {"a": 30, "b": 30}
+    assert list(load(dataset).obs_names) == list(adata.obs_names)
+    assert set(adata.obs_names) < set(load(DataSet(name="x", path=files)).obs_names)
+    assert examine(dataset, dict.fromkeys(files, "d")).n_obs == 60
+    assert load(DataSet(name="x", path=files[0], n_obs=50)).n_obs == 40  # there are no more
+
+
+def test_spots_that_are_simulated_are_not_drawn_from() -> None:
+    with pytest.raises(ValueError, match="simulate has an n_obs of its own"):
+        DataSet(name="x", simulate={"kind": "layers"}, n_obs=30)
+
+
 def test_a_section_key_goes_before_the_files(files: list[str]) -> None:
     dataset = DataSet(name="x", path=files, section_key="section", donor_key="donor")
     facts = examine(dataset, dict.fromkeys(files, "d"))

@@ -27,6 +27,7 @@ JOB = Job(
         {"digest": "e"},
         {"dataset": DataSet(name="a", path=("/here/a.h5ad",))},
         {"dataset": DataSet(name="a", path=("/here/a.h5ad",), label_key="label", layer="raw")},
+        {"dataset": DataSet(name="a", path=("/here/a.h5ad",), label_key="label", n_obs=5)},
         {"method": "vae"},
         {"settings": canonical({"n_latent": 4, "b": 1})},
         {"seed": 1},

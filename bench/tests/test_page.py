@@ -32,9 +32,30 @@ def test_it_says_how_it_was_made_and_of_how_many_jobs(written, few):
 
 
 def test_every_plot_on_it_is_there_and_nothing_else(written):
-    docs, (path, *plots) = written
+    docs, (path, *others) = written
     linked = {docs / name for name in re.findall(r"\]\((_static/[^)]+)\)", path.read_text())}
-    assert linked == set(plots) == set((docs / page.PLOTS).iterdir())
+    plots = {other for other in others if other.suffix != ".md"}
+    assert linked == plots == set((docs / page.PLOTS).iterdir())
+
+
+def test_each_task_that_was_run_has_a_page_and_the_first_page_names_it(written):
+    docs, (path, *others) = written
+    tasks = {other for other in others if other.suffix == ".md"}
+    linked = {docs / name for name in re.findall(r"\]\((benchmarks/[^)]+)\)", path.read_text())}
+    assert tasks and linked == tasks == set((docs / "benchmarks").iterdir())
+    assert "(../_static/benchmarks/results.parquet)" in min(tasks).read_text()
+
+
+def test_changes_since_the_run_before_are_told_and_its_results_kept(few, tmp_path):
+    docs, earlier = tmp_path / "docs", tmp_path / "earlier.parquet"
+    results.conform(few).to_parquet(tmp_path / results.FILE)
+    before = results.conform(few)
+    before.loc[before["metric"] == "coordinate_error", "value"] /= 2
+    before.to_parquet(earlier)
+    path, *_ = page.write(tmp_path, docs / "benchmarks.md", earlier)
+    told = path.read_text()
+    assert "## What has changed since the last run" in told and "+100%" in told
+    assert page.write(tmp_path, docs / "benchmarks.md")[0].read_text() == told  # from what was kept
 
 
 def test_it_holds_tables_findings_and_failures_without_the_folders_of_the_machine(written):

@@ -17,7 +17,7 @@ from isovi.data import io
 from isovi_bench.datasets import Facts
 from isovi_bench.grid import jobs_of, make_known, read_grid
 from isovi_bench.job import METHOD_VERSIONS, Job
-from isovi_bench.page import RUN, render
+from isovi_bench.page import BEFORE, RUN, render
 from isovi_bench.results import FILE, JOB_COLUMNS, outdated, read
 from isovi_bench.runner import missing
 from isovi_bench.store import Store, named
@@ -102,7 +102,7 @@ def test_the_data_is_that_of_the_published_results(
     assert io.sha256(str(shared_data(Path(path).stem))) == DIGESTS[dataset]
 
 
-def test_the_page_is_what_the_published_results_give(
+def test_the_pages_are_what_the_published_results_give(
     repository: Path, published: Path, tmp_path: Path
 ) -> None:
     text = (repository / "docs" / "benchmarks.md").read_text()
@@ -114,4 +114,7 @@ def test_the_page_is_what_the_published_results_give(
     (tmp_path / "real").mkdir()
     shutil.copyfile(published, tmp_path / "real" / FILE)
     (tmp_path / "real" / RUN).write_text(json.dumps({"command": command}))
-    assert render(tmp_path / "real", Path("docs", "benchmarks.md"), plots) == text
+    pages = render(tmp_path / "real", Path("docs", "benchmarks.md"), plots, published.with_name(BEFORE))
+    assert len(pages) > 1
+    for path, made in pages.items():
+        assert made == (repository / path).read_text(), path

@@ -9,6 +9,7 @@ from scipy import stats
 
 from isovi_bench import results, significance, tasks
 
+UNSEEN = tasks.TASKS[0]
 SECTIONS = tuple(f"section_{n}" for n in range(6))
 
 
@@ -59,7 +60,7 @@ def test_nothing_is_tested_or_called_significant_with_fewer_than_five_data_sets(
     row = {"datasets": 4, "holm": 0.001}
     assert not significance.is_significant(row) and significance.is_significant(row | {"datasets": 5})
     (table,) = tasks.screens(rows_of(few))
-    assert table.shown["not told from it"][0] == "not tested"
+    assert table.shown["not distinguishable from it"][0] == "not tested"
 
 
 def test_a_method_that_lacks_data_sets_is_not_ranked_among_those_that_have_them() -> None:
@@ -71,7 +72,9 @@ def test_a_method_that_lacks_data_sets_is_not_ranked_among_those_that_have_them(
 
 
 def test_the_sentence_names_who_should_and_who_should_not() -> None:
-    win, lose = (tasks.sentences(rows_of(values))[0] for values in (WINS, WINS | {"pca": [0.5] * 5 + [2.0]}))
+    win, lose = (
+        tasks.sentence(UNSEEN, rows_of(values)) for values in (WINS, WINS | {"pca": [0.5] * 5 + [2.0]})
+    )
     assert (
         "Use isoVI if you want" in win
         and "than that of pca" in win
@@ -82,13 +85,13 @@ def test_the_sentence_names_who_should_and_who_should_not() -> None:
 
 
 def test_variants_of_isovi_are_not_other_methods() -> None:
-    text = tasks.sentences(rows_of(WINS | {"isovae": [1.5] * 6}))[0]
+    text = tasks.sentence(UNSEEN, rows_of(WINS | {"isovae": [1.5] * 6}))
     assert "than that of pca" in text
 
 
 def test_a_task_without_isovi_or_without_others_was_not_run() -> None:
     for values in ({"pca": [1.0] * 6, "scvi": [2.0] * 6}, {"isoscvi": [1.0] * 6}):
-        assert tasks.sentences(rows_of(values))[0] == f"**Unseen spots.** {tasks.NOT_RUN}"
+        assert tasks.sentence(UNSEEN, rows_of(values)) == tasks.NOT_RUN
 
 
 def test_sections_that_took_no_part_are_on_a_screen_of_their_own() -> None:
@@ -96,6 +99,23 @@ def test_sections_that_took_no_part_are_on_a_screen_of_their_own() -> None:
     seen, apart = tasks.screens(both)
     assert (seen.shown["data sets"][0], apart.shown["data sets"][0]) == ("5", "1")
     assert "took no part" in apart.title
+
+
+def test_the_page_of_a_task_has_them_apart_and_ranks_by_its_other_metrics() -> None:
+    both = pd.concat([rows_of(WINS), rows_of(WINS, "spearman_distance")])
+    both = both.replace({"dataset": {"section_5": results.APART[0]}})
+    decided, apart, metrics = tasks.of_task(UNSEEN, both)
+    assert "section_0" in decided.shown and results.APART[0] not in decided.shown
+    assert list(apart.shown.columns[2:]) == [results.APART[0]] and "took no part" in apart.title
+    ranks = metrics.shown.set_index("method")
+    assert list(ranks["coordinate error"].loc[["isoscvi", "pca", "scvi"]]) == ["1.0", "2.0", "3.0"]
+    assert list(ranks["Spearman of distances"].loc[["isoscvi", "pca", "scvi"]]) == ["3.0", "2.0", "1.0"]
+
+
+def test_the_sentence_is_on_the_data_sets_that_it_is_asked_for() -> None:
+    both = rows_of(WINS | {"pca": [2.0] * 5 + [0.5]}).replace({"dataset": {"section_5": results.APART[0]}})
+    assert "5 of 5" in tasks.sentence(UNSEEN, both)
+    assert tasks.sentence(UNSEEN, both, apart=True).startswith("Do not use isoVI")
 
 
 def test_a_cost_of_many_times_is_told_as_such() -> None:

@@ -76,6 +76,8 @@ class DataSet(BaseModel):
     def _from_one_source(self) -> DataSet:
         if sum(source is not None for source in (self.path, self.visium, self.simulate)) != 1:
             raise ValueError("a data set has exactly one of path, visium and simulate")
+        if self.simulate is not None and self.n_obs is not None:
+            raise ValueError("n_obs draws spots of files; simulate has an n_obs of its own")
         return self
 
     @property

@@ -8,30 +8,38 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from isovi_bench import findings, plots, progress, results, tables, tasks
+from isovi_bench import findings, plots, progress, results, since, tables, tasks
+from isovi_bench.rendering import Table
 
 TEMPLATE = "benchmarks.md.jinja"
+TASK_TEMPLATE = "task.md.jinja"
 RUN = "run.json"
 PLOTS = Path("_static") / "benchmarks"  # relative to the page
+BEFORE = "before.parquet"  # beside the published results: those of the run before
 
 _SECTIONS_SHOWN = 3  # data sets whose ellipses are on the page
 
 
-def write(results_dir: Path | str, page: Path | str) -> list[Path]:
-    """Write the page, its plots, and the results that it is made from.
+def write(results_dir: Path | str, page: Path | str, earlier: Path | None = None) -> list[Path]:
+    """Write the page, one for each task, plots, and the results that they are made from.
 
     Parameters
     ----------
     results_dir
         Folder written by ``isovi-bench run``.
     page
-        Markdown file to write; plots and ``results.parquet`` go to ``_static/benchmarks`` beside it.
+        Markdown file to write; the pages of tasks go to a folder of its name, plots and ``results.parquet``
+        to ``_static/benchmarks`` beside it.
+    earlier
+        Results of the run before, which are kept beside the published ones, and which the page says the
+        changes from. By default those that are kept there, if any.
 
     Returns
     -------
-    The page, the plots and the results.
+    The page, the pages of tasks, the plots and the results.
 
     Raises
     ------
@@ -40,11 +48,17 @@ def write(results_dir: Path | str, page: Path | str) -> list[Path]:
     """
     folder, page = Path(results_dir), Path(page)
     results.read(folder)  # before anything is drawn
+    before, published = (page.parent / PLOTS / name for name in (BEFORE, results.FILE))
+    before.parent.mkdir(parents=True, exist_ok=True)
+    if earlier is not None:
+        results.conform(pd.read_parquet(earlier)).to_parquet(before, index=False)
     shown = _few(plots.write(folder, page.parent / PLOTS))
-    page.write_text(render(folder, page, [path.name for path in shown]), encoding="utf-8")
-    published = page.parent / PLOTS / results.FILE
+    texts = render(folder, page, [path.name for path in shown], before)
+    for path, text in texts.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
     shutil.copyfile(folder / results.FILE, published)
-    return [page, *shown, published]
+    return [*texts, *shown, published]
 
 
 def _few(paths: list[Path]) -> list[Path]:
@@ -57,31 +71,62 @@ def _few(paths: list[Path]) -> list[Path]:
     return [path for path in paths if path not in dropped]
 
 
-def render(results_dir: Path, page: Path, names: list[str]) -> str:
-    """The page as Markdown.
+def render(results_dir: Path, page: Path, names: list[str], before: Path) -> dict[Path, str]:
+    """The pages as Markdown, the one that names the others first.
 
     Parameters
     ----------
     results_dir
         Folder of the results.
     page
-        Where it will be.
+        Where the first will be.
     names
         Of the files of plots.
+    before
+        Results of the run before; it need not be there.
     """
     frame = results.read(results_dir)
     plan = results.read_plan(results_dir, frame)
-    text = template(TEMPLATE).render(
-        tables=tables.every(frame, plan),
+    found = results.measured(frame)
+    command = f"isovi-bench table {results_dir.name} --page {page.parent.name}/{page.name}"
+    ran = [task for task in tasks.TASKS if tasks.of_task(task, found)]
+    first = template(TEMPLATE).render(
+        tables=[*tables.every(frame, plan), *_since(found, before)],
         findings=findings.findings(frame, plan),
-        answers=tasks.sentences(results.measured(frame)),
+        answers=[(task, task in ran, tasks.sentence(task, found)) for task in tasks.TASKS],
         states=progress.count(progress.jobs(frame, plan)),
         plots=names,
         folder=PLOTS.as_posix(),
+        pages=page.stem,
         outdated=tables.outdated(frame),
         run_command=run_command(results_dir),
-        table_command=f"isovi-bench table {results_dir.name} --page {page.parent.name}/{page.name}",
+        table_command=command,
     )
+    shown = {page.with_suffix("") / f"{task.name}.md": _of_task(task, found, command) for task in ran}
+    return {page: _tidy(first), **shown}
+
+
+def _of_task(task: tasks.Task, found: pd.DataFrame, command: str) -> str:
+    text = template(TASK_TEMPLATE).render(
+        task=task,
+        answer=tasks.sentence(task, found),
+        apart=tasks.sentence(task, found, apart=True),
+        tables=tasks.of_task(task, found),
+        folder=f"../{PLOTS.as_posix()}",
+        table_command=command,
+        not_run=tasks.NOT_RUN,
+    )
+    return _tidy(text)
+
+
+def _since(found: pd.DataFrame, before: Path) -> list[Table]:
+    """What has changed since the run before, if its results are there."""
+    if not before.is_file():
+        return []
+    return since.tables(found, results.measured(results.conform(pd.read_parquet(before))))
+
+
+def _tidy(text: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", text.strip()) + "\n"
 
 

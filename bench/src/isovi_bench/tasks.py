@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from isovi_bench import significance
-from isovi_bench.metrics import METRICS
+from isovi_bench.metrics import METRICS, Group, of_group
 from isovi_bench.rendering import Table, number, percent, signed
-from isovi_bench.results import APART, BACKBONES, KINDS, contenders, kind_of_set
+from isovi_bench.results import APART, BACKBONES, KINDS, contenders, kind_of_set, ordered
 
 LEVEL = significance.SIGNIFICANT
 FEWEST = significance.FEWEST
@@ -62,11 +63,19 @@ class Task:
         What the user wants, after "if you want".
     measures
         The first that was run decides; the others are for results that lack it.
+    groups
+        Of the metrics that are told beside the one that decides.
     """
 
     title: str
     want: str
     measures: tuple[Measure, ...]
+    groups: tuple[Group, ...]
+
+    @property
+    def name(self) -> str:
+        """Of its page: the title in lower case, with hyphens."""
+        return "-".join(re.findall(r"\w+", self.title.lower()))
 
     def measured(self, found: pd.DataFrame) -> tuple[Measure, pd.DataFrame] | None:
         """The measure that decides, and its rows; ``None`` if isoVI or everything else was not run."""
@@ -82,6 +91,7 @@ TASKS = (
         "Unseen spots",
         "a latent representation that puts unseen spots where they belong",
         (Measure("spots", "heldout", "coordinate_error"),),
+        ("distances", "expression"),
     ),
     Task(
         "Domains",
@@ -91,46 +101,55 @@ TASKS = (
             Measure("all", "all", "ari_leiden"),
             Measure("spots", "train", "ari_leiden"),
         ),
+        ("domains", "maps"),
     ),
     Task(
         "Integration: sections mixed",
         "sections, donors or patients in one latent representation",
         (Measure("all", "all", "ilisi"),),
+        ("mixing",),
     ),
     Task(
         "Integration: biology kept",
         "labels that stay apart where sections mix",
         (Measure("all", "all", "clisi"),),
+        ("biology", "domains"),
     ),
     Task(
         "Labels, hidden",
         "labels for the spots of a section that lack them",
         (Measure("all", "all", "label_accuracy"), Measure("spots", "heldout", "label_accuracy")),
+        ("transfer",),
     ),
     Task(
         "Labels, another section",
         "labels of one section for another",
         (Measure("section", "heldout", "label_accuracy"),),
+        ("transfer",),
     ),
     Task(
         "Placement, within a section",
         "positions of cells of a section that was measured",
         (Measure("spots", "heldout", "placed_error"),),
+        ("placement",),
     ),
     Task(
         "Placement, another section",
         "positions of cells of another section",
         (Measure("section", "heldout", "placed_aligned"),),
+        ("placement",),
     ),
     Task(
         "Denoising",
         "expression without the noise of counting",
         (Measure("molecules", "all", "molecule_loss"),),
+        ("denoising",),
     ),
     Task(
         "Cost",
         "an answer in the least processor time",
         (Measure("all", "", "cpu_seconds"), Measure("spots", "", "cpu_seconds")),
+        ("cost",),
     ),
 )
 """In the order of the page."""
@@ -234,7 +253,7 @@ def _row(task: Task, found: pd.DataFrame) -> dict[str, str]:
     ran = task.measured(found)
     if ran is None:
         blank = dict.fromkeys(
-            ("best (mean rank)", "not told from it", "isoVI's rank", "change of isoVI"), "-"
+            ("best (mean rank)", "not distinguishable from it", "isoVI's rank", "change of isoVI"), "-"
         )
         return {"task": task.title, "decided by": NOT_RUN, **blank, "data sets": "-"}
     measure, rows = ran
@@ -246,7 +265,7 @@ def _row(task: Task, found: pd.DataFrame) -> dict[str, str]:
         "task": task.title,
         "decided by": measure.title,
         "best (mean rank)": f"{best} ({ranked.ranks.iloc[0]:.1f})",
-        "not told from it": (", ".join(alike) or "none") if tested else "not tested",
+        "not distinguishable from it": (", ".join(alike) or "none") if tested else "not tested",
         "isoVI's rank": f"{ranked.ranks[name]:.1f} of {len(ranked.ranks)}" if name in ranked.ranks else "-",
         "change of isoVI": _effect(rows, str(name), ranked),
         "data sets": str(ranked.datasets),
@@ -276,12 +295,19 @@ def _against_best(rows: pd.DataFrame, name: str, ranked: Ranking) -> significanc
     return found[0] if found else None
 
 
-def sentences(found: pd.DataFrame) -> list[str]:
-    """For every task, who should use isoVI and who should not, from the results alone."""
-    return [f"**{task.title}.** {_sentence(task, found)}" for task in TASKS]
+def sentence(task: Task, found: pd.DataFrame, apart: bool = False) -> str:
+    """Who should use isoVI for a task and who should not, from the results alone; or that it was not run.
 
-
-def _sentence(task: Task, found: pd.DataFrame) -> str:
+    Parameters
+    ----------
+    task
+        One of :data:`TASKS`.
+    found
+        Measured metrics, of all kinds of split.
+    apart
+        Whether to judge by the data sets that took no part in any choice, instead of by the others.
+    """
+    found = found[found["dataset"].isin(APART) == apart]
     ran = task.measured(found)
     if ran is None:
         return NOT_RUN
@@ -324,15 +350,38 @@ def _datasets(rows: pd.DataFrame, compared: significance.Comparison) -> tuple[li
 
 
 def boards(found: pd.DataFrame) -> list[Table]:
-    """A table for each task that was run: mean ranks, and the value on each data set."""
-    return [table for task in TASKS if (table := _board(task, found)) is not None]
+    """Tables of each task that was run: see :func:`of_task`."""
+    return [table for task in TASKS for table in of_task(task, found)]
 
 
-def _board(task: Task, found: pd.DataFrame) -> Table | None:
+def of_task(task: Task, found: pd.DataFrame) -> list[Table]:
+    """Mean ranks and the value on each data set, those that took no part apart; ranks by further metrics.
+
+    Parameters
+    ----------
+    task
+        One of :data:`TASKS`.
+    found
+        Measured metrics, of all kinds of split.
+
+    Returns
+    -------
+    Nothing if the task was not run.
+    """
     ran = task.measured(found)
     if ran is None:
-        return None
+        return []
     measure, rows = ran
+    unseen = rows["dataset"].isin(APART)
+    groups = (
+        (rows[~unseen], "", ""),
+        (rows[unseen], "_apart", ", on sections that took no part in any choice"),
+    )
+    made = [_board(task, measure, part, *names) for part, *names in groups if not part.empty]
+    return [*made, *_further(task, measure, found)]
+
+
+def _board(task: Task, measure: Measure, rows: pd.DataFrame, ending: str, where: str) -> Table:
     ranked = ranking(rows)
     values = rows.pivot_table(index="label", columns="dataset", values="value")
     order = [*ranked.ranks.index, *(name for name in values.index if name not in ranked.ranks)]
@@ -346,5 +395,22 @@ def _board(task: Task, found: pd.DataFrame) -> Table | None:
         else f"Not tested: fewer than {FEWEST} data sets or three methods."
     )
     table = shown.rename_axis(index="method", columns=None).reset_index()
-    name = f"task_{task.title.lower().replace(', ', '_').replace(': ', '_').replace(' ', '_')}"
-    return Table(name, f"{task.title}: {measure.title}", table, rows, (tested,))
+    title = f"{task.title}: {measure.title}{where}"
+    return Table(f"task_{task.name}{ending}", title, table, rows, (tested,))
+
+
+def _further(task: Task, measure: Measure, found: pd.DataFrame) -> list[Table]:
+    """Mean ranks by every metric of a task's groups, on all data sets."""
+    ranks, data = {}, []
+    for metric in (metric for group in task.groups for metric in of_group(group)):
+        rows = replace(measure, metric=metric.key).of(found)
+        if rows["label"].nunique() > 1:
+            ranks[metric.title] = ranking(rows).ranks
+            data.append(rows)
+    if len(ranks) < 2:
+        return []
+    table = pd.DataFrame(ranks)
+    table = table.loc[ordered(table.index)].map(lambda rank: "-" if pd.isna(rank) else f"{rank:.1f}")
+    shown = table.rename_axis(index="method", columns=None).reset_index()
+    title = f"{task.title}: mean ranks by every metric"
+    return [Table(f"task_{task.name}_metrics", title, shown, pd.concat(data), ("1 is the best.",))]

@@ -118,6 +118,9 @@ def reckon(
 def table(
     results: Results,
     page: Annotated[Path | None, typer.Option(help="Also write a page of documentation: .md.")] = None,
+    since: Annotated[
+        Path | None, typer.Option(help="Results of the run before, whose changes the page says: .parquet.")
+    ] = None,
     against: Annotated[
         str | None,
         typer.Option(help=f"Method to compare with. {DEFAULT.format('plain backbone')}", show_default=False),
@@ -137,7 +140,7 @@ def table(
         for path in written:
             if path.name.startswith("table1_") and path.suffix == ".md":
                 say(path.read_text(encoding="utf-8"))
-        say_paths([*written, *([] if page is None else pages.write(results, page))])
+        say_paths([*written, *([] if page is None else pages.write(results, page, since))])
 
 
 def pages(
