@@ -79,7 +79,7 @@ def test_tables_and_plots_are_written_beside_the_results(
 
     monkeypatch.setattr("isovi_bench.tables.write", write)
     monkeypatch.setattr("isovi_bench.plots.write", write)
-    monkeypatch.setattr("isovi_bench.page.write", lambda _, page, since: [page])
+    monkeypatch.setattr("isovi_bench.page.write", lambda _results, page, _since: [page])
     told = bench("table", tmp_path, "--page", tmp_path / "page.md").stdout
     assert "| Moran's I [all] |" in told and f"{tmp_path}/page.md" in told
     assert f"{tmp_path}/tables/table1_spots_heldout.md" in told
