@@ -32,7 +32,15 @@ from isovi import (
     pl,
 )
 from isovi.data import check, pack
-from isovi.pipeline import MIN_SPOTS, choose_genes, content_hash, most_variable, report_metrics, split
+from isovi.pipeline import (
+    MIN_SPOTS,
+    WHOLE,
+    choose_genes,
+    content_hash,
+    most_variable,
+    report_metrics,
+    split,
+)
 from isovi.pl._data import shepard_pairs
 from isovi.progress import Progress
 from isovi.run import Run, Settings
@@ -341,7 +349,7 @@ def test_each_stage_is_reported(tissue: AnnData) -> None:
         "epoch 1 of 2, True",
         "epoch 2 of 2, True",
     ]
-    starts += ["Trained 2 epochs", "Held-out spots: ", "Held-out geometry: ", "Verdict: "]
+    starts += ["Trained 2 epochs", "Held-out spots: ", WHOLE, "Held-out geometry: ", "Verdict: "]
     assert [line.startswith(start) for line, start in zip(said, starts, strict=True)] == [True] * len(starts)
 
 

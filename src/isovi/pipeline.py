@@ -39,6 +39,7 @@ from isovi.pl._data import groups
 from isovi.progress import Progress, Silent, progress_of
 from isovi.run import BACKBONES, DOMAIN_KEY, GENE_KEY, LATENT_KEY, PARTS, Provenance, Run, Settings
 from isovi.spots import HELDOUT, SPLIT_KEY, TRAIN, VALIDATION, Spots
+from isovi.tl._inputs import FEW_GENES, IDENTITY_KEY
 from isovi.tl.mixing import N_NEAREST
 from isovi.verdict import Verdict, in_epochs, verdict
 
@@ -49,6 +50,10 @@ MIN_SPOTS = 5  # training spots in which a gene must be seen
 GENE_SPOTS = 50_000  # training spots on which genes are chosen, at most
 SEPARATE = 0.95  # share of a domain in one section or batch that is worth a warning
 CHUNK_ENTRIES = 20_000_000  # entries of a dense chunk of genes
+WHOLE = (
+    f"Domains were found in the whole latent representation, since there are fewer than {FEW_GENES} genes; "
+    f'isovi.tl.domains(adata, use_rep="{IDENTITY_KEY}") finds those of its identity part.'
+)
 UNMEASURED = "NaN or infinite, and null in metrics.json: "  # a note on metrics begins so
 
 
@@ -604,6 +609,9 @@ def find_domains(run: Run) -> None:
         key_added=DOMAIN_KEY,
         seed=settings.seed,
     )
+    whole = run.adata.uns[DOMAIN_KEY]["use_rep"] == LATENT_KEY and IDENTITY_KEY in run.adata.obsm
+    if whole and WHOLE not in run.provenance.notes:
+        run.provenance = replace(run.provenance, notes=(*run.provenance.notes, WHOLE))
     run.adata.uns[f"{DOMAIN_KEY}_colors"] = groups(run.adata.obs[DOMAIN_KEY]).colors_of_labels
     run.metrics |= domain_metrics(run.adata, settings)
     for key in groupings(run):
@@ -724,6 +732,8 @@ def report_metrics(run: Run, progress: Progress) -> None:
         agreement = ", ".join(f"{name.upper()} {number(run.metrics[name], '.3f')}" for name in ("ari", "nmi"))
         line += f" (agreement with the labels, all spots: {agreement})"
     progress.say(line)
+    if WHOLE in run.provenance.notes:
+        progress.say(WHOLE)
     judged = verdict(run)
     if judged.certificate:
         progress.say(_geometry(judged))

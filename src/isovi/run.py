@@ -30,8 +30,9 @@ from isovi.graph import KIND_CLASSES, AllPairs, PairKind
 from isovi.model.model import IsoSCVI, IsoVAE
 from isovi.model.objective import Constraint, Distortion, Part, Penalty
 from isovi.spots import HELDOUT, SPLIT_KEY, TRAIN, Spots
+from isovi.tl._inputs import GENE_KEY as GENE_KEY  # where the keys of a run are looked for
 from isovi.tl._inputs import IDENTITY_KEY, PLACE_KEY
-from isovi.tl._inputs import LATENT_KEY as LATENT_KEY  # where the keys of a run are looked for
+from isovi.tl._inputs import LATENT_KEY as LATENT_KEY
 from isovi.tl.certificate import Certificate
 from isovi.verdict import WORDS, Verdict, verdict
 
@@ -41,7 +42,6 @@ SCHEMA = 2  # version of run.json; the first one had no checksums
 LEGACY = "0.1.0"  # id of the runs of that version, which had none
 DOMAIN_KEY = "isovi_domain"  # in obs
 PARTS: dict[str, Part] = {PLACE_KEY: "place", IDENTITY_KEY: "identity"}  # in obsm, where there are two
-GENE_KEY = "isovi_gene"  # in var: genes of the model
 BACKBONES: dict[str, Any] = {"scvi": IsoSCVI, "vae": IsoVAE}
 PACKAGES = (
     *("isovi", "scvi-tools", "torch", "lightning", "anndata"),

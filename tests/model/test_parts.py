@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from anndata import AnnData
@@ -188,6 +189,24 @@ def test_domains_are_those_of_the_identity_part(stored: AnnData) -> None:
     stored.obsm["X_isovi_identity"] = np.repeat([[0.0], [9.0]], 40, axis=0)  # unlike the place part
     tl.domains(stored, n_domains=2)
     assert stored.uns["isovi_domain"]["use_rep"] == "X_isovi_identity"
+
+
+@pytest.mark.parametrize(("genes", "of_model", "use_rep"), [
+    (249, None, "X_isovi"),
+    (250, None, "X_isovi_identity"),
+    (300, 249, "X_isovi"),
+    (300, 250, "X_isovi_identity"),
+])  # fmt: skip
+def test_with_few_genes_domains_are_those_of_the_whole(
+    stored: AnnData, genes: int, of_model: int | None, use_rep: str
+) -> None:
+    adata = AnnData(obsm=dict(stored.obsm), var=pd.DataFrame(index=[f"g{n}" for n in range(genes)]))
+    if of_model is not None:
+        adata.var["isovi_gene"] = np.arange(genes) < of_model
+    tl.domains(adata, n_domains=2)
+    assert adata.uns["isovi_domain"]["use_rep"] == use_rep
+    tl.domains(adata, n_domains=2, use_rep="X_isovi_place")
+    assert adata.uns["isovi_domain"]["use_rep"] == "X_isovi_place"
 
 
 def test_without_parts_tools_read_the_whole(stored: AnnData) -> None:

@@ -17,11 +17,14 @@ from sklearn.cluster import KMeans
 from isovi import tl
 from isovi.pl import _data
 from isovi.report.record import Agreement, Composition, Domains, Dots, Marker, Option
-from isovi.run import DOMAIN_KEY, Run
+from isovi.run import DOMAIN_KEY, LATENT_KEY, PARTS, Run
 
 N_MARKERS = 5  # of each domain in the table; two of them in the dot plot
 N_DOTTED = 2
 _LEAST_SPOTS = 3  # of a domain that is compared with the others
+_REPS = {LATENT_KEY: "the whole latent representation"} | {
+    key: f"the {part} part of the latent representation" for key, part in PARTS.items()
+}
 _MOST_ROWS = 30  # sections or labels of a composition
 
 
@@ -44,6 +47,7 @@ def domains(run: Run, rows: NDArray, expression: tuple[sparse.csc_matrix, list[s
         names=found.names,
         colors=found.colors,
         sizes=tuple(np.bincount(found.codes, minlength=len(found.names)).tolist()),
+        found_in=_REPS.get(run.adata.uns.get(DOMAIN_KEY, {}).get("use_rep", ""), ""),
         markers=markers,
         dots=dots,
         composition=_compositions(run, found),

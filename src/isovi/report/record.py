@@ -261,6 +261,8 @@ class Domains:
     ----------
     names, colors, sizes
         Of the domains: names, colours, and numbers of spots.
+    found_in
+        The latent representation that they were found in, in words; empty if that was not kept.
     markers, dots
         Genes that are higher in a domain; none of runs without counts.
     composition
@@ -274,6 +276,7 @@ class Domains:
     names: tuple[str, ...]
     colors: tuple[str, ...]
     sizes: tuple[int, ...]
+    found_in: str
     markers: list[Marker]
     dots: Dots | None
     composition: list[Composition]

@@ -18,6 +18,8 @@ from isovi.spots import SPLIT_KEY, Spots
 
 LATENT_KEY = "X_isovi"  # in obsm: where a run keeps its latent representation
 PLACE_KEY, IDENTITY_KEY = "X_isovi_place", "X_isovi_identity"  # its parts, where it has two
+GENE_KEY = "isovi_gene"  # in var: genes of the model
+FEW_GENES = 250  # with fewer, the identity part lacks what tells domains apart (docs/quality.md)
 
 
 def place_rep(adata: AnnData, use_rep: str | None) -> str:
@@ -26,8 +28,15 @@ def place_rep(adata: AnnData, use_rep: str | None) -> str:
 
 
 def identity_rep(adata: AnnData, use_rep: str | None) -> str:
-    """Key of the latent representation for cell types and domains: the identity part, or the whole."""
+    """Key of the latent representation for cell types: the identity part, or the whole without parts."""
     return use_rep or (IDENTITY_KEY if IDENTITY_KEY in adata.obsm else LATENT_KEY)
+
+
+def domain_rep(adata: AnnData, use_rep: str | None) -> str:
+    """Key of the latent representation for domains: that for cell types, or the whole with few genes."""
+    genes = int(adata.var[GENE_KEY].sum()) if GENE_KEY in adata.var else adata.n_vars
+    few = 0 < genes < FEW_GENES and LATENT_KEY in adata.obsm
+    return use_rep or (LATENT_KEY if few else identity_rep(adata, None))
 
 
 def latent_spots(

@@ -60,7 +60,9 @@ def domains(
         Annotated data matrix; only ``obs[key_added]`` and ``uns[key_added]`` are written.
     use_rep
         Key in ``obsm`` of the latent representation, shape ``(n_obs, n_latent)``. By default the part whose
-        distances are free, ``"X_isovi_identity"``, or ``"X_isovi"`` without parts.
+        distances are free, ``"X_isovi_identity"``; ``"X_isovi"`` without parts, and with fewer than 250 genes
+        (``var["isovi_gene"]``, or all), of which that part does not keep enough to tell domains apart. What
+        was taken is in ``uns[key_added]["use_rep"]``.
     spatial_key
         Key in ``obsm`` of the positions, shape ``(n_obs, 2)`` or ``(n_obs, 3)``.
     section_key
@@ -100,7 +102,7 @@ def domains(
         If fewer domains than requested were found, because too few spots differ, or if ``obs[key_added]``
         exists and was not made by this function.
     """
-    use_rep = _inputs.identity_rep(adata, use_rep)
+    use_rep = _inputs.domain_rep(adata, use_rep)
     if key_added not in adata.uns:
         say_replaced(adata, obs=(key_added,))
     latent, spots = _inputs.latent_spots(adata, use_rep, spatial_key, section_key, None)

@@ -13,6 +13,7 @@ from anndata import AnnData
 from isovi import tl
 from isovi.errors import IsoviWarning
 from isovi.spots import SPLIT_KEY, TRAIN, VALIDATION
+from isovi.tl._inputs import IDENTITY_KEY, LATENT_KEY
 from isovi_bench.task import Fitted, Task
 
 SECTION_KEY = "section"
@@ -70,7 +71,7 @@ def trained(model: Any, task: Task, **kwargs: Any) -> Fitted:
         model,
         n_epochs(model),
         n_place,
-        domains=partial(domains_of, task, latent[:, n_place:]) if ours else None,
+        domains=partial(domains_of, task, latent, n_place) if ours else None,
         positions=partial(positions_of, model, task) if ours else None,
         expression=partial(shares, model, task),
     )
@@ -87,15 +88,20 @@ def sees_tissue(model: Any) -> bool:
     return model.adata_manager.registry["setup_args"].get("spatial_key") == "spatial"
 
 
-def domains_of(task: Task, identity: np.ndarray) -> np.ndarray:
+def domains_of(task: Task, latent: np.ndarray, n_place: int) -> np.ndarray:
     """Domains of the seen spots by :func:`isovi.tl.domains` at its defaults, shape ``(seen cell,)``."""
     seen = AnnData(
         obs=task.seen.obs[[SECTION_KEY]].copy(),
-        obsm={"latent": identity[task.rows], "spatial": task.seen.obsm["spatial"]},
+        var=task.seen.var[[]],
+        obsm={
+            LATENT_KEY: latent[task.rows],
+            IDENTITY_KEY: latent[task.rows, n_place:],
+            "spatial": task.seen.obsm["spatial"],
+        },
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", IsoviWarning)  # fewer domains show in the metrics
-        tl.domains(seen, use_rep="latent", section_key=SECTION_KEY, n_domains=task.n_domains, seed=task.seed)
+        tl.domains(seen, section_key=SECTION_KEY, n_domains=task.n_domains, seed=task.seed)
     return seen.obs["isovi_domain"].to_numpy()
 
 
