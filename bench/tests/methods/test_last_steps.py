@@ -33,12 +33,25 @@ def test_isovi_comes_with_domains_positions_and_expression(ours) -> None:
     np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-3)
 
 
-def test_isovi_finds_domains_in_the_identity_part(ours) -> None:
+def test_isovi_finds_domains_where_its_own_function_does(ours) -> None:
+    """In the whole latent representation, since the tissue has few genes."""
     task, fitted = ours
     adata = task.seen.copy()
-    adata.obsm["part"] = fitted.latent[task.rows][:, fitted.identity]
-    tl.domains(adata, use_rep="part", section_key="section", n_domains=task.n_domains, seed=task.seed)
+    adata.obsm["whole"] = fitted.latent[task.rows]
+    tl.domains(adata, use_rep="whole", section_key="section", n_domains=task.n_domains, seed=task.seed)
     assert adjusted_rand_score(adata.obs["isovi_domain"], fitted.domains()) == 1
+
+
+def test_cells_that_are_like_one_that_was_trained_on_do_not_calibrate(tissue, make_task) -> None:
+    made, alike = make_task(), tissue.copy()
+    split = made.seen.obs["isovi_split"].to_numpy()
+    trained, stopping = (made.rows[split == part][:2] for part in ("train", "validation"))
+    counts = alike.X.tolil()
+    counts[stopping] = counts[trained]
+    alike.X = counts.tocsr()
+    task = make_task(alike)
+    positions = find("isoscvi").fit(task).positions()
+    assert np.isfinite(positions[np.setdiff1d(np.arange(task.spots.n_obs), task.rows)]).all()
 
 
 def test_scvi_as_it_is_shipped_has_no_domains_of_its_own_and_takes_sections_as_batches(make_task) -> None:

@@ -111,6 +111,7 @@ def positions_of(model: Any, task: Task) -> np.ndarray:
     asked = np.setdiff1d(np.arange(task.spots.n_obs), task.rows)
     if len(asked):
         calibration = task.seen.obs[SPLIT_KEY].to_numpy() == VALIDATION
+        calibration &= tl.training_split(model, task.seen) != TRAIN  # with few genes, cells may be alike
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", IsoviWarning)  # of radii and flags, which are not used
             placer = tl.SpatialPlacer(model, seed=task.seed).fit(task.seen.copy(), calibration=calibration)
