@@ -475,8 +475,6 @@ NORMALISED = {
     "logarithms, genes of one variance": lambda counts: of_one_variance(np.log1p(scaled(counts))),
     "the same, clipped": lambda counts: np.minimum(of_one_variance(np.log1p(scaled(counts))), 4),
     "logarithms, clipped": lambda counts: np.minimum(np.log1p(scaled(counts, None)), 1.3),
-    "median total, one decimal": lambda counts: scaled(counts, None).round(1),
-    "logarithms, one decimal": lambda counts: np.log1p(scaled(counts)).round(1),
     "logarithms of counts, one decimal": lambda counts: np.log1p(counts).round(1),
     "roots of counts, two decimals": lambda counts: np.sqrt(counts).round(2),
 }

@@ -113,10 +113,10 @@ def rounded(matrix: Any) -> Any:
 
 
 def _each(rows: Any) -> list[np.ndarray]:
-    """The values of each row that are not zero."""
+    """The values of each row that are not zero, of the rows that have some."""
     rows = sparse.csr_matrix(rows)
     rows.eliminate_zeros()
-    return np.split(rows.data, rows.indptr[1:-1])
+    return [row for row in np.split(rows.data, rows.indptr[1:-1]) if len(row)]
 
 
 def _unclipped(rows: sparse.csr_matrix) -> sparse.csr_matrix:
@@ -154,7 +154,7 @@ def _are_transformed(values: list[np.ndarray], step: float) -> bool:
         common += [most] if found[-1] else []
     if len(found) < _FEWEST or np.mean(found) <= 0.5:
         return False
-    return not step or np.ptp(common) > step / 2 or _are_of_whole(np.concatenate(values), step)
+    return not step or bool(np.ptp(common) > step / 2) or _are_of_whole(np.concatenate(values), step)
 
 
 def _are_of_whole(values: np.ndarray, step: float) -> bool:
@@ -180,8 +180,8 @@ def _is_scaled(
         return True
     if not step:
         return bool(np.mean([_are_multiples(row) for row in taken_back]) > 0.5)
-    found = [_may_be_multiples(inverse(row - step / 2), inverse(row + step / 2)) for row in values]
-    found = [one for one in found if one is not None]
+    told = [_may_be_multiples(inverse(row - step / 2), inverse(row + step / 2)) for row in values]
+    found = [one for one in told if one is not None]
     return len(found) >= max(_FEWEST, len(values) // 4) and bool(np.mean(found) > 0.5)
 
 
