@@ -110,8 +110,8 @@ SAID: dict[Callable[[AnnData, Path], list[str]], list[str]] = {
     unplaced: [r"3 of 60 cells have no position in obsm\[.spatial.\]"],
     without_z: [r"third column of obsm\[.spatial.\] is empty and is not used"],
     noisy: [r"40 values of the counts are whole numbers but for rounding"],
-    far_out: [r"2 cells lie"],
-    doubled: [r"30 "],
+    far_out: [r"2 of 60 cells lie more than 2 tissue widths away"],
+    doubled: [r"30 of 60 spots are at exactly the position of an earlier spot"],
     several: [r"donor"],
     slashes: [r"obs\[.T/NK.\] is written as obs\[.T_NK.\]"],
     tables: [

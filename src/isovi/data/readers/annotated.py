@@ -95,7 +95,8 @@ def _read_h5ad(path: Path) -> AnnData:
 
 def _elements(group: Any, above: str = "") -> Iterator[tuple[str, Any]]:
     """Names and elements of a group: HDF5 takes a slash in a name for a group within it."""
-    for name, element in group.items():
+    for name in group:  # groups of zarr lack items()
+        element = group[name]
         if hasattr(element, "keys") and not len(element.attrs):
             yield from _elements(element, f"{above}{name}/")
         else:

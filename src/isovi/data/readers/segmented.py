@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -144,8 +144,8 @@ def features_of(path: Path) -> Iterator[dict[str, Any]]:
             text, place = text[max(place, 0) :] + block, min(place, 0)
 
 
-def _opened(path: Path) -> TextIO:
-    return cast(TextIO, (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8"))
+def _opened(path: Path) -> Any:
+    return (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8")
 
 
 def _barcode(cell: Any) -> str:
