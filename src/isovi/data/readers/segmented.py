@@ -155,7 +155,7 @@ def _barcode(cell: Any) -> str:
 
 def _centroid(geometry: dict[str, Any] | None) -> tuple[float, float]:
     """Centroid of a polygon, or of all parts of a cell that has several; NaN of none."""
-    if not (geometry or {}).get("coordinates"):
+    if geometry is None or not geometry.get("coordinates"):
         return float("nan"), float("nan")
     parts = geometry["coordinates"]
     rings = [parts[0]] if geometry["type"] == "Polygon" else [part[0] for part in parts]
