@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from anndata import AnnData
+from anndata import AnnData, concat
 from scipy import sparse
 
 from isovi import IsoSCVI, IsoVAE, files, tl
@@ -207,13 +207,96 @@ def test_a_section_of_its_own_has_its_own_unit(tissue: AnnData) -> None:
     assert spacing(np.asarray(at)) == pytest.approx(1, abs=1e-4)
 
 
-def test_a_missing_covariate_is_refused_by_name(tissue: AnnData, new: AnnData) -> None:
-    model = made(IsoSCVI, tissue, continuous_covariate_keys=["depth"])
-    placer = tl.SpatialPlacer(model).fit(tissue[:N_OBS].copy())
+# ---------------------------------------------------------------------------- columns of a query
+
+
+@pytest.fixture(scope="module")
+def with_columns(tissue: AnnData) -> Any:
+    """A model of a numeric batch, a categorical and a continuous covariate, and a placer of it."""
+    reference = tissue[:N_OBS].copy()
+    reference.obs["slide"] = np.where(np.arange(N_OBS) % 3, 1, 2)
+    reference.obs["kit"] = pd.Categorical(np.where(np.arange(N_OBS) % 4, "old", "new"))
+    covariates = {"categorical_covariate_keys": ["kit"], "continuous_covariate_keys": ["depth"]}
+    model = made(IsoSCVI, reference, batch_key="slide", **covariates)
+    return tl.SpatialPlacer(model).fit(reference)
+
+
+@pytest.fixture
+def columns(new: AnnData) -> AnnData:
     query = new.copy()
-    del query.obs["depth"]
-    with pytest.raises(InputError, match='obs of the query has no "depth"'):
-        placer.place(query)
+    query.obs["slide"], query.obs["kit"] = 1, "new"
+    return query
+
+
+WRONG_NUMBERS: dict[str, Any] = {
+    "missing": None,
+    "NaN": lambda depth: np.where(np.arange(len(depth)) < 2, np.nan, depth),
+    "infinite": lambda depth: np.where(np.arange(len(depth)) < 2, np.inf, depth),
+    "words": lambda depth: ["low", "high", *depth.astype(str)[2:]],
+    "nullable": lambda depth: pd.array([None, None, *depth[2:]], dtype="Float64"),
+}
+
+
+@pytest.mark.parametrize("how", list(WRONG_NUMBERS))
+def test_a_covariate_without_numbers_is_refused_by_name(
+    how: str, with_columns: Any, columns: AnnData
+) -> None:
+    depth = columns.obs.pop("depth").to_numpy()
+    if how != "missing":
+        columns.obs["depth"] = WRONG_NUMBERS[how](depth)
+    words = 'has no "depth"' if how == "missing" else f"no finite number for 2 of {N_NEW} cells"
+    with pytest.raises(InputError, match=rf"{words}.*continuous_covariate_keys"):
+        with_columns.place(columns)
+
+
+SAME_COLUMNS: dict[str, Any] = {
+    "text": {"depth": str, "slide": str, "kit": object},
+    "categories": {"depth": "category", "slide": "category", "kit": "category"},
+    "decimals": {"depth": "float32", "slide": float, "kit": "string"},
+    "nullable": {"depth": "Float64", "slide": "Int64", "kit": "string"},
+}
+
+
+@pytest.mark.parametrize("how", list(SAME_COLUMNS))
+def test_columns_of_a_query_may_be_of_other_types(how: str, with_columns: Any, columns: AnnData) -> None:
+    right = with_columns.predict(columns)
+    for name, dtype in SAME_COLUMNS[how].items():
+        columns.obs[name] = columns.obs[name].astype(dtype)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*has seen.*")
+        np.testing.assert_allclose(with_columns.predict(columns), right, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "n", "most"),
+    [
+        ("slide", None, N_NEW, "1"),
+        ("slide", 7, N_NEW, "1"),
+        ("slide", [3] * 4 + [2] * (N_NEW - 4), 4, "1"),
+        ("kit", None, N_NEW, "old"),
+        ("kit", "newest", N_NEW, "old"),
+    ],
+)
+def test_batches_and_categories_that_the_model_has_not_seen_are_said(
+    key: str, value: Any, n: int, most: str, with_columns: Any, columns: AnnData
+) -> None:
+    del columns.obs[key]
+    if value is not None:
+        columns.obs[key] = value
+    words = rf'obs\["{key}"\] of {n} of {N_NEW} cells is none that the model has seen: they count as "{most}"'
+    with pytest.warns(IsoviWarning, match=words):
+        assert np.isfinite(with_columns.predict(columns)).all()
+
+
+def test_cells_without_counts_in_the_genes_of_a_model_are_flagged(model: Any, tissue: AnnData) -> None:
+    placer = tl.SpatialPlacer(model).fit(tissue[:N_OBS].copy())
+    query = tissue[N_OBS:].copy()
+    counts = query.X.toarray()
+    counts[:3] = 0
+    other = AnnData(np.ones((N_NEW, 1)), obs=query.obs[[]], var=pd.DataFrame(index=["of another panel"]))
+    query = concat([AnnData(counts, obs=query.obs[[]], var=query.var), other], axis=1)
+    with pytest.warns(IsoviWarning, match=f"3 of {N_NEW} cells have no count in the model's genes"):
+        assert placer.place(query).flagged[:3].all()
 
 
 # ---------------------------------------------------------------------------- isovi place
@@ -241,7 +324,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tissue: AnnData) -> Path:
 
 def place(folder: Path, run: str, query: str = "query.h5ad", **more: Any) -> np.ndarray:
     out = folder / f"placed_{run}_{query}"
-    files.place(folder / run, folder / query, out, force=True, progress=Silent(), **more)
+    more = {"progress": Silent(), **more}
+    files.place(folder / run, folder / query, out, force=True, **more)
     return np.asarray(AnnData.__module__ and _read(out).obsm["X_placed"])
 
 
@@ -270,6 +354,62 @@ def test_cells_are_placed_in_the_run_of_a_packed_store(folder: Path) -> None:
     np.testing.assert_allclose(latent, run.adata.obsm["X_isovi"], atol=1e-4)
 
 
+@pytest.mark.parametrize("how", ["sections and numbers as batches", "layer"])
+def test_runs_of_packed_stores_place_as_those_of_their_files(
+    how: str, tissue: AnnData, tmp_path: Path
+) -> None:
+    """The same reference in a file and packed: each query is placed in both, far from nowhere."""
+    data = tissue.copy()
+    data.obs["slide"] = np.arange(N_OBS + N_NEW) % 2 + 10
+    setup, packing = {"section_key": "slide", "batch_key": "slide"}, {"section_key": "slide"}
+    if how == "layer":
+        data.layers["umi"], data.X, setup, packing = data.X, data.X.log1p(), {"layer": "umi"}, {}
+    data[:N_OBS].copy().write_h5ad(tmp_path / "x.h5ad")
+    data[N_OBS:].copy().write_h5ad(tmp_path / "query.h5ad")
+    pack(tmp_path / "x.h5ad", tmp_path / "x.zarr", **packing)
+    settings = Settings(holdout=0.2, n_latent=3, max_epochs=2, **setup)
+    files.fit(tmp_path / "x.zarr", tmp_path / "run", settings, progress=Silent())
+    placed = place(tmp_path, "run")
+    low, high = data.obsm["spatial"].min(axis=0), data.obsm["spatial"].max(axis=0)
+    assert ((placed >= low - 1) & (placed <= high + 1)).all()
+    if how == "layer":
+        query = data[N_OBS:].copy()
+        query.X = query.layers.pop("umi")  # counts in X alone, as of a query from elsewhere
+        query.write_h5ad(tmp_path / "of_x.h5ad")
+        np.testing.assert_array_equal(place(tmp_path, "run", "of_x.h5ad"), placed)
+    else:
+        assert set(_read(tmp_path / "placed_run_query.h5ad").obs["placed_section"]) <= {"10", "11"}
+
+
+def test_counts_of_a_query_may_be_in_raw_or_corrected(folder: Path, new: AnnData) -> None:
+    right = place(folder, "run_x.h5ad")
+    query = new.copy()
+    query.raw = query.copy()
+    query.layers["soupx"], query.X = query.X * 0.93, query.X.log1p()
+    query.write_h5ad(folder / "raw.h5ad")
+    with pytest.raises(InputError, match=r'these look like logarithms.*pass layer="raw"'):
+        place(folder, "run_x.h5ad", "raw.h5ad")
+    np.testing.assert_array_equal(place(folder, "run_x.h5ad", "raw.h5ad", layer="raw"), right)
+    with pytest.raises(InputError, match=r'layers\["soupx"\] holds .* decontX.*round_counts=True'):
+        place(folder, "run_x.h5ad", "raw.h5ad", layer="soupx")
+    with pytest.warns(IsoviWarning, match="they are rounded"):
+        placed = place(folder, "run_x.h5ad", "raw.h5ad", layer="soupx", round_counts=True)
+    assert np.isfinite(placed).all()
+
+
+def test_cells_of_a_query_without_counts_are_left_out_where_it_is_asked_for(
+    folder: Path, new: AnnData
+) -> None:
+    query = new[:, ::-1].copy()  # in another order of genes as well
+    query.X = query.X.multiply((np.arange(N_NEW) != 4)[:, None]).tocsr()
+    query.write_h5ad(folder / "empty.h5ad")
+    with pytest.raises(InputError, match=r"1 spots without any count.*min_counts=1"):
+        place(folder, "run_x.h5ad", "empty.h5ad")
+    with pytest.warns(IsoviWarning, match=f"1 of {N_NEW} cells have no count and are left out"):
+        placed = place(folder, "run_x.h5ad", "empty.h5ad", min_counts=1)
+    np.testing.assert_allclose(placed, np.delete(place(folder, "run_x.h5ad"), 4, axis=0))
+
+
 def test_a_run_whose_store_is_gone_says_where_it_was(folder: Path) -> None:
     run = Run.read(folder / "run_packed.zarr")
     run.provenance.source["path"] = str(folder / "gone.zarr")  # type: ignore[index]
@@ -277,19 +417,79 @@ def test_a_run_whose_store_is_gone_says_where_it_was(folder: Path) -> None:
         run.model_data()
 
 
-def test_a_query_needs_no_positions(folder: Path, new: AnnData) -> None:
-    query = new.copy()
-    query.obsm["spatial"] = query.obsm["spatial"].astype(float)
-    query.obsm["spatial"][5] = np.nan
+class Said(Silent):
+    """What was reported."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def of_table(positions: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame(positions, columns=["x", "y"])
+
+
+POSITIONS: dict[str, Any] = {  # of a query, and what is said of them
+    "one is NaN": (
+        lambda at: np.where(np.arange(len(at))[:, None] == 5, np.nan, at),
+        "1 cells of the query have",
+    ),
+    "all are NaN": (
+        lambda at: np.full_like(at, np.nan),
+        f"{N_NEW} cells of the query have no finite position",
+    ),
+    "infinite": (
+        lambda at: np.where(np.arange(len(at))[:, None] < 2, np.inf, at),
+        "2 cells of the query have",
+    ),
+    "an empty z": (lambda at: np.c_[at, np.full(len(at), np.nan)], "Placed"),
+    "one column": (lambda at: at[:, :1], "Errors are not measured, for lack of positions"),
+    "text": (lambda at: of_table(at).astype(str), "Errors are not measured, for lack of positions"),
+}
+
+
+@pytest.mark.parametrize("how", list(POSITIONS))
+def test_a_query_needs_no_positions(how: str, folder: Path, new: AnnData) -> None:
+    change, words = POSITIONS[how]
+    query, said = new.copy(), Said()
+    positions = change(query.obsm["spatial"].astype(float))
+    if isinstance(positions, pd.DataFrame):
+        positions.index = query.obs_names
+    query.obsm["spatial"] = positions
     query.write_h5ad(folder / "nan.h5ad")
-    np.testing.assert_array_equal(place(folder, "run_x.h5ad", "nan.h5ad"), place(folder, "run_x.h5ad"))
+    right = place(folder, "run_x.h5ad")
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", IsoviWarning)
+        np.testing.assert_array_equal(place(folder, "run_x.h5ad", "nan.h5ad", progress=said), right)
+    assert words in " ".join([*said.lines, *(str(one.message) for one in warned)])
 
 
-def test_a_batch_without_training_spots_is_refused_with_its_size(tissue: AnnData) -> None:
+BATCHES: dict[str, Any] = {  # held-out and validation spots of a batch of their own, and what it is called
+    "one held out": (1, 0, lambda of: np.where(of, "y", "x"), r"y \(1 spots\)"),
+    "two held out, numbers": (2, 0, lambda of: of.astype(int), r"1 \(2 spots\)"),
+    "one of each, categories": (1, 1, lambda of: pd.Categorical(np.where(of, "y", "x")), r"y \(2 spots\)"),
+    "for validation, truth values": (0, 1, lambda of: of, r"True \(1 spots\)"),
+}
+
+
+@pytest.mark.parametrize("how", list(BATCHES))
+def test_a_batch_without_training_spots_is_refused_with_its_size(how: str, tissue: AnnData) -> None:
+    n_heldout, n_validation, named, words = BATCHES[how]
     data = tissue[:N_OBS].copy()
-    settings = Settings(holdout=0.2, batch_key="batch")
-    data.obs["batch"] = "x"
-    spots = split(data, settings)
-    data.obs["batch"] = np.where(np.arange(N_OBS) == spots.rows("heldout")[0], "y", "x")
-    with pytest.raises(InputError, match=r"y \(1 spots\).*Leave these spots out, merge the batch"):
-        split(data, settings)
+    spots = split(data, Settings(holdout=0.2))
+    own = [*spots.rows("heldout")[:n_heldout], *spots.rows("validation")[:n_validation]]
+    data.obs["batch"] = named(np.isin(np.arange(N_OBS), own))
+    with pytest.raises(InputError, match=rf"{words}.*Leave these spots out, merge the batch"):
+        split(data, Settings(holdout=0.2, batch_key="batch"))
+
+
+def test_a_section_that_is_held_out_and_a_batch_of_its_own_is_refused(tissue: AnnData) -> None:
+    data = tissue[:N_OBS].copy()
+    data.obs["slide"] = np.where(np.arange(N_OBS) < 30, 1, 2)
+    asked: dict[str, Any] = {"section_key": "slide", "batch_key": "slide", "holdout": "section:1"}
+    with pytest.raises(
+        InputError, match=r"1 \(30 spots\).*Hold out a share of spots instead, or leave batch_key"
+    ):
+        split(data, Settings(**asked))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -18,10 +19,10 @@ from isovi import tl
 from isovi.data import check, io, pack
 from isovi.data.fingerprint import training_split
 from isovi.data.readers.spatialdata import require_known_sections
-from isovi.data.usable import prepared, usable, with_raw, with_whole_counts
+from isovi.data.usable import enough, has_empty_z, prepared, usable, with_raw, with_whole_counts
 from isovi.data.writable import require_own_names, say_replaced, writable
 from isovi.diagnose import as_warning, draw
-from isovi.errors import InputError, OutputError, noted, require_seed
+from isovi.errors import InputError, IsoviWarning, OutputError, noted, require_seed
 from isovi.interrupts import Interrupted, kept_at
 from isovi.model.checkpoint import EpochCheckpoint, read_about, temporary_of
 from isovi.model.distributed import is_first_process
@@ -361,6 +362,8 @@ def place(
     out: str | Path,
     *,
     layer: str | None = None,
+    min_counts: int = 0,
+    round_counts: bool = False,
     seed: int = 0,
     force: bool = False,
     trust: bool = False,
@@ -383,6 +386,11 @@ def place(
     layer
         Layer of the query with its raw counts; that of the run by default, or ``X`` where the query has no
         such layer.
+    min_counts
+        Cells of the query with fewer counts are left out.
+    round_counts
+        Round counts of the query that were corrected for ambient RNA, or estimated; always done for a run
+        that was made so.
     seed
         Random seed.
     force
@@ -416,7 +424,9 @@ def place(
         )
         say_replaced(cells, obs=(RADIUS_KEY, FLAG_KEY, SECTION_KEY), obsm=(PLACED_KEY,))
         io.require_room(out, io.stored_bytes(cells))
-        counted = counts_for(cells, run.settings, layer, progress)
+        counted = counts_for(cells, run.settings, layer, progress, round_counts)
+        if min_counts > 0 and not (kept := enough(counted.X, min_counts)).all():
+            cells, counted = cells[kept].copy(), counted[kept].copy()
         check_query(counted, run)
         kept = reference_spots(run, progress)
         reference, calibration = run.model_data()[kept].copy(), run.split[kept] == VALIDATION
@@ -434,13 +444,15 @@ def place(
     return metrics
 
 
-def counts_for(cells: AnnData, settings: Settings, layer: str | None, progress: Progress) -> AnnData:
+def counts_for(
+    cells: AnnData, settings: Settings, layer: str | None, progress: Progress, round_counts: bool
+) -> AnnData:
     """Cells of a query with their counts where the model reads them.
 
     Raises
     ------
     InputError
-        If the query has no such layer.
+        If the query has no such layer, or it holds no counts.
     """
     own = settings.layer if layer is None else layer
     cells = with_raw(cells, own)
@@ -453,7 +465,8 @@ def counts_for(cells: AnnData, settings: Settings, layer: str | None, progress: 
             "The raw counts are read from that layer.",
             "Name one of these as `layer`, or leave it out if X holds the counts.",
         )
-    cells = with_whole_counts(cells, own, round_counts=settings.round_counts)
+    cells = with_whole_counts(cells, own, round_counts=round_counts or settings.round_counts)
+    check.counts(cells, own, allow_empty_genes=True, allow_empty_spots=True)  # names the query's own layers
     counts = cells.X if own is None else cells.layers[own]
     layers = {} if settings.layer is None else {settings.layer: counts}
     return AnnData(counts, obs=cells.obs, var=cells.var, layers=layers, obsm=dict(cells.obsm))
@@ -465,8 +478,6 @@ def check_query(cells: AnnData, run: Run) -> None:
     check.names(cells)
     check.genes_in_common(cells.var_names, run.adata.var_names[run.adata.var[GENE_KEY].to_numpy(dtype=bool)])
     check.counts(cells, run.settings.layer, allow_empty_genes=True)
-    if run.settings.spatial_key in cells.obsm:
-        check.numeric_positions(cells, run.settings.spatial_key)
 
 
 def reference_spots(run: Run, progress: Progress) -> np.ndarray:
@@ -508,7 +519,12 @@ def placement_metrics(cells: AnnData, placed: tl.PlacedCells, run: Run, split: n
     }
     if run.settings.spatial_key not in cells.obsm:
         return metrics
-    truth = check.numeric_positions(cells, run.settings.spatial_key)
+    try:
+        truth = check.numeric_positions(cells, run.settings.spatial_key)
+    except InputError as error:  # the cells are placed without them
+        warnings.warn(f"Errors are not measured, for lack of positions: {error}", IsoviWarning, stacklevel=2)
+        return metrics
+    truth = truth[:, :2] if has_empty_z(truth) else truth
     known, seen = np.isfinite(truth).all(axis=1), np.isin(split, (TRAIN, VALIDATION))
     metrics |= {"n_without_position": int((~known).sum()), "errors": {}}
     metrics["n_reference"] = None if (split == "").all() else int(seen.sum())

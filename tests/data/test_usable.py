@@ -443,6 +443,16 @@ def scaled(counts: np.ndarray, total: float | None = 1e4) -> np.ndarray:
     return counts / totals * (np.median(totals) if total is None else total)
 
 
+def of_one_variance(values: np.ndarray) -> np.ndarray:
+    return values / (values.std(axis=0) + 1e-8)
+
+
+def of_the_soup(counts: np.ndarray) -> np.ndarray:
+    """Less the expected counts of a cell from the soup, as SoupX subtracts them."""
+    expected = 0.08 * counts.sum(axis=1, keepdims=True) * (counts.sum(axis=0) / counts.sum())
+    return np.maximum(counts - expected, 0)
+
+
 NORMALISED = {
     "one total": lambda counts: scaled(counts),
     "median total": lambda counts: scaled(counts, None),
@@ -458,6 +468,16 @@ NORMALISED = {
     "Anscombe": lambda counts: 2 * np.sqrt(counts + 3 / 8) * (counts > 0),
     "by volume (MERSCOPE)": lambda counts: counts / np.random.default_rng(0).uniform(0.3, 2, (60, 1)),
     "genes of one variance": lambda counts: counts / (counts.std(axis=0) + 0.1),
+    "TPM": lambda counts: scaled(counts / np.random.default_rng(1).lognormal(7, 0.6, counts.shape[1]), 1e6),
+    "TPM, genes of one variance": lambda counts: of_one_variance(
+        scaled(counts / np.random.default_rng(1).lognormal(7, 0.6, counts.shape[1]), 1e6)
+    ),
+    "one total, genes of one variance": lambda counts: of_one_variance(scaled(counts)),
+    "logarithms, genes of one variance": lambda counts: of_one_variance(np.log1p(scaled(counts))),
+    "the same, clipped": lambda counts: np.minimum(of_one_variance(np.log1p(scaled(counts))), 4),
+    "logarithms, clipped": lambda counts: np.minimum(np.log1p(scaled(counts, None)), 1.3),
+    "logarithms of counts, one decimal": lambda counts: np.log1p(counts).round(1),
+    "roots of counts, two decimals": lambda counts: np.sqrt(counts).round(2),
 }
 CORRECTED = {
     "one factor (SoupX)": lambda counts: counts * 0.93,
@@ -468,6 +488,12 @@ CORRECTED = {
     "two decimals (decontX)": lambda counts: (
         counts * np.random.default_rng(0).uniform(0.7, 1, counts.shape)
     ).round(2),
+    "one decimal (decontX)": lambda counts: (
+        counts * np.random.default_rng(0).uniform(0.7, 1, counts.shape)
+    ).round(1),
+    "subtracted, one decimal (SoupX)": lambda counts: of_the_soup(counts).round(1),
+    "subtracted, two decimals (SoupX)": lambda counts: of_the_soup(counts).round(2),
+    "by total and gene (SoupX)": lambda counts: of_the_soup(counts),
     "mixed with neighbours (SpotClean)": lambda counts: 0.7 * counts + 0.3 * counts[::-1],
     "shared between cells (proseg)": lambda counts: np.maximum(
         counts + (counts > 0) * np.random.default_rng(0).normal(0, 0.2, counts.shape), 0

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from isovi.cli.console import DEFAULT, CommandProgress, Console, Debug, quiet, reported
-from isovi.cli.options import CoordinateSystem, Table, TrustPickle, path
+from isovi.cli.options import CoordinateSystem, MinCounts, RoundCounts, Table, TrustPickle, path
 
 
 def place(
@@ -21,6 +21,8 @@ def place(
         str | None,
         typer.Option(help=f"Layer with raw counts. {DEFAULT.format('as in the run')}", show_default=False),
     ] = None,
+    min_counts: MinCounts = 0,
+    round_counts: RoundCounts = False,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
     trust: TrustPickle = False,
@@ -40,7 +42,8 @@ def place(
     with reported(debug):
         quiet()
         console, source = Console(), Source(query, table, coordinate_system)
-        asked: dict[str, Any] = {"layer": layer, "seed": seed, "force": force, "trust": trust}
+        asked: dict[str, Any] = {"layer": layer, "min_counts": min_counts, "round_counts": round_counts}
+        asked |= {"seed": seed, "force": force, "trust": trust}
         found = files.place(run, source, out, **asked, progress=CommandProgress(console))
         if found.get("errors"):
             console.print(placement(found["errors"]))

@@ -18,6 +18,7 @@ from scipy import sparse
 
 from isovi._shapes import CellIndexArray, CoordinateArray
 from isovi.data import decimals
+from isovi.data.columns import some
 from isovi.data.readers.source import readable
 from isovi.errors import InputError, IsoviWarning
 from isovi.spots import SPLIT_KEY, Spots, spacing
@@ -146,7 +147,7 @@ def names(adata: AnnData) -> None:
         repeated = table.columns[table.columns.duplicated()].unique()
         if len(repeated):
             raise InputError(
-                f"adata.{axis} has {len(repeated)} columns that occur more than once: {_some(repeated)}.",
+                f"adata.{axis} has {len(repeated)} columns that occur more than once: {some(repeated)}.",
                 "Every column must have a name of its own.",
                 f"Keep the first: adata.{axis} = adata.{axis}.loc[:, ~adata.{axis}.columns.duplicated()].",
             )
@@ -154,7 +155,7 @@ def names(adata: AnnData) -> None:
         repeated = index[index.duplicated()].unique()
         if len(repeated):
             raise InputError(
-                f"adata.{axis}_names has {len(repeated)} names that occur more than once: {_some(repeated)}.",
+                f"adata.{axis}_names has {len(repeated)} names that occur more than once: {some(repeated)}.",
                 "Every name must be unique.",
                 f"Call adata.{axis}_names_make_unique() first.",
             )
@@ -203,7 +204,7 @@ def numeric_positions(adata: AnnData, spatial_key: str) -> CoordinateArray:
     """
     if spatial_key not in adata.obsm:
         raise InputError(
-            f'adata.obsm has no "{spatial_key}"; it has: {_some(adata.obsm.keys(), limit=20)}.',
+            f'adata.obsm has no "{spatial_key}"; it has: {some(adata.obsm.keys(), limit=20)}.',
             "The position of every spot is needed, as 2 or 3 numeric columns.",
             'Pass the right `spatial_key`, or store the positions in adata.obsm["spatial"].',
         )
@@ -309,7 +310,7 @@ def sections(adata: AnnData, section_key: str | None = None) -> tuple[CellIndexA
     if small:
         what = "adata" if section_key is None else f'adata.obs["{section_key}"]'
         raise InputError(
-            f"{what} has {len(small)} section(s) with too few spots: {_some(small, quote=False)}.",
+            f"{what} has {len(small)} section(s) with too few spots: {some(small, quote=False)}.",
             f"A section needs at least {MIN_SECTION_SPOTS} spots: distances are compared within sections.",
             "Remove these spots, or choose another column as `section_key`.",
         )
@@ -390,7 +391,7 @@ def _categories(
     """Codes, and the names of the categories that occur."""
     if key not in adata.obs:
         raise InputError(
-            f'adata.obs has no column "{key}"; it has: {_some(adata.obs.columns, limit=20)}.',
+            f'adata.obs has no column "{key}"; it has: {some(adata.obs.columns, limit=20)}.',
             f"The {role} of every spot is read from that column.",
             f"Name one of these columns as the {role}, or leave it out.",
         )
@@ -400,7 +401,7 @@ def _categories(
     if len(missing) and (not allow_missing or len(missing) == adata.n_obs):
         raise InputError(
             f'adata.obs["{key}"] has {len(missing)} missing values of {adata.n_obs}: '
-            f"{_some(adata.obs_names[missing])}.",
+            f"{some(adata.obs_names[missing])}.",
             f"Every spot needs a {role}." if not allow_missing else f"Some spots need a {role}.",
             f'Fill them in, or keep the others: adata = adata[adata.obs["{key}"].notna()].copy().',
         )
@@ -446,7 +447,7 @@ def _require_finite(positions: CoordinateArray, obs_names: pd.Index, where: str)
     bad = ~np.isfinite(positions).all(axis=1)
     if bad.any():
         raise InputError(
-            f"{where} is NaN or infinite for {int(bad.sum())} of {len(bad)} spots: {_some(obs_names[bad])}.",
+            f"{where} is NaN or infinite for {int(bad.sum())} of {len(bad)} spots: {some(obs_names[bad])}.",
             "Every spot needs a finite position.",
             f"Fill them in, or keep the others: adata = adata[np.isfinite({where}).all(axis=1)].copy().",
         )
@@ -465,7 +466,7 @@ def _warn_of_duplicates(coordinates: CoordinateArray, codes: CellIndexArray) -> 
 
 
 def _section_list(stuck: list[str]) -> str:
-    return "adata" if stuck == ["all"] else f"section(s) {_some(stuck)}"
+    return "adata" if stuck == ["all"] else f"section(s) {some(stuck)}"
 
 
 # ---------------------------------------------------------------------------- genes and counts
@@ -503,8 +504,8 @@ def genes_in_common(adata_var_names: Iterable[str], model_var_names: Iterable[st
     common = model[model.isin(data)]
     if common.empty:
         raise InputError(
-            f"None of the data's {len(data)} genes ({_some(data, limit=3)}) "
-            f"is among the model's {len(model)} ({_some(model, limit=3)}).",
+            f"None of the data's {len(data)} genes ({some(data, limit=3)}) "
+            f"is among the model's {len(model)} ({some(model, limit=3)}).",
             "Genes are matched by name: symbol or Ensembl id, in the same letter case.",
             'Rename the genes, e.g. adata.var_names = adata.var["gene_ids"], or check the species.',
         )
@@ -734,7 +735,7 @@ def _about_decimals(values: np.ndarray, matrix: Any, adata: AnnData, layer: str 
 
 def _layers(adata: AnnData) -> str:
     """Names of the layers; anndata 0.13 lists ``X`` among them, as ``None``."""
-    return _some((name for name in adata.layers.keys() if name is not None), limit=20)  # noqa: SIM118
+    return some((name for name in adata.layers.keys() if name is not None), limit=20)  # noqa: SIM118
 
 
 def _find_counts(adata: AnnData, layer: str | None) -> str:
@@ -746,7 +747,7 @@ def _find_counts(adata: AnnData, layer: str | None) -> str:
     found = [f"{', '.join(where)} holds whole numbers"] if where else []
     if adata.raw is not None and _looks_whole(adata.raw.X):
         remedy = 'adata.layers["counts"] = adata.raw[:, adata.var_names].X'
-        found.append(f'adata.raw holds whole numbers: pass layer="raw" to isovi.fit, or store them: {remedy}')
+        found.append(f'adata.raw holds whole numbers: pass layer="raw", or store them: {remedy}')
     have = f"adata.layers has: {_layers(adata)}"
     return f"Name the layer with the raw counts as `layer`; {'; '.join([have, *found])}."
 
@@ -772,15 +773,9 @@ def _require_filled(totals: np.ndarray, names: pd.Index, layer: str | None, wher
             "gene": "sc.pp.filter_genes(adata, min_cells=1)",
         }
         by_scanpy = layer is None  # scanpy filters by X only
-        fit = "; or fit with min_counts=1" if what == "spot" else ""
+        fit = "; or leave them out with min_counts=1" if what == "spot" else ""
         raise InputError(
-            f"{where} has {len(empty)} {what}s without any count: {_some(names[empty])}.",
+            f"{where} has {len(empty)} {what}s without any count: {some(names[empty])}.",
             f"Every {what} needs at least one count.",
             f"Remove them first: {(scanpy if by_scanpy else keep)[what]}{fit}.",
         )
-
-
-def _some(values: Iterable[Any], *, limit: int = 5, quote: bool = True) -> str:
-    """The first few values, for a message."""
-    words = [f'"{value}"' if quote else str(value) for value in values]
-    return ", ".join(words[:limit]) + (", ..." if len(words) > limit else "") if words else "nothing"

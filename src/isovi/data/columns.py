@@ -14,6 +14,7 @@ _TRUE = frozenset({"1", "1.0", "true", "t", "yes", "y"})
 _FALSE = frozenset({"0", "0.0", "false", "f", "no", "n"})
 _MISSING = frozenset({"", "nan", "none", "<na>", "na"})
 _MOST_ALIKE = 15  # columns whose names begin with the same word, as cell_area and cell_id do
+_WHOLE = re.compile(r"^(-?\d+)\.0$")
 _CASES = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _DESCRIBE_CELLS = frozenset(  # plain names
     {
@@ -101,6 +102,11 @@ def texts(values: pd.Series) -> pd.Series:
     return values.astype(object).map(str)  # of pandas 3's strings astype(str) keeps NaN
 
 
+def ids(values: pd.Series | pd.Index) -> pd.Index:
+    """Names as plain text, however stored: 7, 7.0, ``"7.0"``, ``" 7"`` and ``b"7"`` are all ``7``."""
+    return pd.Index(texts(pd.Series(values)).str.strip().str.replace(_WHOLE, r"\1", regex=True))
+
+
 def truth(values: pd.Series) -> np.ndarray | None:
     """What a column says that is true or false, as numbers, text, categories or nullable values.
 
@@ -113,3 +119,9 @@ def truth(values: pd.Series) -> np.ndarray | None:
     if not (true | false | said.isin(_MISSING).to_numpy()).all():
         return None
     return np.where(true, 1.0, np.where(false, 0.0, np.nan))
+
+
+def some(values: Iterable[object], *, limit: int = 5, quote: bool = True) -> str:
+    """The first few values, for a message."""
+    words = [f'"{value}"' if quote else str(value) for value in values]
+    return ", ".join(words[:limit]) + (", ..." if len(words) > limit else "") if words else "nothing"

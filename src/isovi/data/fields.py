@@ -106,7 +106,7 @@ class CoordinatesField(ObsmField):
         if self.section_key is None:
             return np.zeros(adata.n_obs, dtype=np.int64), ["all"]
         codes = check.categories(adata, self.section_key, role="section")
-        return codes, list(check.occurring(adata.obs[self.section_key]).categories)
+        return codes, [str(name) for name in check.occurring(adata.obs[self.section_key]).categories]
 
     def _same_axes(self, raw: CoordinateArray, source: dict[str, Any] | None) -> None:
         if source is not None and raw.shape[1] != source["n_axes"]:

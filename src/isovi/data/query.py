@@ -13,10 +13,11 @@ from anndata import AnnData
 from scipy import sparse
 
 from isovi.data import check
+from isovi.data.columns import ids, some, texts
 from isovi.errors import InputError, IsoviWarning
 
 _COLUMNS = ("batch_key", "labels_key", "section_key")
-_COLUMN_LISTS = ("categorical_covariate_keys",)
+_UNREAD = ("labels_key", "section_key")  # which scvi-tools asks for, and no encoder reads
 _NUMBERS = ("size_factor_key", "continuous_covariate_keys")
 
 
@@ -30,15 +31,24 @@ class Query:
         New data with counts in ``X`` (and in the model's layer), and ``obs`` columns that the model reads.
     missing
         Genes of the model that the data does not have; their counts are zero.
+    unknown
+        Number of cells whose batch or categorical covariate is none of the model's, by the column and the
+        category of the model that they got.
     """
 
     adata: AnnData
     missing: pd.Index
+    unknown: dict[tuple[str, str], int]
 
     @property
     def present(self) -> np.ndarray:
         """Mask of the model's genes that the data has, shape ``(gene,)``."""
         return ~self.adata.var_names.isin(self.missing)
+
+    @property
+    def empty(self) -> np.ndarray:
+        """Mask of the cells without any count in the model's genes, shape ``(cell,)``."""
+        return np.diff(self.adata.X.indptr) == 0
 
 
 def match(adata: AnnData, reference: AnnData, setup: dict[str, Any]) -> Query:
@@ -57,7 +67,7 @@ def match(adata: AnnData, reference: AnnData, setup: dict[str, Any]) -> Query:
     -------
     Genes are matched by name; those that the model does not know are left out. A category that the model has
     not seen, or a missing column, becomes the most frequent category of the reference: encoders do not read
-    it, but scvi-tools requires it.
+    it by default, but scvi-tools requires it.
 
     Raises
     ------
@@ -70,11 +80,11 @@ def match(adata: AnnData, reference: AnnData, setup: dict[str, Any]) -> Query:
     check.genes_in_common(adata.var_names, reference.var_names)
     check.counts(adata, layer, allow_empty_genes=True)
     counts = _columns(adata.X if layer is None else adata.layers[layer], adata.var_names, reference.var_names)
-    obs = _obs(adata, reference, setup)
+    obs, unknown = _obs(adata, reference, setup)
     matched = AnnData(counts, obs=obs, var=pd.DataFrame(index=reference.var_names))
     if layer is not None:
         matched.layers[layer] = counts
-    return Query(matched, reference.var_names.difference(adata.var_names, sort=False))
+    return Query(matched, reference.var_names.difference(adata.var_names, sort=False), unknown)
 
 
 class GenesDiffer(InputError):
@@ -196,20 +206,45 @@ def _columns(counts: Any, have: pd.Index, want: pd.Index) -> sparse.csr_matrix:
     return matched
 
 
-def _obs(adata: AnnData, reference: AnnData, setup: dict[str, Any]) -> pd.DataFrame:
-    keys = [setup.get(name) for name in _COLUMNS] + [key for n in _COLUMN_LISTS for key in setup.get(n) or []]
-    obs = pd.DataFrame(index=adata.obs_names)
-    for key in filter(None, keys):
-        known = reference.obs[key].astype(str)
-        own = adata.obs[key].astype(str) if key in adata.obs else pd.Series("", index=adata.obs_names)
-        obs[key] = own.where(own.isin(set(known)), known.mode()[0])
+def _obs(
+    adata: AnnData, reference: AnnData, setup: dict[str, Any]
+) -> tuple[pd.DataFrame, dict[tuple[str, str], int]]:
+    """The columns that the model reads, and how many cells got the reference's most frequent category."""
+    obs, unknown = pd.DataFrame(index=adata.obs_names), {}
+    for key in [setup.get(name) for name in _COLUMNS] + list(setup.get("categorical_covariate_keys") or []):
+        if key is not None:
+            obs[key], most, n_unknown = _categories(adata, reference.obs[key])
+            if n_unknown and key not in map(setup.get, _UNREAD):
+                unknown[key, most] = n_unknown
     for name in _NUMBERS:
         for key in np.atleast_1d(setup.get(name) or []):
-            if key not in adata.obs:
-                raise InputError(
-                    f'obs of the query has no "{key}".',
-                    f"The model reads it of every cell ({name}).",
-                    f'Add the column, for example with the mean of the reference: adata.obs["{key}"].',
-                )
-            obs[key] = adata.obs[key]
-    return obs
+            obs[key] = _numbers(adata, key, name)
+    return obs, unknown
+
+
+def _categories(adata: AnnData, of_reference: pd.Series) -> tuple[pd.Series, str, int]:
+    """A column with values of the reference, where it has none the most frequent one; that; how often."""
+    known = pd.Index(np.asarray(of_reference.unique()))
+    code, most = np.full(adata.n_obs, -1), of_reference.mode()[0]
+    if of_reference.name in adata.obs:  # 1, 1.0 and "1" are one category
+        code = ids(known).get_indexer(ids(adata.obs[of_reference.name]))
+    column = pd.Series(known.take(np.where(code < 0, known.get_loc(most), code)), index=adata.obs_names)
+    return column, str(most), int((code < 0).sum())
+
+
+def _numbers(adata: AnnData, key: str, name: str) -> pd.Series:
+    remedy = f'Fill it in, for example with the mean of the reference: adata.obs["{key}"].'
+    if key not in adata.obs:
+        raise InputError(
+            f'obs of the query has no "{key}".', f"The model reads it of every cell ({name}).", remedy
+        )
+    values = pd.to_numeric(texts(adata.obs[key]), errors="coerce").astype(np.float64)
+    wrong = ~np.isfinite(values.to_numpy())
+    if wrong.any():
+        raise InputError(
+            f'obs["{key}"] of the query is no finite number for {int(wrong.sum())} of {adata.n_obs} cells: '
+            f"{some(adata.obs_names[wrong])}.",
+            f"The model reads it of every cell ({name}).",
+            remedy,
+        )
+    return values

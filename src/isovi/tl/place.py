@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -45,8 +47,8 @@ class PlacedCells(ReprMixin):
         Of the disc (or ball) that covers the truth at the placer's coverage, same unit, shape ``(cell,)``;
         infinite where the reference left fewer cells to calibrate with than the coverage needs.
     flagged
-        Whether the cell is unlike the reference, shape ``(cell,)``: its position means little, and no
-        coverage is promised.
+        Whether the cell is unlike the reference, or has no count in the model's genes, shape ``(cell,)``: its
+        position means little, and no coverage is promised.
     section
         Name of the section that the position is in, shape ``(cell,)``.
     missing
@@ -231,17 +233,25 @@ class SpatialPlacer(BaseEstimator):
         Warns
         -----
         IsoviWarning
-            If more than a tenth of the genes are missing or of the cells are unlike the reference.
+            If more than a tenth of the genes are missing or of the cells are unlike the reference, or if some
+            are of a batch or category that the model has not seen, or have no count in its genes.
         """
         check_is_fitted(self, "sections_")
         check.names(adata)
         setup, parts, missing = self.model.registry["setup_args"], [], pd.Index([])
+        empty: list[NDArray[np.bool_]] = []
+        unknown: Counter[tuple[str, str]] = Counter()
         for start in range(0, max(adata.n_obs, 1), CHUNK):
             query = match(adata[start : start + CHUNK], self.model.adata, setup)
             parts.append(self._encode(query))
             missing = query.missing
+            empty.append(query.empty)
+            unknown.update(query.unknown)
         joined = _Encoded(*(np.concatenate(columns) for columns in zip(*map(_columns, parts), strict=True)))
         placed = self._place(joined, [str(gene) for gene in missing])
+        if (n_empty := int(np.concatenate(empty).sum())) > 0:
+            placed = replace(placed, flagged=placed.flagged | np.concatenate(empty))
+        _warn_of_cells(unknown, n_empty, adata.n_obs)
         _warn_of_shift(placed, self.model.adata.n_vars)
         return placed
 
@@ -354,6 +364,18 @@ def _some_of_each(section: CellIndexArray, held: NDArray, rng: np.random.Generat
 
 def _columns(cells: _Encoded) -> tuple[NDArray, NDArray, NDArray]:
     return cells.latent, cells.features, cells.strangeness
+
+
+def _warn_of_cells(unknown: Mapping[tuple[str, str], int], n_empty: int, n_cells: int) -> None:
+    """Say how many cells are of other batches and categories than the model's, or have no counts for it."""
+    notes = [
+        f'obs["{key}"] of {n} of {n_cells} cells is none that the model has seen: they count as "{most}".'
+        for (key, most), n in unknown.items()
+    ]
+    if n_empty:
+        notes.append(f"{n_empty} of {n_cells} cells have no count in the model's genes and are flagged.")
+    for note in notes:
+        warnings.warn(note, IsoviWarning, stacklevel=3)
 
 
 def _warn_of_shift(placed: PlacedCells, n_genes: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import anndata
 import h5py
 import numpy as np
 import pytest
@@ -140,3 +141,30 @@ def test_notes_of_others_may_have_any_shape(name: str, value: Any, tmp_path: Pat
     adata.write_h5ad(tmp_path / "tissue.h5ad")
     found = inspect(tmp_path / "tissue.h5ad")
     assert found.positions[0].unit == "not given by the format" and not found.sections and not found.missing
+
+
+def test_names_with_slashes_are_read_though_hdf5_takes_them_for_groups(tmp_path: Path) -> None:
+    """anndata 0.12 writes such files and cannot read them."""
+    adata = tissue()
+    adata.obs["T/NK"] = 1.0
+    adata.write_h5ad(tmp_path / "x.h5ad")
+    latent, counts = np.arange(60.0).reshape(20, 3), sparse.csr_matrix(adata.X * 2)
+    with h5py.File(tmp_path / "x.h5ad", "r+") as file:
+        for name, value in (
+            ("obsm/X/pca", latent),
+            ("obsm/X/a/b", latent + 1),
+            ("layers/raw/counts", counts),
+        ):
+            anndata.io.write_elem(file, name, value)
+    found = io.read(tmp_path / "x.h5ad")
+    np.testing.assert_array_equal(found.obsm["X/pca"], latent)
+    np.testing.assert_array_equal(found.obsm["X/a/b"], latent + 1)
+    np.testing.assert_array_equal(found.obsm["spatial"], adata.obsm["spatial"])
+    assert (found.layers["raw/counts"] != counts).nnz == 0 and (found.X != adata.X).nnz == 0
+    notes = inspect(tmp_path / "x.h5ad").notes
+    for part, old, new in (
+        ("obs", "T/NK", "T_NK"),
+        ("obsm", "X/a/b", "X_a_b"),
+        ("layers", "raw/counts", "raw_counts"),
+    ):
+        assert f'{part}["{old}"] is written as {part}["{new}"].' in notes

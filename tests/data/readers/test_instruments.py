@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
+import shutil
 import subprocess
 import warnings
 from collections.abc import Callable
@@ -566,6 +568,58 @@ def test_cells_outside_of_the_outlines_are_said(tissue: AnnData, tmp_path: Path)
         assert io.read(tmp_path).n_obs == N_OBS - 2
 
 
+def renamed_ids(how: Callable[[int], Any]) -> Callable[[Path, Path], None]:
+    """Change the ids of the outlines, which are numbers or barcodes."""
+
+    def change(_: Path, outlines: Path) -> None:
+        whole = json.loads(outlines.read_text())
+        for one in whole["features"]:
+            number = re.sub(r"cellid_|-1$", "", str(one["properties"]["cell_id"]))
+            one["properties"]["cell_id"] = how(int(number))
+        outlines.write_text(json.dumps(whole, indent=1))
+
+    return change
+
+
+def compressed(_: Path, outlines: Path) -> None:
+    outlines.with_name(f"{outlines.name}.gz").write_bytes(gzip.compress(outlines.read_bytes()))
+    outlines.unlink()
+
+
+def as_market(folder: Path, _: Path) -> None:
+    (folder / "filtered_feature_cell_matrix.h5").unlink()
+
+
+SEGMENTED: dict[str, Callable[[Path, Path], None]] = {
+    "Matrix Market": as_market,
+    "compressed": compressed,
+    "ids as text": renamed_ids(str),
+    "ids with decimals": renamed_ids(float),
+    "ids as barcodes": renamed_ids(lambda number: f"cellid_{number:09d}-1"),
+}
+
+
+@pytest.mark.parametrize("how", list(SEGMENTED))
+@pytest.mark.filterwarnings("ignore::isovi.errors.IsoviWarning")
+def test_segmented_cells_are_read_however_they_are_written(how: str, tissue: AnnData, tmp_path: Path) -> None:
+    cells = segmented(tissue, tmp_path / "outs") / "segmented_outputs"
+    if how == "Matrix Market":
+        write_mtx(cells / "filtered_feature_cell_matrix", tissue)
+    SEGMENTED[how](cells, cells / "cell_segmentations.geojson")
+    found = io.read(tmp_path / "outs")
+    np.testing.assert_allclose(found.obsm["spatial"], tissue.obsm["spatial"])
+    assert found.obs_names.equals(tissue.obs_names) and (tissue.X[:, : found.n_vars] != found.X).nnz == 0
+
+
+def test_a_cell_without_an_outline_is_left_out(tissue: AnnData, tmp_path: Path) -> None:
+    outlines = segmented(tissue, tmp_path) / "segmented_outputs" / "cell_segmentations.geojson"
+    whole = json.loads(outlines.read_text())
+    whole["features"][0]["geometry"] = None
+    outlines.write_text(json.dumps(whole))
+    with pytest.warns(IsoviWarning, match="1 of 12 cells have an empty position"):
+        assert io.read(tmp_path).n_obs == N_OBS - 1
+
+
 def test_cells_of_a_field_without_a_row_are_left_out(tissue: AnnData, tmp_path: Path) -> None:
     with pytest.warns(
         IsoviWarning, match=r"2 rows are cell 0, the counts between the cells of a field, and are left out"
@@ -592,6 +646,55 @@ def test_any_prefix_will_do(prefix: str, end: str, legacy: bool, tissue: AnnData
     assert (tissue.X[:, :N_GENES] != found.X).nnz == 0
     assert found.var["gene_ids"].tolist() == [f"ENSG{i}" for i in range(N_GENES)]
     assert inspect(tmp_path / "m").missing[0].startswith("Positions: obsm has nothing")
+
+
+@pytest.mark.parametrize("prefix", ["GSM7_A1_", "P-1."])
+@pytest.mark.parametrize(
+    "make",
+    [
+        space_ranger_1,
+        space_ranger_2,
+        visium_hd,
+        segmented,
+        xenium_h5,
+        xenium_mex,
+        xenium_zarr,
+        merscope,
+        cosmx,
+    ],
+)
+@pytest.mark.filterwarnings("ignore::isovi.errors.IsoviWarning")
+def test_files_of_any_instrument_may_have_a_prefix(
+    make: Callable[[AnnData, Path], Path], prefix: str, tissue: AnnData, tmp_path: Path
+) -> None:
+    """All in one folder, as in GEO."""
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    (tmp_path / "whole").mkdir()
+    make(tissue, tmp_path / "whole" / "x")
+    for path in (path for path in (tmp_path / "whole").rglob("*") if path.is_file()):
+        path.rename(flat / f"{prefix}{path.name}")
+    found = io.read(flat)
+    np.testing.assert_allclose(found.obsm["spatial"], tissue.obsm["spatial"], atol=0.01)
+    assert ("spatial" in found.uns) == (make in (space_ranger_2, visium_hd, segmented))
+
+
+@pytest.mark.parametrize("make", [space_ranger_2, segmented, cosmx, xenium_h5])
+def test_counts_of_one_sample_and_positions_of_another_are_refused(
+    make: Callable[[AnnData, Path], Path], tissue: AnnData, tmp_path: Path
+) -> None:
+    """Their cells have the same names."""
+    for number, sample in enumerate((tissue, tissue.copy())):
+        made = tmp_path / str(number)
+        made.mkdir()
+        make(sample, made / "x")
+        for path in sorted(path for path in made.rglob("*") if path.is_file()):
+            counts = re.search(r"matrix|exprMat", path.name)
+            if bool(counts) == (number == 0):
+                path.rename(tmp_path / f"GSM{number}_{path.name}")
+        shutil.rmtree(made)
+    with pytest.raises(InputError, match=r'Counts are in "GSM0_.*" and positions in "GSM1_.*begin alike'):
+        io.find(tmp_path)
 
 
 def test_several_samples_in_a_folder_are_listed(tissue: AnnData, tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 from anndata import AnnData
 
 from isovi.data import io
@@ -126,19 +128,37 @@ def test_an_image_that_cannot_be_read_is_left_out_with_a_note(tmp_path: Path) ->
         assert io.read(tmp_path / "x.zarr").n_obs == 3
 
 
-@pytest.mark.parametrize("of_elements", [str, int])
-def test_instances_are_matched_as_text_or_numbers_and_cells_without_an_element_left_out(
-    of_elements: type, tmp_path: Path
+INSTANCES: dict[str, tuple[list[Any], Any]] = {  # of the shapes, and of the table
+    "numbers and text": ([12, 7, 10], ["7", "10", "12", "99"]),
+    "text and numbers": (["12", "7", "10"], [7, 10, 12, 99]),
+    "text and decimals, of a join": (["12", "7", "10"], [7.0, 10.0, 12.0, np.nan]),
+    "numbers and text of decimals": ([12, 7, 10], ["7.0", "10.0", "12.0", "99.0"]),
+    "text of decimals and numbers": (["12.0", "7.0", "10.0"], [7, 10, 12, 99]),
+    "text and nullable numbers": (["12", "7", "10"], pd.array([7, 10, 12, None], dtype="Int64")),
+    "numbers and categories": ([12, 7, 10], pd.Categorical(["7", "10", "12", "99"])),
+    "numbers and text with blanks": ([12, 7, 10], ["7", " 10", "12 ", "99"]),
+    "names of Xenium and categories": (["c-1", "a-1", "b-1"], pd.Categorical(["a-1", "b-1", "c-1", "d-1"])),
+}
+
+
+@pytest.mark.parametrize("how", list(INSTANCES))
+def test_instances_of_any_type_are_matched_and_cells_without_an_element_left_out(
+    how: str, tmp_path: Path
 ) -> None:
-    """Shapes have text where the table has numbers, or the other way round; the last cell has no shape."""
+    """Shapes and table hold instances of different types; the last cell has no shape."""
     import spatialdata as sd
 
+    of_shapes, of_table = INSTANCES[how]
     circles = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 7.0]])
-    index = [of_elements(name) for name in (12, 7, 10)]
-    shapes = sd.models.ShapesModel.parse(circles, geometry=0, radius=1.0, index=index)
-    of_table = {str: int, int: str}[of_elements]
-    table = table_of({"cells": [of_table(name) for name in (7, 10, 12, 99)]})
-    sd.SpatialData(shapes={"cells": shapes}, tables={"table": table}).write(tmp_path / "s.zarr")
+    shapes = sd.models.ShapesModel.parse(circles, geometry=0, radius=1.0, index=of_shapes)
+    sd.SpatialData(shapes={"cells": shapes}, tables={"table": table_of({"cells": [0, 1, 2, 3]})}).write(
+        tmp_path / "s.zarr"
+    )
+    table = table_of({"cells": [0, 1, 2, 3]})
+    table.obs["instance"] = of_table
+    group = zarr.open_group(tmp_path / "s.zarr", mode="a", use_consolidated=False)["tables"]
+    anndata.io.write_elem(group, "table", table)  # which spatialdata itself does not write of every type
+    zarr.consolidate_metadata(tmp_path / "s.zarr")
     with pytest.warns(IsoviWarning, match=r"1 of 4 cells are in no element and are left out\."):
         found = io.read(tmp_path / "s.zarr")
     assert found.obsm["spatial"].tolist() == [[3, 4], [5, 7], [1, 2]]
@@ -186,7 +206,8 @@ def test_elements_in_systems_of_their_own_are_sections(blobs: Any, tmp_path: Pat
 
 def test_cells_in_no_element_are_told(blobs: Any) -> None:
     blobs.tables["far"] = table_of({"blobs_circles": [90, 91]})
-    with pytest.raises(InputError, match=r"No cell of the table is in blobs_circles.*'instance'"):
+    words = r'No cell of the table is in blobs_circles: the table has "90", "91", the elements have "0", "1"'
+    with pytest.raises(InputError, match=words):
         place_table(blobs, "far", None, "spatial", None)
     del blobs.tables["far"]
 

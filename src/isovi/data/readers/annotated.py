@@ -21,7 +21,8 @@ from isovi.data.readers.safe import require_safe_hdf5, require_safe_zarr
 from isovi.data.readers.source import INPUT_KEY, readable
 from isovi.errors import IsoviWarning
 
-_IN_MEMORY = ("obs", "var", "obsm", "varm", "obsp", "varp", "uns")  # however the counts are read
+_TABLES = ("obs", "var", "uns")
+_ARRAYS = ("obsm", "varm", "obsp", "varp", "layers")  # by name
 _SPARSE = (sparse.csr_matrix, sparse.csc_matrix, sparse.csr_array, sparse.csc_array)
 _REMEDY = "Copy or download it again, or write it anew with adata.write_h5ad(...)."
 
@@ -76,11 +77,30 @@ def read_anndata(path: Path, *, zarr: bool) -> AnnData:
             require_chunks(path)
         else:
             require_safe_hdf5(path)
-        adata = anndata.io.read_zarr(path) if zarr else anndata.io.read_h5ad(path)
+        adata = anndata.io.read_zarr(path) if zarr else _read_h5ad(path)
         _require_whole(adata)
         canonical_counts(adata)
     _drop_odd_note(adata)
     return adata
+
+
+def _read_h5ad(path: Path) -> AnnData:
+    """As anndata reads it, but also with slashes in the names of ``obsm``, ``layers`` and so on."""
+    with h5py.File(path, "r") as file:
+        named = (name for name in _ARRAYS if name in file and hasattr(file[name], "keys"))
+        if any("/" in key for name in named for key, _ in _elements(file[name])):
+            return on_disk(file).to_memory()
+    return anndata.io.read_h5ad(path)
+
+
+def _elements(group: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+    """Names and elements of a group: HDF5 takes a slash in a name for a group within it."""
+    for name in group:  # groups of zarr lack items()
+        element = group[name]
+        if hasattr(element, "keys") and not len(element.attrs):
+            yield from _elements(element, f"{above}{name}/")
+        else:
+            yield f"{above}{name}", element
 
 
 def read_stored(path: Path, read: Callable[[Path], Any] | None = None) -> Any:
@@ -98,8 +118,10 @@ def on_disk(group: Any) -> AnnData:
     group
         Root group of an HDF5 file or a zarr store, which must stay open.
     """
-    parts = {name: anndata.io.read_elem(group[name]) for name in _IN_MEMORY if name in group}
-    layers = {name: _matrix(group["layers"][name]) for name in group.get("layers", {})}
+    parts = {name: anndata.io.read_elem(group[name]) for name in _TABLES if name in group}
+    for name in _ARRAYS[:-1]:
+        parts[name] = {key: anndata.io.read_elem(one) for key, one in _elements(group.get(name, {}))}
+    layers = {key: _matrix(one) for key, one in _elements(group.get("layers", {}))}
     counts = _matrix(group["X"]) if "X" in group else None
     raw = group.get("raw")  # of a file without raw it may be an empty dataset
     raw = raw if hasattr(raw, "keys") and "X" in raw else None

@@ -12,7 +12,7 @@ from scipy import sparse
 from isovi.data.readers.annotated import canonical_counts
 from isovi.data.readers.market import parts_of, read_market
 from isovi.data.readers.positions import Joined
-from isovi.data.readers.source import readable
+from isovi.data.readers.source import named, readable
 from isovi.data.readers.tenx import read_h5
 from isovi.data.usable import drop_cells
 from isovi.errors import IsoviWarning
@@ -40,11 +40,10 @@ class Matrix(Joined):
 def find_matrix(folder: Path, *stems: str) -> Path | None:
     """The first matrix in a folder of these names, as one file or a folder; names may have a prefix."""
     for stem in stems:
-        exact = (folder / f"{stem}.h5", folder / stem)
-        prefixed = sorted(folder.glob(f"*_{stem}.h5"))
-        for path in (*exact, *(prefixed if len(prefixed) == 1 else [])):
-            if path.is_file() or any(path.glob("matrix.mtx*")):
-                return path
+        if (file := named(folder, f"{stem}.h5")) is not None:
+            return file
+        if (parts := named(folder, stem)) is not None and any(parts.glob("*matrix.mtx*")):
+            return parts
     return None
 
 
@@ -73,9 +72,10 @@ def read_matrix(path: Path) -> AnnData:
     with readable(path, "a 10x matrix"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*names are not unique.*")
         if path.is_dir():
-            parts = parts_of(path).get("")
-            if parts is None:
-                raise ValueError("matrix.mtx, barcodes.tsv and features.tsv have to be there")
+            whole = list(parts_of(path).values())
+            if len(whole) != 1:
+                raise ValueError("matrix.mtx, barcodes.tsv and features.tsv have to be there, once")
+            parts = whole[0]
             adata = read_market(parts["m"], parts["b"], parts["f"])
         else:
             adata = read_h5(path)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from isovi.data.columns import TISSUE, plain, texts, truth, words
+from isovi.data.columns import TISSUE, plain, some, texts, truth, words
 from isovi.data.readers.source import MICROMETRES, PIXELS, POSITIONS_KEY, UNKNOWN, Reader
 from isovi.data.readers.tabular import blocks_of, cell_column, n_without_header, names_of, numbered_cells
 from isovi.errors import InputError, IsoviWarning
@@ -214,9 +214,9 @@ def _in_tissue(table: pd.DataFrame, path: Path) -> np.ndarray:
         if said is None:
             if plain(name) == "tissue":  # which may be the name of an organ as well
                 continue
-            some = next(one for one in texts(table[name]) if truth(pd.Series([one])) is None)
+            other = next(one for one in texts(table[name]) if truth(pd.Series([one])) is None)
             raise InputError(
-                f'"{path}" has {some!r} in column {name!r}.',
+                f'"{path}" has {other!r} in column {name!r}.',
                 "It says with 1 or 0, TRUE or FALSE, which spots are in tissue.",
                 "Correct it, or remove the column.",
             )
@@ -476,14 +476,14 @@ def join(adata: AnnData, positions: PositionTable, counts: Path) -> AnnData:
     if empty.sum() > found.sum():
         raise InputError(
             f'The position in "{positions.path}" is empty for {int(empty.sum())} of {len(found)} cells: '
-            f"{_some(adata.obs_names[empty])}.",
+            f"{some(adata.obs_names[empty])}.",
             "Cells without a position are left out, but not if they outnumber the others.",
             "Check its columns, fill the positions in, or remove these cells from the counts.",
         )
     if not found.any():
         raise InputError(
-            f'No cell of "{counts}" ({_some(adata.obs_names)}) is in "{positions.path}" '
-            f"({_some(table.index)}).",
+            f'No cell of "{counts}" ({some(adata.obs_names)}) is in "{positions.path}" '
+            f"({some(table.index)}).",
             "Positions are joined by the names of the cells.",
             "Name the cells alike in both.",
         )
@@ -537,11 +537,7 @@ def _require_once(names: pd.Index, path: Path) -> None:
     repeated = names[names.duplicated()].unique()
     if len(repeated):
         raise InputError(
-            f'"{path}" has {len(repeated)} cells more than once: {_some(repeated)}.',
+            f'"{path}" has {len(repeated)} cells more than once: {some(repeated)}.',
             "Each cell has one position.",
             "Keep one row of each cell, or make the names of the cells unique across sections.",
         )
-
-
-def _some(names: pd.Index) -> str:
-    return ", ".join(f'"{name}"' for name in names[:3]) + (", ..." if len(names) > 3 else "")

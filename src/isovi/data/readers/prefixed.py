@@ -13,6 +13,7 @@ from isovi.data.readers.market import parts_of, read_market
 from isovi.data.readers.matrix import make_unique
 from isovi.data.readers.positions import Joined
 from isovi.data.readers.visium import find_positions
+from isovi.data.readers.xenium import CELLS
 from isovi.data.usable import drop_cells
 from isovi.errors import InputError
 
@@ -87,6 +88,10 @@ def find_prefixed(folder: Path, coordinates: Path | None = None) -> PrefixedMatr
         )
     for prefix, parts in whole.items():
         if coordinates is None:
-            coordinates = find_positions(folder, prefix)
+            coordinates = find_positions(folder, prefix)  # of Visium, else of Xenium
+        if coordinates is None and prefix:
+            coordinates = next(
+                (path for name in CELLS if (path := folder / f"{prefix}{name}").is_file()), None
+            )
         return PrefixedMatrix(parts["m"], coordinates, parts["b"], parts["f"], prefix)
     return None

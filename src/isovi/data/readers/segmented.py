@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from anndata import AnnData
 from isovi.data.readers.images import add_images, pixels_of
 from isovi.data.readers.matrix import find_matrix, read_matrix
 from isovi.data.readers.positions import PositionTable, join, position_table
-from isovi.data.readers.source import Reader, readable
+from isovi.data.readers.source import Reader, named, readable, require_one_sample
 from isovi.data.usable import drop_cells
 from isovi.errors import InputError
 
@@ -53,20 +54,28 @@ class SegmentedCells(Reader):
     @property
     def unit(self) -> str:
         """Pixels, and how large they are where the folder says so."""
-        return pixels_of(self.matrix.parent / "spatial")
+        return pixels_of(*self.images)
+
+    @property
+    def images(self) -> tuple[Path, str]:
+        """Where images and scale factors are, and what their names begin with, as in GEO."""
+        prefix = re.split(r"(?:[a-z]+_annotated_)?cell_segmentations", self.outlines.name)[0]
+        folder = self.outlines.parent
+        return (folder / "spatial" if (folder / "spatial").is_dir() else folder), prefix
 
     def read(self) -> AnnData:
         """Counts of the cells, and the centroids of their outlines."""
         adata = drop_cells(join(read_matrix(self.matrix), read_outlines(self.outlines), self.matrix))
-        return self.sign(add_images(adata, self.matrix, self.matrix.parent / "spatial"))
+        return self.sign(add_images(adata, self.matrix, *self.images))
 
 
 def find_segmented(folder: Path) -> SegmentedCells | None:
     """Segmented cells in a folder, if they are there and no bins are."""
     for place in (folder, folder / FOLDER):
         matrix = find_matrix(place, *MATRICES)
-        outlines = next((path for name in OUTLINES if (path := place / name).is_file()), None)
+        outlines = named(place, *OUTLINES, *(f"{name}.gz" for name in OUTLINES))
         if matrix is not None and outlines is not None:
+            require_one_sample(matrix, outlines)
             return SegmentedCells(matrix, outlines)
     return None
 
@@ -99,9 +108,11 @@ def read_outlines(path: Path) -> PositionTable:
 
 def _is_empty(path: Path) -> bool:
     """Whether a GeoJSON file holds an empty object or list, or an empty list of features."""
-    if path.stat().st_size > _SMALL:
+    with _opened(path) as file:
+        text = file.read(_SMALL + 1)
+    if len(text) > _SMALL:
         return False
-    text = path.read_text(encoding="utf-8").strip()
+    text = text.strip()
     found = json.loads(text) if text else None
     return not found or (isinstance(found, dict) and found.get("features") == [])
 
@@ -109,7 +120,7 @@ def _is_empty(path: Path) -> bool:
 def features_of(path: Path) -> Iterator[dict[str, Any]]:
     """The features of a GeoJSON file, one after the other; only a block of the file is in memory."""
     decoder = json.JSONDecoder()
-    with path.open(encoding="utf-8") as file:
+    with _opened(path) as file:
         text, place = "", -1
         while True:
             if place < 0 and (found := _BEFORE.search(text)):
@@ -133,12 +144,19 @@ def features_of(path: Path) -> Iterator[dict[str, Any]]:
             text, place = text[max(place, 0) :] + block, min(place, 0)
 
 
+def _opened(path: Path) -> Any:
+    return (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8")
+
+
 def _barcode(cell: Any) -> str:
-    return f"cellid_{cell:09d}-1" if isinstance(cell, int) else str(cell)
+    text = str(cell).removesuffix(".0")  # of other programs, numbers are text or have decimals
+    return f"cellid_{int(text):09d}-1" if text.isdecimal() else text
 
 
-def _centroid(geometry: dict[str, Any]) -> tuple[float, float]:
-    """Centroid of a polygon, or of all parts of a cell that has several."""
+def _centroid(geometry: dict[str, Any] | None) -> tuple[float, float]:
+    """Centroid of a polygon, or of all parts of a cell that has several; NaN of none."""
+    if geometry is None or not geometry.get("coordinates"):
+        return float("nan"), float("nan")
     parts = geometry["coordinates"]
     rings = [parts[0]] if geometry["type"] == "Polygon" else [part[0] for part in parts]
     found = [_moments(np.asarray(ring, dtype=np.float64)[:, :2]) for ring in rings]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +16,16 @@ from typing import Any, ClassVar
 
 from anndata import AnnData
 
-from isovi.errors import InputError
+from isovi.errors import InputError, IsoviWarning
 
 INPUT_KEY = "isovi_input"  # in uns: kind, unit and what was chosen, where the format has them
 POSITIONS_KEY = "spatial"  # in obsm
+_ENDS = "_.-"  # of a prefix
+_STEMS = re.compile(  # of names of counts and positions, which follow the prefix
+    r"(?:filtered|raw)_feature_|cell_feature_|tissue_positions|cells\.|(?:\w+_annotated_)?cell_segmentations"
+    r"|cell_by_gene|cell_metadata|exprmat|metadata",
+    re.IGNORECASE,
+)
 PIXELS = "pixels of the full-resolution image"
 MICROMETRES = "micrometres"
 UNKNOWN = "not given by the format"
@@ -118,6 +126,34 @@ class Reader(ABC):
         """Record in ``uns`` where the data comes from."""
         adata.uns[INPUT_KEY] = {"kind": self.kind, "unit": self.unit, **self.about}
         return adata
+
+
+def named(folder: Path, *names: str) -> Path | None:
+    """The first of these names in a folder: as it is, or with a prefix, as in GEO, if there is one such."""
+    for name in names:
+        if (folder / name).exists():
+            return folder / name
+        prefixed = [path for end in _ENDS for path in folder.glob(f"*{end}{name}")]
+        if len(prefixed) == 1:
+            return prefixed[0]
+    return None
+
+
+def require_one_sample(counts: Path, positions: Path) -> None:
+    """Refuse two files with the prefixes of two samples, and warn of prefixes that only begin alike.
+
+    Names of cells do not tell it: each slide of Visium has the same barcodes.
+    """
+    stems = [_STEMS.split(path.name, maxsplit=1)[0].rstrip(_ENDS).lower() for path in (counts, positions)]
+    if all(stems) and not (stems[0].startswith(stems[1]) or stems[1].startswith(stems[0])):
+        found = f'Counts are in "{counts.name}" and positions in "{positions.name}"'
+        if len({re.split(f"[{_ENDS}]", stem)[0] for stem in stems}) > 1:
+            raise InputError(
+                f"{found}.",
+                "Files of one sample have names that begin alike.",
+                "Put the files of the sample into a folder of its own, or name both: coordinates=FILE.",
+            )
+        warnings.warn(f"{found}: check that both are of one sample.", IsoviWarning, stacklevel=3)
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from isovi.data.columns import ids, some
 from isovi.data.readers.annotated import read_anndata, zarr_group
 from isovi.data.readers.safe import require_safe_zarr
 from isovi.data.readers.source import INPUT_KEY, POSITIONS_KEY, Reader, need_extra, readable
@@ -232,10 +233,12 @@ def centroids(
         of = (region == name).to_numpy()
         positions[of, : frame.shape[1]] = frame.reindex(_as_index(instance[of], frame.index)).to_numpy()
     if not np.isfinite(positions).all(axis=1).any():
+        of_elements = ids(next(iter(found.values())).index)
         raise InputError(
-            f"No cell of the table is in {', '.join(elements)}.",
+            f"No cell of the table is in {', '.join(elements)}: the table has {some(ids(instance))}, "
+            f"the elements have {some(of_elements)}.",
             f"Its column {attrs['instance_key']!r} names instances of the elements.",
-            "Check the table: spatialdata.SpatialData.validate_table_in_spatialdata.",
+            "Name them alike, or read the table alone (in the store under tables/) with `coordinates`.",
         )
     names = set(systems.values())
     return positions, names.pop() if len(names) == 1 else OWN
@@ -243,11 +246,11 @@ def centroids(
 
 def _as_index(instances: pd.Series, index: pd.Index) -> pd.Index:
     """Instances as the elements have them: one may hold numbers where the other holds text."""
-    found = pd.Index(instances)
-    if found.isin(index).any():
+    found, by_id = pd.Index(instances), pd.Series(index, index=ids(index))
+    if found.isin(index).all() or not by_id.index.is_unique:
         return found
-    by_text = pd.Series(index, index=index.astype(str))
-    return pd.Index(by_text.reindex(found.astype(str)).to_numpy()) if by_text.index.is_unique else found
+    other = pd.Index(by_id.reindex(ids(instances)).to_numpy())
+    return max(found, other, key=lambda way: int(way.isin(index).sum()))
 
 
 def choose_systems(known: Mapping[str, list[str]], asked: str | None) -> dict[str, str]:

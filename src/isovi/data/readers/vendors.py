@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from isovi.data.readers.source import require_one_sample
 from isovi.data.readers.table import CountTable
 from isovi.data.readers.tabular import is_table
 from isovi.errors import InputError
@@ -44,5 +45,6 @@ def find_vendor(folder: Path) -> CountTable | None:
                 "Counts and cells of one slide are read.",
                 "Move those of each slide to a folder of its own, or name both: coordinates=FILE.",
             )
+        require_one_sample(found[0][0], found[1][0])
         return kind(found[0][0], found[1][0])
     return None

@@ -10,7 +10,7 @@ from anndata import AnnData
 from isovi.data.readers.images import add_images, pixels_of
 from isovi.data.readers.matrix import find_matrix, read_matrix
 from isovi.data.readers.positions import join, read_positions
-from isovi.data.readers.source import Reader
+from isovi.data.readers.source import Reader, require_one_sample
 from isovi.data.usable import drop_cells
 
 MATRICES = ("filtered_feature_bc_matrix", "raw_feature_bc_matrix")
@@ -113,6 +113,7 @@ def _find_spots(folder: Path) -> Visium | None:
     positions = None if matrix is None else find_positions(folder)
     if matrix is None or positions is None:
         return None
+    require_one_sample(matrix, positions)
     if not folder.name.startswith("square_"):
         return Visium(matrix, positions)
     return VisiumHD(matrix, positions, tuple(path.name for path in _bins(folder.parent)))

@@ -18,7 +18,7 @@ from isovi.data.readers.annotated import canonical_counts
 from isovi.data.readers.images import SIDE, stained
 from isovi.data.readers.matrix import find_matrix, make_unique, read_matrix
 from isovi.data.readers.positions import PositionTable, join, position_table, read_positions
-from isovi.data.readers.source import MICROMETRES, POSITIONS_KEY, Reader, readable
+from isovi.data.readers.source import MICROMETRES, POSITIONS_KEY, Reader, named, readable, require_one_sample
 from isovi.data.readers.tenx import GENES
 from isovi.data.usable import drop_cells
 from isovi.errors import IsoviWarning
@@ -74,15 +74,12 @@ class Xenium(Reader):
 def find_xenium(folder: Path) -> Xenium | None:
     """Xenium output in a folder, if it is there; Parquet is the quicker table to read if pyarrow is there."""
     matrix = find_matrix(folder, MATRIX)
-    zarr = (path for end in ZARR if (path := folder / f"{MATRIX}{end}").exists())
-    matrix = next(zarr, None) if matrix is None else matrix
-    tables = [table for name in CELLS if (table := _table(folder, name)) is not None]
-    stores = [folder / name for name in CELLS_ZARR if (folder / name).exists()]
-    if matrix is None or not (tables or stores):
+    matrix = named(folder, *(f"{MATRIX}{end}" for end in ZARR)) if matrix is None else matrix
+    cells = named(folder, *(reversed(CELLS) if find_spec("pyarrow") else CELLS), *CELLS_ZARR)
+    if matrix is None or cells is None:
         return None
-    if not tables:
-        return Xenium(matrix, stores[0])
-    return Xenium(matrix, tables[-1 if find_spec("pyarrow") else 0])
+    require_one_sample(matrix, cells)
+    return Xenium(matrix, cells)
 
 
 def add_morphology(adata: AnnData, folder: Path) -> AnnData:
@@ -122,14 +119,6 @@ def _reduced(path: Path) -> tuple[np.ndarray, float]:
     size = float(found[1]) if found else PIXEL
     shown = stained(pixels[..., ::step, ::step])
     return shown, max(shown.shape[:2]) / (whole * size)
-
-
-def _table(folder: Path, name: str) -> Path | None:
-    """A file of this name, or the only one with a prefix, as in GEO."""
-    prefixed = sorted(folder.glob(f"*_{name}"))
-    if (folder / name).is_file():
-        return folder / name
-    return prefixed[0] if len(prefixed) == 1 else None
 
 
 def read_zarr_matrix(path: Path) -> AnnData:
