@@ -160,19 +160,33 @@ def test_another_fit_is_not_resumed(out: Path, fit: Callable[..., Any], tissue_f
     assert checkpoint_of(out).exists()
 
 
+def _with_a_note(adata: anndata.AnnData) -> None:
+    adata.obs["note"] = "a column that could not be written"
+
+
+def _without_annotation(adata: anndata.AnnData) -> None:
+    adata.uns.clear()
+    adata.var["symbol"] = "what a reader of tables lacked"
+
+
+def _with_another_layer(adata: anndata.AnnData) -> None:
+    adata.layers["logarithms"] = adata.X.log1p()
+
+
+@pytest.mark.parametrize("name", ["mended.h5ad", "mended.zarr"])
+@pytest.mark.parametrize("mend", [_with_a_note, _without_annotation, _with_another_layer])
 def test_training_resumes_on_a_file_whose_other_part_was_mended(
-    out: Path, tissue_file: Path, tmp_path: Path
+    mend: Callable[[anndata.AnnData], None], name: str, out: Path, tissue_file: Path, tmp_path: Path
 ) -> None:
-    mended = anndata.read_h5ad(tissue_file)
-    mended.obs["note"] = "a column that could not be written"
-    mended.write_h5ad(tmp_path / "mended.h5ad")
-    said = Said()
-    files.fit(tmp_path / "mended.h5ad", out, SETTINGS, resume=True, progress=said)
+    mended, said = anndata.read_h5ad(tissue_file), Said()
+    mend(mended)
+    (mended.write_zarr if name.endswith("zarr") else mended.write_h5ad)(tmp_path / name)
+    files.fit(tmp_path / name, out, SETTINGS, resume=True, progress=said)
     assert any("The input is another file" in line for line in said.lines)
     assert f"Resuming from {checkpoint_of(out)}" in said.lines
     right = files.fit(tissue_file, tmp_path / "whole", SETTINGS, progress=Said())
     np.testing.assert_array_equal(Run.read(out).adata.obsm["X_isovi"], right.adata.obsm["X_isovi"])
-    assert "note" in Run.read(out).adata.obs
+    assert set(mended.obs) <= set(Run.read(out).adata.obs) and set(mended.var) <= set(Run.read(out).adata.var)
 
 
 def test_training_does_not_resume_on_other_counts(out: Path, tissue_file: Path, tmp_path: Path) -> None:
