@@ -187,11 +187,11 @@ class SpatialPlacer(BaseEstimator):
         raw = check.coordinates(adata, setup["spatial_key"])
         codes, names = check.sections(adata, setup["section_key"])
         held = self._calibration(adata, calibration, codes)
-        self.used_ = _some_of_each(codes, held, np.random.default_rng(self.seed))
+        used = some_of_each(codes, held, self.seed)
         spots = Spots.at(raw, codes, names, units=getattr(self.model, "coordinate_units", None))
         coordinates = spots.coordinates
-        if len(self.used_) < adata.n_obs:
-            adata, coordinates, codes, held = (of[self.used_] for of in (adata, coordinates, codes, held))
+        if len(used) < adata.n_obs:
+            adata, coordinates, codes, held = (of[used] for of in (adata, coordinates, codes, held))
         query = match(adata, self.model.adata, setup)
         self.features_ = ExpressionFeatures(self.seed).fit(query.adata.X[~held])
         seen = self._encode(query)
@@ -343,8 +343,17 @@ def _not_trained_on(
     return mask
 
 
-def _some_of_each(section: CellIndexArray, held: NDArray, rng: np.random.Generator) -> NDArray[np.intp]:
-    """Rows of the cells that are used: all of each section, or as many as there may be."""
+def some_of_each(section: CellIndexArray, held: NDArray, seed: int) -> NDArray[np.intp]:
+    """Rows of the reference that are used: all of each section, or as many as there may be.
+
+    Parameters
+    ----------
+    section, held
+        Section code of each cell, and whether it calibrates, shape ``(cell,)``.
+    seed
+        Draws them.
+    """
+    rng = np.random.default_rng(seed)
     groups = ((held, MOST_CALIBRATED), (~held, MOST_LEARNED))
     rows = [np.flatnonzero((section == code) & of) for code in np.unique(section) for of, _ in groups]
     most = [number for _ in np.unique(section) for _, number in groups]

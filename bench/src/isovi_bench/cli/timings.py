@@ -27,23 +27,32 @@ def epoch(
         list[str] | None,
         typer.Option(help=f"default; equal; equal, plain. {DEFAULT.format('all')}", show_default=False),
     ] = None,
+    whole: Annotated[
+        int, typer.Option(help="Whole fits of the section of each kind, which take minutes; 0 for none.")
+    ] = 1,
     out: Rows = None,
     debug: Debug = False,
 ) -> None:
     """Time an epoch of isoVI against one of scVI, as ratios, at three densities of counts.
 
     Contenders: default (both at their own defaults), equal (with scVI's network and training) and
-    "equal, plain" (the same without speed-ups). The option may be repeated.
+    "equal, plain" (the same without speed-ups). The option may be repeated. Of a section the whole isovi
+    fit is timed as well, against the training of scVI by its defaults, with the likelihood of held-out
+    spots of both.
 
     Example: [bold]isovi-bench time epoch --repeats 3[/bold]
     """
     with reported(debug):
         from isovi_bench.timings import epoch as timing
+        from isovi_bench.timings import whole as fits
 
         quiet()
         rows = timing.measure(section, n_obs, epochs, repeats, contender or ())
-        _write(rows, out)
         say(timing.table(rows))
+        wholes = [] if section is None else fits.measure(section, whole)
+        _write([*rows, *wholes], out)
+        if wholes:
+            say(f"\n{fits.table(wholes)}")
 
 
 @app.command()
