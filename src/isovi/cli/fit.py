@@ -127,8 +127,8 @@ def fit(
         source, progress = Source(file, table, coordinate_system, coordinates), CommandProgress(Console())
         resume = resume or interrupts.is_restarted()
         asked: dict[str, Any] = {"min_counts": min_counts, "force": force, "resume": resume}
-        run = files.fit(source, out, settings, call=typed(), progress=progress, **asked)
-        if run is not None:  # the first of several processes has it
+        fitted = files.fit(source, out, settings, call=typed(), progress=progress, **asked) is not None
+        if fitted:  # in the first of several processes; the run itself is not kept beside its report
             kept = f"The run is complete but for its report: isovi report {shlex.quote(str(out))}"
             with interrupts.kept_at(kept):
                 progress.say(attempt(out))

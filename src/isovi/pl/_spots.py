@@ -98,18 +98,17 @@ def draw(ax: Axes, section: Section, colors: NDArray, alpha: float | None = None
 
     The image of the section is below them, and a scale bar where the unit is known.
     """
-    size, n = section.diameter, len(section.positions)
     under(ax, section)
     spots = EllipseCollection(
-        np.full(n, size),
-        np.full(n, size),
-        np.zeros(n),
+        [section.diameter],  # of all
+        [section.diameter],
+        [0.0],
         units="x",
         offsets=section.positions,
         offset_transform=ax.transData,
         facecolors=colors,
         linewidths=0,
-        rasterized=n > _RASTER_ABOVE,
+        rasterized=len(section.positions) > _RASTER_ABOVE,
         alpha=alpha,
     )
     ax.add_collection(spots, autolim=False)
