@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from isovi.errors import InputError
 from isovi_bench.timings import command
 from isovi_bench.timings.command import STAGES, Stages
 
@@ -40,6 +41,11 @@ def test_the_memory_of_a_stage_is_its_own(monkeypatch: pytest.MonkeyPatch) -> No
         with stages._of("inner"):
             pass
     assert {row["stage"]: row["peak_mb"] for row in stages.rows()} == {"outer": 120, "inner": 300}
+
+
+def test_a_mode_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"modes=cloud\. They are memory, disk\."):
+        command.measure(tmp_path, modes=["disk", "cloud"])
 
 
 def test_a_slope_is_that_of_the_logarithms() -> None:

@@ -92,6 +92,10 @@ def command(
         list[int] | None,
         typer.Option(help=f"Cells. {DEFAULT.format('10000, 100000, 1000000')}", show_default=False),
     ] = None,
+    mode: Annotated[
+        list[str] | None,
+        typer.Option(help=f"memory; disk, a packed store. {DEFAULT.format('both')}", show_default=False),
+    ] = None,
     epochs: Annotated[int, typer.Option(help="Epochs of training.")] = 3,
     debug: Debug = False,
 ) -> None:
@@ -99,7 +103,7 @@ def command(
 
     Of simulated tissues, in memory and from a packed store.
 
-    --size may be repeated. What is done already is not done again.
+    --size and --mode may be repeated. What is done already is not done again.
 
     Example: [bold]isovi-bench time command --out command --size 10000[/bold]
     """
@@ -107,7 +111,7 @@ def command(
         from isovi_bench.timings import command as timing
 
         quiet()
-        say(timing.table(timing.measure(out, size or timing.SIZES, epochs=epochs)))
+        say(timing.table(timing.measure(out, size or timing.SIZES, mode or tuple(timing.MODES), epochs)))
 
 
 @app.command()

@@ -23,6 +23,7 @@ import torch
 
 import isovi.data.pack
 from isovi import files
+from isovi.errors import InputError
 from isovi.run import Settings
 from isovi_bench.rendering import markdown
 from isovi_bench.resources import in_fresh_process, peak_memory, reset_peak_memory
@@ -82,7 +83,14 @@ def measure(
     Returns
     -------
     A row for each stage of each command.
+
+    Raises
+    ------
+    InputError
+        If a mode is not known.
     """
+    if unknown := sorted(set(modes) - set(MODES)):
+        raise InputError(f"modes={', '.join(unknown)}.", f"They are {', '.join(MODES)}.", "Name one of them.")
     rows = Rows(out / RESULTS)
     done = {(row["n_obs"], row["mode"], row["command"]) for row in rows.read()}
     for n_obs in sizes:
