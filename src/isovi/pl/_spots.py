@@ -138,8 +138,8 @@ def say_drawn(ax: Axes, section: Section) -> None:
     """How many of the spots are drawn, below them, unless all are."""
     n_drawn, n_spots = len(section.members), section.n_spots or 0
     if n_drawn < n_spots:
-        said, where = f"{n_drawn:,} of {n_spots:,} spots drawn", {"transform": ax.transAxes}
-        ax.text(1, -0.03, said, ha="right", va="top", fontsize="x-small", color="0.2", **where)
+        style: Any = {"transform": ax.transAxes, "color": "0.2", "fontsize": "x-small"}
+        ax.text(1, -0.03, f"{n_drawn:,} of {n_spots:,} spots drawn", ha="right", va="top", **style)
 
 
 def scale_bar(ax: Axes, section: Section) -> None:

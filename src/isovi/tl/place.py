@@ -187,11 +187,11 @@ class SpatialPlacer(BaseEstimator):
         raw = check.coordinates(adata, setup["spatial_key"])
         codes, names = check.sections(adata, setup["section_key"])
         held = self._calibration(adata, calibration, codes)
-        used = some_of_each(codes, held, self.seed)
+        self.used_ = some_of_each(codes, held, self.seed)
         spots = Spots.at(raw, codes, names, units=getattr(self.model, "coordinate_units", None))
         coordinates = spots.coordinates
-        if len(used) < adata.n_obs:
-            adata, coordinates, codes, held = (of[used] for of in (adata, coordinates, codes, held))
+        if len(self.used_) < adata.n_obs:
+            adata, coordinates, codes, held = (of[self.used_] for of in (adata, coordinates, codes, held))
         query = match(adata, self.model.adata, setup)
         self.features_ = ExpressionFeatures(self.seed).fit(query.adata.X[~held])
         seen = self._encode(query)
