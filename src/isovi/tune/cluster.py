@@ -70,7 +70,7 @@ def _start(address: str | None, workers: int | None, given: dict[str, Any]) -> N
         raise InputError(
             f"No Ray cluster answers at {address} ({error}).",
             "ray_address must be that of a running cluster.",
-            "Start one with ray start --head, or pass no address to run on this machine.",
+            "Start one with the command ray start, or pass no address to run on this machine.",
         ) from error
     except OSError as error:
         if "AF_UNIX" not in str(error):

@@ -18,7 +18,7 @@ Address = Annotated[str | None, typer.Option(help="Run on this Ray cluster inste
 Workers = Annotated[
     int | None, typer.Option(help=f"Jobs at once. {DEFAULT.format('one per CPU')}", show_default=False)
 ]
-Gpus = Annotated[float, typer.Option(help="Share of a GPU for each job, such as 0.5.")]
+Gpus = Annotated[float, typer.Option(help="GPUs per job, also a share.")]
 Retry = Annotated[bool, typer.Option("--retry-failed", help="Run failed jobs again.")]
 
 

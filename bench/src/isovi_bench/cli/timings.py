@@ -27,9 +27,7 @@ def epoch(
         list[str] | None,
         typer.Option(help=f"default; equal; equal, plain. {DEFAULT.format('all')}", show_default=False),
     ] = None,
-    whole: Annotated[
-        int, typer.Option(help="Whole fits of the section of each kind, which take minutes; 0 for none.")
-    ] = 1,
+    whole: Annotated[int, typer.Option(help="Whole fits of the section.")] = 1,
     out: Rows = None,
     debug: Debug = False,
 ) -> None:
@@ -38,7 +36,7 @@ def epoch(
     Contenders: default (both at their own defaults), equal (with scVI's network and training) and
     "equal, plain" (the same without speed-ups). The option may be repeated. Of a section the whole isovi
     fit is timed as well, against the training of scVI by its defaults, with the likelihood of held-out
-    spots of both.
+    spots of both; each takes minutes.
 
     Example: [bold]isovi-bench time epoch --repeats 3[/bold]
     """
