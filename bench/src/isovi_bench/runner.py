@@ -90,8 +90,8 @@ def run(options: RunOptions, console: Console | None = None) -> dict[str, int]:
     try:
         if todo:
             with kept_at(kept), cluster(options), Tally(todo, console) as tally:
-                remote = ray.remote(num_cpus=1, num_gpus=options.gpus_per_job, max_retries=0)(run_isolated)
-                _run(remote, todo, jobs, at_once(options), plan.grid.keep_latents, store, tally)
+                given = (at_once(options), plan.grid.keep_latents, store, tally, options.gpus_per_job)
+                _run(todo, jobs, *given)
     except KeyboardInterrupt:
         _say(console, f"Stopped. {kept}")
         raise
@@ -360,16 +360,17 @@ def at_once(options: RunOptions) -> int:
 
 
 def _run(
-    remote: Any,
     todo: list[Job],
     jobs: list[Job],
     limit: int,
     keep_latents: bool,
     store: Store,
     tally: Tally,
+    gpus: float,
 ) -> None:
     """Keep every CPU busy, and store each job when it ends."""
     waiting, running = iter(todo), dict[Any, Job]()
+    remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(run_isolated)
     merged = time.monotonic()
     while True:
         for job in waiting:

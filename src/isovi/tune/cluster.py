@@ -47,7 +47,7 @@ def cluster(
     if ours:
         _start(address, workers, given)
     try:
-        if gpus > (known := ray.cluster_resources().get("GPU", 0)):
+        if gpus and gpus > (known := ray.cluster_resources().get("GPU", 0)):
             raise InputError(
                 f"{gpus:g} GPUs were asked for.",
                 f"Ray finds {known:g}.",
