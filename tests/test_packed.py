@@ -10,13 +10,15 @@ import anndata
 import numpy as np
 import pytest
 
-from isovi import files, pipeline
+from isovi import files, pipeline, tl
 from isovi.data import check, io, owner, pack
 from isovi.data.loading import disk_sampler
 from isovi.diagnose import diagnose
 from isovi.errors import InputError
 from isovi.graph import Neighbors
+from isovi.progress import Progress
 from isovi.run import Run, Settings
+from isovi.spots import HELDOUT, VALIDATION
 from isovi.tl import evaluate
 
 KEYS = {"section_key": "section", "batch_key": "batch", "label_key": "domain"}
@@ -98,6 +100,28 @@ def test_the_model_of_a_run_on_disk_needs_the_store(run_packed: Any, store: Path
             Run.read(run_packed.out).model  # noqa: B018  # reading it is the point
     finally:
         store.with_name("elsewhere.zarr").rename(store)
+
+
+def test_placing_reads_the_counts_of_the_cells_that_it_uses(
+    run_packed: Any, tissue_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tl.place, "MOST_LEARNED", 20)  # of each section
+    run, read, told = Run.read(run_packed.out), [], []
+    with monkeypatch.context() as patch:
+        counts = pack.counts_in_input_order
+        patch.setattr(pack, "counts_in_input_order", lambda *given: read.append(counts(*given)) or read[-1])
+        patch.setattr(Progress, "say", lambda _, text: told.append(text))
+        files.place(run, tissue_file, tmp_path / "placed.h5ad", progress=Progress())
+    [matrix] = read
+    n_calibrating = (run.split == VALIDATION).sum()
+    assert matrix.shape == (2 * 20 + n_calibrating, 20) and "model" not in vars(run)
+    assert f"Placing rests on {matrix.shape[0]} random cells of the 90 of the reference" in told
+    whole = Run.read(run_packed.out)  # the same cells are drawn of all that could be
+    kept, query = whole.split != HELDOUT, anndata.io.read_h5ad(tissue_file)
+    calibration = (whole.split == VALIDATION)[kept]
+    placer = tl.SpatialPlacer(whole.model).fit(whole.model_data()[kept].copy(), calibration=calibration)
+    placed = anndata.io.read_h5ad(tmp_path / "placed.h5ad").obsm["X_placed"]
+    np.testing.assert_allclose(placed, placer.predict(query), rtol=1e-4)
 
 
 def test_metrics_are_complete_and_finite(run_packed: Any) -> None:

@@ -32,11 +32,12 @@ def test_help_names_every_verb_and_says_what_it_does(verb: str) -> None:
 
 def test_every_option_arrives(asked: list[RunOptions]) -> None:
     text = "run grid.yaml --out results --data sections --ray-address auto --workers 3 --retry-failed"
+    text += " --gpus-per-job 0.5"
     assert bench(*text.split()).exit_code == 0
     assert bench("run", "grid.yaml", "--out", "results").exit_code == 0
     grid, out = Path("grid.yaml"), Path("results")
     given = [replace(options, command="") for options in asked]
-    assert given == [RunOptions(grid, out, Path("sections"), "auto", 3, True), RunOptions(grid, out)]
+    assert given == [RunOptions(grid, out, Path("sections"), "auto", 3, 0.5, True), RunOptions(grid, out)]
 
 
 def test_the_command_is_noted_as_it_was_typed(

@@ -28,8 +28,9 @@ from isovi.model.checkpoint import EpochCheckpoint, read_about, temporary_of
 from isovi.model.distributed import is_first_process
 from isovi.pipeline import complete, content_hash, run_pipeline
 from isovi.progress import Progress, Silent
-from isovi.run import CHECKPOINT, GENE_KEY, Provenance, Run, Settings
-from isovi.spots import HELDOUT, TRAIN, VALIDATION
+from isovi.run import CHECKPOINT, GENE_KEY, LEGACY, Provenance, Run, Settings
+from isovi.spots import HELDOUT, SPLIT_KEY, TRAIN, VALIDATION
+from isovi.tl.place import some_of_each
 
 PLACED_KEY = "X_placed"  # in obsm
 RADIUS_KEY, FLAG_KEY, SECTION_KEY = "placed_radius_90", "placed_flag", "placed_section"  # in obs
@@ -428,16 +429,12 @@ def place(
         if min_counts > 0 and not (kept := enough(counted.X, min_counts)).all():
             cells, counted = cells[kept].copy(), counted[kept].copy()
         check_query(counted, run)
-        kept = reference_spots(run, progress)
-        reference, calibration = run.model_data()[kept].copy(), run.split[kept] == VALIDATION
-        placer = tl.SpatialPlacer(run.model, seed=seed).fit(reference, calibration=calibration)
-        if (n_used := len(placer.used_)) < reference.n_obs:
-            progress.say(f"Placing rests on {n_used} random cells of the {reference.n_obs} of the reference")
+        placer = placer_of(run, seed, progress)
         placed = placer.place(counted)
         cells.obsm[PLACED_KEY] = placed.positions
         cells.obs[RADIUS_KEY], cells.obs[FLAG_KEY] = placed.radius, placed.flagged
         cells.obs[SECTION_KEY] = pd.Categorical(placed.section.astype(str))
-        metrics = placement_metrics(cells, placed, run, training_split(run.model, counted))
+        metrics = placement_metrics(cells, placed, run, training_split(placer.model, counted))
         io.write_atomic(cells, out, force=force, ours=ours)
     report_placement(metrics, placed, progress)
     progress.say(f"Wrote {out}")
@@ -503,6 +500,26 @@ def reference_spots(run: Run, progress: Progress) -> np.ndarray:
             "their spots were not held out"
         )
     return kept & ~small[spots.section]
+
+
+def placer_of(run: Run, seed: int, progress: Progress) -> tl.SpatialPlacer:
+    """A placer among the spots of a run; counts are read of no more spots than it uses.
+
+    Raises
+    ------
+    InputError
+        If no section has enough spots that were not held out.
+    """
+    kept = np.flatnonzero(reference_spots(run, progress))
+    used = kept[some_of_each(run.spots.section[kept], run.split[kept] == VALIDATION, seed)]
+    if len(used) == len(kept) or run.id == LEGACY:
+        model, reference = run.model, run.model_data()[kept].copy()
+    else:
+        progress.say(f"Placing rests on {len(used)} random cells of the {len(kept)} of the reference")
+        reference = run.model_data(np.isin(np.arange(len(run.split)), used))
+        model = run.model if "model" in vars(run) else run.model_with(reference)
+    calibration = (reference.obs[SPLIT_KEY] == VALIDATION).to_numpy()
+    return tl.SpatialPlacer(model, seed=seed).fit(reference, calibration=calibration)
 
 
 def placement_metrics(cells: AnnData, placed: tl.PlacedCells, run: Run, split: np.ndarray) -> dict[str, Any]:

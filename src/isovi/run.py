@@ -290,12 +290,21 @@ class Run(ReprMixin):
         data = self.model_data()
         if self.id == LEGACY:  # set up without the held-out spots
             data = data[self.split != HELDOUT].copy()
+        return self.model_with(data)
+
+    def model_with(self, data: AnnData) -> Any:
+        """The trained model, read from the folder and set up with these cells of :meth:`model_data`."""
         file = self._file("model")
         with _run_files.readable(file):
             return BACKBONES[self.settings.backbone].load(str(file), adata=data, trust=self.trust)
 
-    def model_data(self) -> AnnData:
+    def model_data(self, cells: np.ndarray | None = None) -> AnnData:
         """A copy of the data with the genes of the model; of packed data the counts are read from the store.
+
+        Parameters
+        ----------
+        cells
+            Mask of the cells that are wanted, shape ``(n_obs,)``; all by default.
 
         Raises
         ------
@@ -303,8 +312,9 @@ class Run(ReprMixin):
             If the packed store is no longer where the run was made of it.
         """
         genes = self.adata.var[GENE_KEY].to_numpy(dtype=bool)
+        some = self.adata if cells is None else self.adata[cells]
         if self.adata.X is not None:
-            return self.adata[:, genes].copy()
+            return some[:, genes].copy()
         path = str(self.provenance.source.get("path", ""))
         if not pack.is_packed(path) or not self._is_of(stored := pack.open_packed(path)):
             raise InputError(
@@ -314,13 +324,9 @@ class Run(ReprMixin):
             )
         layer = self.settings.layer
         counts = pack.counts_in_input_order(
-            stored.X if layer is None else stored.layers[layer], stored, genes
+            stored.X if layer is None else stored.layers[layer], stored, genes, cells
         )
-        parts = {
-            "obs": self.adata.obs.copy(),
-            "var": self.adata.var[genes].copy(),
-            "obsm": dict(self.adata.obsm),
-        }
+        parts = {"obs": some.obs.copy(), "var": some.var[genes].copy(), "obsm": dict(some.obsm)}
         return AnnData(counts, **parts, layers={} if layer is None else {layer: counts})
 
     def _is_of(self, stored: AnnData) -> bool:

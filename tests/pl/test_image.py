@@ -184,3 +184,19 @@ def test_files_for_print(slide: AnnData, tmp_path: Path) -> None:
         assert (tmp_path / f"plot.{kind}").read_bytes().startswith(start)
     assert ">domain</text>" in (tmp_path / "plot.svg").read_text()  # text stays text
     assert min(imread(tmp_path / "plot.png").shape[:2]) > 300 * 1.8
+
+
+def test_of_many_spots_some_of_each_part_are_drawn_and_said_to_be(
+    slide: AnnData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not pl.domains(slide, "domain", img=False).figure.texts
+    monkeypatch.setattr(_spots, "N_DRAWN", 24)
+    tl.tissot(slide)
+    slide.uns["spatial"] = {}
+    ax = pl.domains(slide, "domain")
+    (drawn,) = ax.collections
+    assert len(drawn.get_offsets()) == len(drawn.get_facecolors()) == 24
+    left = drawn.get_offsets()[:, 0] < 600 + 3.5 * 300
+    assert 8 <= left.sum() <= 16 and len(np.unique(drawn.get_facecolors()[left], axis=0)) == 1
+    for one in (ax, pl.tissot(slide), *pl.latent(slide)):
+        assert [text.get_text() for text in one.texts] == ["24 of 48 spots drawn"]

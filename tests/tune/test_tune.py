@@ -280,7 +280,7 @@ def test_a_search_whose_trials_have_ended_starts_no_ray(tmp_path: Path, monkeypa
     pytest.importorskip("ray.tune", reason="the extra tune is not installed")
     from isovi.tune import workers
 
-    monkeypatch.setattr(workers.ray, "init", lambda **_: pytest.fail("Ray was started"))
+    monkeypatch.setattr(workers, "cluster", lambda *_, **__: pytest.fail("Ray was started"))
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "tuner.pkl").write_bytes(b"cos\n_exit\n(I1\ntR.")
     results = {name: ended((1.0 + i, 1.0)) for i, name in enumerate(tried(0.1, 0.2))}
@@ -292,15 +292,58 @@ def test_a_search_whose_trials_have_ended_starts_no_ray(tmp_path: Path, monkeypa
 
 def test_a_temporary_folder_with_too_long_a_path_for_ray_is_said(monkeypatch: Any) -> None:
     pytest.importorskip("ray.tune", reason="the extra tune is not installed")
-    from isovi.tune import workers
+    from isovi.tune import cluster
 
-    def fails(**_: Any) -> None:
+    def fails(*_: Any, **__: Any) -> None:
         raise OSError("validate_socket_filename failed: AF_UNIX path length cannot exceed 107 bytes: /x")
 
     monkeypatch.setenv("RAY_TMPDIR", "/a/long/path")
-    monkeypatch.setattr(workers.ray, "init", fails)
-    with pytest.raises(InputError, match=r'temporary folder is "/a/long/path".*RAY_TMPDIR'):
-        workers._start_ray(1)
+    monkeypatch.setattr(cluster.ray, "init", fails)
+    with (
+        pytest.raises(InputError, match=r'temporary folder is "/a/long/path".*RAY_TMPDIR'),
+        cluster.cluster(workers=1),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("gpus", [-1.0, 1.5])
+def test_a_share_of_a_gpu_is_a_share_or_a_whole_number(gpus: float) -> None:
+    pytest.importorskip("ray.tune", reason="the extra tune is not installed")
+    from isovi.tune.cluster import cluster
+
+    with (
+        pytest.raises(InputError, match=f"{gpus:g} GPUs were asked for. It is a share between 0 and 1"),
+        cluster(gpus=gpus),
+    ):
+        pass
+
+
+@pytest.mark.slow
+def test_two_trials_share_a_gpu_that_the_cluster_says_it_has(tmp_path: Path, monkeypatch: Any) -> None:
+    ray = pytest.importorskip("ray", reason="the extra tune is not installed")
+    from isovi.tune import workers
+
+    def meets(config: dict[str, Any], folder: Path, **_: Any) -> dict[str, Any]:
+        """Write down which GPUs are seen, and wait until the other trial has done so."""
+        import os
+        import time
+
+        seen = folder / "seen"
+        seen.mkdir(exist_ok=True)
+        (seen / config["name"]).write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
+        while len(list(seen.iterdir())) < 2:
+            time.sleep(0.05)
+        return {"epochs": 1, "validation": {}, "heldout": {}}
+
+    monkeypatch.setattr(workers, "_work", meets)
+    asked = {"jobs": 2, "progress": Silent(), "gpus_per_trial": 0.5}
+    ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        found = workers.run_trials(tried(0.1, 0.2), Source(tmp_path), 0, tmp_path, **asked)
+    finally:
+        ray.shutdown()
+    assert all(result["epochs"] == 1 for result in found.values()) and len(found) == 2
+    assert [file.read_text() for file in (tmp_path / "seen").iterdir()] == ["0", "0"]
 
 
 @pytest.mark.parametrize("when", ["before it was removed", "as it was removed"])

@@ -29,6 +29,7 @@ from isovi_bench.task import Fitted, find
 
 LINE = 500  # characters of a message
 GRACE = 5.0  # seconds
+_VISIBLE = "CUDA_VISIBLE_DEVICES"  # which Ray sets for each job
 
 
 def attempt(job: Job) -> Outcome:
@@ -124,6 +125,12 @@ def _arrays(fitted: Fitted, prepared: Prepared) -> dict[str, np.ndarray]:
     }
 
 
+def _see(gpus: str | None) -> None:
+    """Show this process the GPUs that Ray gave the job; the server that it is forked from has none."""
+    if gpus is not None:
+        os.environ[_VISIBLE] = gpus
+
+
 class FreshProcess:
     """Runs each job in a fresh process, forked from one that has imported everything already.
 
@@ -145,7 +152,7 @@ class FreshProcess:
             What to run.
         """
         try:
-            with ProcessPoolExecutor(1, mp_context=self.context) as pool:
+            with ProcessPoolExecutor(1, self.context, _see, (os.environ.get(_VISIBLE),)) as pool:
                 return pool.submit(attempt, job).result()
         except BrokenProcessPool:
             return Outcome(message="BrokenProcessPool: the process of the job died; it may lack memory")

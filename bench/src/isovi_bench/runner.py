@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from isovi.data import io
 from isovi.errors import InputError
-from isovi.interrupts import Handlers, kept_at
+from isovi.interrupts import kept_at
+from isovi.tune.cluster import cluster as ray_cluster
 from isovi_bench import progress, results, task
 from isovi_bench.datasets import Facts, examine
 from isovi_bench.grid import Grid, LeftOut, jobs_of, make_known, read_grid
@@ -56,6 +54,7 @@ class RunOptions:
     data: Path | None = None
     ray_address: str | None = None
     workers: int | None = None
+    gpus_per_job: float = 0.0
     retry_failed: bool = False
     command: str = ""
 
@@ -91,7 +90,8 @@ def run(options: RunOptions, console: Console | None = None) -> dict[str, int]:
     try:
         if todo:
             with kept_at(kept), cluster(options), Tally(todo, console) as tally:
-                _run(todo, jobs, at_once(options), plan.grid.keep_latents, store, tally)
+                given = (at_once(options), plan.grid.keep_latents, store, tally, options.gpus_per_job)
+                _run(todo, jobs, *given)
     except KeyboardInterrupt:
         _say(console, f"Stopped. {kept}")
         raise
@@ -340,36 +340,16 @@ class Tally:
 # ---------------------------------------------------------------------------- Ray
 
 
-@contextmanager
-def cluster(options: RunOptions) -> Iterator[None]:
+def cluster(options: RunOptions) -> AbstractContextManager[None]:
     """Ray, on this machine or a cluster; one that runs in this process already is used and left alone.
 
     Parameters
     ----------
     options
-        ``ray_address`` and ``workers`` are read.
+        ``ray_address``, ``workers`` and ``gpus_per_job`` are read.
     """
-    if ray.is_initialized():
-        yield
-        return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    given: dict[str, Any] = {"runtime_env": {"env_vars": ENVIRONMENT}, "log_to_driver": False}
-    if options.ray_address is None:
-        given |= {"num_cpus": options.workers or os.cpu_count(), "include_dashboard": False}
-    handlers = Handlers()
-    try:
-        ray.init(options.ray_address or "local", logging_level=logging.ERROR, **given)
-    except ConnectionError as error:
-        raise InputError(
-            f"No Ray cluster answers at {options.ray_address} ({error}).",
-            "ray_address must be that of a running cluster.",
-            "Start one with ray start --head, or pass no address to run on this machine.",
-        ) from error
-    handlers.restore()  # Ray takes SIGTERM for a quiet end
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    environment = {"runtime_env": {"env_vars": ENVIRONMENT}}
+    return ray_cluster(options.ray_address, options.workers, gpus=options.gpus_per_job, **environment)
 
 
 def at_once(options: RunOptions) -> int:
@@ -380,11 +360,17 @@ def at_once(options: RunOptions) -> int:
 
 
 def _run(
-    todo: list[Job], jobs: list[Job], limit: int, keep_latents: bool, store: Store, tally: Tally
+    todo: list[Job],
+    jobs: list[Job],
+    limit: int,
+    keep_latents: bool,
+    store: Store,
+    tally: Tally,
+    gpus: float,
 ) -> None:
     """Keep every CPU busy, and store each job when it ends."""
     waiting, running = iter(todo), dict[Any, Job]()
-    remote = ray.remote(num_cpus=1, max_retries=0)(run_isolated)
+    remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(run_isolated)
     merged = time.monotonic()
     while True:
         for job in waiting:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from isovi.errors import InputError
 from isovi_bench.timings import command
 from isovi_bench.timings.command import STAGES, Stages
 
@@ -27,7 +28,37 @@ def test_a_stage_has_the_time_that_no_stage_called_from_it_has(monkeypatch: pyte
             with stages._of("inner"):
                 pass
     assert stages.seconds == stages.cpu_seconds == {"outer": 3, "inner": 2}
-    assert [row["stage"] for row in stages.rows()] == ["inner", "outer"]
+    assert [row["stage"] for row in stages.rows()] == ["outer", "inner"]
+
+
+def test_the_memory_of_a_stage_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = iter([100, 300, 120, 200, 110])  # largest since the last look, at the stages' edges
+    monkeypatch.setattr(command, "peak_memory", lambda: next(left))
+    stages = Stages()
+    with stages._of("outer"):
+        with stages._of("inner"):
+            pass
+        with stages._of("inner"):
+            pass
+    assert {row["stage"]: row["peak_mb"] for row in stages.rows()} == {"outer": 120, "inner": 300}
+
+
+def test_a_mode_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"modes=cloud\. They are memory, disk\."):
+        command.measure(tmp_path, modes=["disk", "cloud"])
+
+
+def test_a_slope_is_that_of_the_logarithms() -> None:
+    about = {"mode": "disk", "command": "fit", "seconds": 1.0}
+    rows = [
+        {**about, "n_obs": n, "stage": stage, "cpu_seconds": n**slope / 100, "peak_mb": n}
+        for n in (10, 100, 1000)
+        for stage, slope in (("genes", 1), ("domains", 2))
+    ]
+    written = command.table(rows)
+    assert "| disk | fit | genes | 0.1 | 1 | 10 | 1 | 10 | 100 | 1000 |" in written
+    assert "| disk | fit | domains | 1 | 100 | 1e+04 | 2 | 10 | 100 | 1000 |" in written
+    assert "| disk | fit | all | 1.1 | 101 |" in written
 
 
 @pytest.mark.slow

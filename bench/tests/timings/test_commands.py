@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from isovi_bench import cli
-from isovi_bench.timings import epoch, geometry, memory, workers
+from isovi_bench.timings import epoch, geometry, memory, whole, workers
 
 
 def time(*arguments: object) -> Result:
@@ -27,15 +27,18 @@ def test_every_option_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for module in (epoch, memory):
         monkeypatch.setattr(module, "measure", lambda *given: calls.append(given) or [])
         monkeypatch.setattr(module, "table", lambda _: "a table")
+    monkeypatch.setattr(whole, "measure", lambda *given: calls.append(given) or [])
     monkeypatch.setattr(memory, "draw", lambda *given: calls.append(given))
     shared = ("--section", "a.h5ad", "--repeats", 3)
-    assert time("epoch", *shared, "--n-obs", 9, "--epochs", 4, "--contender", "equal").stdout == "a table\n"
+    few = ("--n-obs", 9, "--epochs", 4, "--contender", "equal", "--whole", 2)
+    assert time("epoch", *shared, *few).stdout == "a table\n"
     more = ("--size", 7, "--size", 8, "--pairs", "knn:6", "--steps", 2)
     assert time("memory", "--out", tmp_path, *shared, *more).stdout == "a table\n"
     assert time("memory", "--out", tmp_path).exit_code == 0
     drawn = (tmp_path, tmp_path / "memory.png")
     assert calls == [
         (Path("a.h5ad"), 9, 4, 3, ["equal"]),
+        (Path("a.h5ad"), 2),
         (tmp_path, [7, 8], Path("a.h5ad"), ["knn:6"], 2, 3),
         drawn,
         (tmp_path, memory.SIZES, None, ("all",), memory.STEPS, 1),

@@ -127,8 +127,8 @@ def fit(
         source, progress = Source(file, table, coordinate_system, coordinates), CommandProgress(Console())
         resume = resume or interrupts.is_restarted()
         asked: dict[str, Any] = {"min_counts": min_counts, "force": force, "resume": resume}
-        run = files.fit(source, out, settings, call=typed(), progress=progress, **asked)
-        if run is not None:  # the first of several processes has it
+        fitted = files.fit(source, out, settings, call=typed(), progress=progress, **asked) is not None
+        if fitted:  # in the first of several processes; the run itself is not kept beside its report
             kept = f"The run is complete but for its report: isovi report {shlex.quote(str(out))}"
             with interrupts.kept_at(kept):
                 progress.say(attempt(out))
@@ -169,6 +169,9 @@ def distortion_of(target: float | None, penalty: float | None, plain: bool, n_pl
     return Constraint(Constraint.target if target is None else target, n_place=n_place)
 
 
+SEARCHING = ("jobs", "gpus_per_trial", "ray_address", "min_counts", "force", "resume")  # passed as they are
+
+
 def tune(
     file: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT, parser=path)],
     out: Annotated[Path, typer.Option(help="Output folder, written as a whole.", parser=path)],
@@ -193,6 +196,13 @@ def tune(
         ),
     ] = None,
     jobs: Annotated[int, typer.Option(help="Number of parallel trials.", rich_help_panel=SEARCH)] = 1,
+    gpus_per_trial: Annotated[
+        float, typer.Option(help="Share of a GPU for each trial, such as 0.5.", rich_help_panel=SEARCH)
+    ] = 0.0,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help="Run on this Ray cluster instead of this machine.", rich_help_panel=SEARCH),
+    ] = None,
     spatial_key: SpatialKey = "spatial",
     section_key: SectionKey = None,
     batch_key: BatchKey = None,
@@ -237,7 +247,7 @@ def tune(
             n_latents=values_of(n_latents, int, "--n-latents"),
             pairs=values_of(pairs, parse_pairs, "--pairs"),
             n_trials=trials,
-            **{name: options[name] for name in ("jobs", "min_counts", "force", "resume")},
+            **{name: options[name] for name in SEARCHING},
             call=typed(),
             progress=CommandProgress(console),
         )

@@ -295,11 +295,17 @@ def in_input_order(adata: AnnData) -> AnnData:
     return annotation
 
 
-def counts_in_input_order(matrix: Any, adata: AnnData, genes: np.ndarray) -> sparse.csr_matrix:
-    """Counts of some genes, a mask, of all packed cells in the order of the input, in memory."""
-    columns = np.flatnonzero(genes)
-    parts = [sparse.csr_matrix(block.values)[:, columns] for block in check.blocks(matrix)]
-    return sparse.vstack(parts, format="csr")[np.argsort(input_order(adata))]
+def counts_in_input_order(
+    matrix: Any, adata: AnnData, genes: np.ndarray, cells: np.ndarray | None = None
+) -> sparse.csr_matrix:
+    """Counts of some genes, a mask, of packed cells in the order of the input, in memory.
+
+    All cells, or those of a mask that is in that order as well.
+    """
+    columns, ranks = np.flatnonzero(genes), input_order(adata)
+    kept = np.ones(len(ranks), dtype=bool) if cells is None else cells[ranks]
+    parts = [sparse.csr_matrix(block.values)[kept[block.rows]][:, columns] for block in check.blocks(matrix)]
+    return sparse.vstack(parts, format="csr")[np.argsort(ranks[kept])]
 
 
 class StoredRows:

@@ -18,6 +18,7 @@ from isovi.pl._image import Picture
 
 _RASTER_ABOVE = 5_000  # spots; beyond that vector files would be huge
 _WIDTH, _HEIGHTS = 3.6, (1.8, 5.4)  # inches of a panel
+N_DRAWN = 200_000  # spots of a figure at most, spread evenly: more of them share a pixel
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,15 @@ class Section:
     name
         Name of the section, empty if there is only one.
     members
-        Indices of its spots, shape ``(n,)``.
+        Indices of its spots that are drawn, shape ``(n,)``.
     positions
         Their first two coordinates, shape ``(n, 2)``.
     picture
         Image of the tissue, if there is one to draw.
     microns
         Micrometres per unit of the positions, if that is known.
+    n_spots
+        Number of all its spots; those in ``members`` if it is not given.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Section:
     positions: NDArray[np.float64]
     picture: Picture | None = None
     microns: float | None = None
+    n_spots: int | None = None
 
     @cached_property
     def diameter(self) -> float:
@@ -70,17 +74,22 @@ def sections(
     img: bool = False,
     img_key: str | None = None,
 ) -> list[Section]:
-    """Sections of the data, in the order of their categories, with their images if these are wanted."""
+    """Sections of the data, in the order of their categories, with their images if these are wanted.
+
+    Of more than 200,000 spots, so many are drawn, and said to be.
+    """
     spots = check.spots(adata, spatial_key, section_key)
     at_one_place = ~spots.placed[:, None]  # a section without any distance has no unit, but a centre
     positions = np.where(at_one_place, spots.centre[spots.section], spots.positions)[:, :2]
     found, alone = [], len(spots.sections) == 1
+    drawn = _data.spread(positions, spots.section, N_DRAWN)
+    n_spots = np.bincount(spots.section, minlength=len(spots.sections))
     for code, section in enumerate(spots.sections):
-        members = np.flatnonzero(spots.section == code)
+        members = drawn[spots.section[drawn] == code]
         picture = _image.picture(adata, section, alone=alone, key=img_key) if img else None
         microns = _image.microns(adata, float(spots.unit[code]), section, alone=alone)
         name = "" if section_key is None else section
-        found.append(Section(name, members, positions[members], picture, microns))
+        found.append(Section(name, members, positions[members], picture, microns, int(n_spots[code])))
     return found
 
 
@@ -89,18 +98,17 @@ def draw(ax: Axes, section: Section, colors: NDArray, alpha: float | None = None
 
     The image of the section is below them, and a scale bar where the unit is known.
     """
-    size, n = section.diameter, len(section.positions)
     under(ax, section)
     spots = EllipseCollection(
-        np.full(n, size),
-        np.full(n, size),
-        np.zeros(n),
+        [section.diameter],  # of all
+        [section.diameter],
+        [0.0],
         units="x",
         offsets=section.positions,
         offset_transform=ax.transData,
         facecolors=colors,
         linewidths=0,
-        rasterized=n > _RASTER_ABOVE,
+        rasterized=len(section.positions) > _RASTER_ABOVE,
         alpha=alpha,
     )
     ax.add_collection(spots, autolim=False)
@@ -123,6 +131,15 @@ def _frame(ax: Axes, section: Section) -> None:
     ax.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), aspect="equal", anchor="N")
     ax.set_axis_off()
     scale_bar(ax, section)
+    say_drawn(ax, section)
+
+
+def say_drawn(ax: Axes, section: Section) -> None:
+    """How many of the spots are drawn, below them, unless all are."""
+    n_drawn, n_spots = len(section.members), section.n_spots or 0
+    if n_drawn < n_spots:
+        style: Any = {"transform": ax.transAxes, "color": "0.2", "fontsize": "x-small"}
+        ax.text(1, -0.03, f"{n_drawn:,} of {n_spots:,} spots drawn", ha="right", va="top", **style)
 
 
 def scale_bar(ax: Axes, section: Section) -> None:

@@ -91,6 +91,7 @@ def tissot(
         view = _data.ellipse_view(_subset(ellipses, rows), part.positions, latent, basis, n_shown)
         _draw(panel, view, shades.to_rgba(values[rows]))
         _spots.under(panel, part)
+        _spots.say_drawn(panel, part)
         if basis == "spatial":
             _spots.scale_bar(panel, part)
         panel.set_title(_canvas.words(part.name), fontsize="medium")

@@ -160,11 +160,10 @@ def latent(
     width, height = (_COMPONENT_SIZE * inches for inches in parts[0].panel_size)
     axes = _canvas.panels(len(parts) * n, ax, columns=columns, size=(width, height + 0.2))
     limits = np.array([_data.around(column) for column in values.T])
-    places = np.clip((values - limits[:, 0]) / np.ptp(limits, axis=1), 0, 1)
-    shades = _palette.ramp("diverging", places)
     for row, part in enumerate(parts):
         for column, panel in enumerate(axes[row * n : (row + 1) * n]):
-            _spots.draw(panel, part, shades[part.members, column], alpha)
+            places = (values[part.members, column] - limits[column, 0]) / np.ptp(limits[column])
+            _spots.draw(panel, part, _palette.ramp("diverging", np.clip(places, 0, 1)), alpha)
             number = column if components is None else components[column]
             names = filter(None, [_canvas.words(part.name), f"Z{number + 1}"])
             panel.set_title(" · ".join(names), fontsize="small")

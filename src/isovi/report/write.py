@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import asdict
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def report(folder: str | Path, beside: str | Path | None = None) -> Report:
 
 def attempt(folder: Path) -> str:
     """Write the report of a run that has just ended, and say so, or why not: the run stays as it is."""
+    gc.collect()  # of many cells, what the training and its data leave in circles would be kept beside it
     try:
         report(folder)
     except Exception as error:  # noqa: BLE001  # whatever it is, hours of training end well

@@ -189,7 +189,7 @@ class SpatialPlacer(BaseEstimator):
         raw = check.coordinates(adata, setup["spatial_key"])
         codes, names = check.sections(adata, setup["section_key"])
         held = self._calibration(adata, calibration, codes)
-        self.used_ = _some_of_each(codes, held, np.random.default_rng(self.seed))
+        self.used_ = some_of_each(codes, held, self.seed)
         spots = Spots.at(raw, codes, names, units=getattr(self.model, "coordinate_units", None))
         coordinates = spots.coordinates
         if len(self.used_) < adata.n_obs:
@@ -353,8 +353,17 @@ def _not_trained_on(
     return mask
 
 
-def _some_of_each(section: CellIndexArray, held: NDArray, rng: np.random.Generator) -> NDArray[np.intp]:
-    """Rows of the cells that are used: all of each section, or as many as there may be."""
+def some_of_each(section: CellIndexArray, held: NDArray, seed: int) -> NDArray[np.intp]:
+    """Rows of the reference that are used: all of each section, or as many as there may be.
+
+    Parameters
+    ----------
+    section, held
+        Section code of each cell, and whether it calibrates, shape ``(cell,)``.
+    seed
+        Draws them.
+    """
+    rng = np.random.default_rng(seed)
     groups = ((held, MOST_CALIBRATED), (~held, MOST_LEARNED))
     rows = [np.flatnonzero((section == code) & of) for code in np.unique(section) for of, _ in groups]
     most = [number for _ in np.unique(section) for _, number in groups]

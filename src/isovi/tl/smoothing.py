@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import cKDTree
 
 from isovi._repr import ReprMixin
-from isovi.graph import nearest
 
 NEIGHBORS = 37
 """Spots, with the spot itself, that a value is predicted from: those of three rings of a hexagonal grid."""
@@ -18,7 +18,7 @@ _LENGTHS = np.geomspace(3.0, 16.0, 5)  # in the unit of the coordinates; shorter
 _NOISE = np.array([0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0])
 _CHOICE_SPOTS = 500  # length and noise are chosen on at most this many spots
 _MINIMUM_GAIN = 6.0  # nats over white noise, which few columns without structure gain by chance
-_CHUNK = 1_024  # spots whose systems of equations are solved at once
+_CHUNK = 128  # spots whose systems of equations are solved at once: they fit in a processor's cache
 
 
 @dataclass(frozen=True, repr=False)
@@ -83,27 +83,39 @@ def smooth(values: ArrayLike, coordinates: ArrayLike, sections: ArrayLike, seed:
     centred[:, constant] = 0.0  # what rounding left of them is not smoothed
     length, noise = _choose(centred, places, members, seed)
     result = given.copy()
-    for rows in members:
+    for rows in members if (noise < 1).any() else ():
         for near in _neighborhoods(places, rows):
-            own = near[:, 0]
-            result[own] += _shift(centred, places, near, length, noise)
+            result[near[:, 0]] += _shift(centred, places, near, length, noise)
     return Smoothed(result, length, noise)
 
 
-def _neighborhoods(places: NDArray, rows: NDArray) -> Iterator[NDArray[np.intp]]:
-    """Rows of each spot of a section, first, and its nearest spots, shape (spot, k), in chunks."""
-    found = nearest(places[rows], min(NEIGHBORS, len(rows)))
-    own = np.arange(len(rows))
-    found[own, (found == own[:, None]).argmax(axis=1)] = found[:, 0]  # coinciding spots may come first
-    found[:, 0] = own
-    for start in range(0, len(rows), _CHUNK):
-        yield rows[found[start : start + _CHUNK]]
+def _neighborhoods(places: NDArray, rows: NDArray, some: NDArray | None = None) -> Iterator[NDArray[np.intp]]:
+    """Rows of each spot of a section, first, and its nearest spots, shape (spot, k), in chunks.
+
+    Of all spots of the section, in an order that makes good use of the cache, or of some in theirs.
+    """
+    tree = cKDTree(places[rows])
+    own = rows[tree.indices] if some is None else some
+    for start in range(0, len(own), _CHUNK):
+        chunk = own[start : start + _CHUNK]
+        found = rows[tree.query(places[chunk], np.arange(min(NEIGHBORS, len(rows))) + 1)[1]]
+        found[np.arange(len(chunk)), (found == chunk[:, None]).argmax(axis=1)] = found[:, 0]
+        found[:, 0] = chunk  # coinciding spots may come first
+        yield found
 
 
-def _correlations(places: NDArray, near: NDArray, length: float) -> NDArray[np.float64]:
-    """Matérn 3/2 correlations (spot, k, k) among the spots of each neighbourhood."""
-    points = places[near]
-    steps = np.sqrt(3) / length * np.linalg.norm(points[:, :, None] - points[:, None], axis=-1)
+def _distances(places: NDArray, near: NDArray) -> NDArray[np.float64]:
+    """Distances (spot, k, k) among the spots of each neighbourhood."""
+    squares = np.zeros((*near.shape, near.shape[1]))
+    for axis in places.T:
+        step = axis[near][:, :, None] - axis[near][:, None]
+        squares += np.square(step, out=step)
+    return np.sqrt(squares, out=squares)
+
+
+def _correlations(distances: NDArray, length: float) -> NDArray[np.float64]:
+    """Matérn 3/2 correlations at these distances."""
+    steps = np.sqrt(3) / length * distances
     return (1 + steps) * np.exp(-steps)
 
 
@@ -117,12 +129,10 @@ def _choose(
     drawn[np.random.default_rng(seed).permutation(usable)[:_CHOICE_SPOTS]] = True
     squares, logs = np.zeros((len(_LENGTHS), len(_NOISE), d)), np.zeros((len(_LENGTHS), len(_NOISE), 1))
     for rows in members:
-        if not drawn[rows].any():
-            continue
-        for near in _neighborhoods(places, rows):
-            targets = near[drawn[near[:, 0]]]
+        for near in _neighborhoods(places, rows, rows[drawn[rows]]):
+            distances = _distances(places, near)
             for i, length in enumerate(_LENGTHS):
-                residual, variance = _left_out(centred, places, targets, length)
+                residual, variance = _left_out(centred[near], _correlations(distances, length))
                 squares[i] += (residual**2 / variance[..., None]).sum(axis=0)
                 logs[i] += np.log(variance).sum(axis=0)[:, None]
     count = int(drawn.sum())
@@ -135,14 +145,12 @@ def _choose(
     return np.where(spatial, _LENGTHS[at_length], 0.0), np.where(spatial, _NOISE[at_noise], 1.0)
 
 
-def _left_out(
-    centred: NDArray, places: NDArray, near: NDArray, length: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _left_out(values: NDArray, correlations: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Errors (spot, noise, column) of spots predicted from the others, and variances (spot, noise)."""
-    roots, vectors = np.linalg.eigh(_correlations(places, near, length))
+    roots, vectors = np.linalg.eigh(correlations)
     weights = 1 / (roots.clip(0)[:, None] * (1 - _NOISE[:, None]) + _NOISE[:, None])
     first = vectors[:, 0]
-    turned = np.einsum("nkj,nkd->njd", vectors, centred[near]) * first[..., None]
+    turned = np.einsum("nkj,nkd->njd", vectors, values) * first[..., None]
     precision = np.einsum("nsj,nj->ns", weights, first**2)
     return (weights @ turned) / precision[..., None], 1 / precision
 
@@ -151,11 +159,17 @@ def _shift(
     centred: NDArray, places: NDArray, near: NDArray, length: NDArray, noise: NDArray
 ) -> NDArray[np.float64]:
     """What is added to the value of each spot (spot, column): minus the noise expected in it."""
-    shift = np.zeros((len(near), centred.shape[1]))
+    shift, distances, values = (
+        np.zeros((len(near), centred.shape[1])),
+        _distances(places, near),
+        centred[near],
+    )
     unit = np.eye(near.shape[1])[:, :1]
-    for scale, share in {(a, b) for a, b in zip(length, noise, strict=True) if b < 1}:
-        columns = np.flatnonzero((length == scale) & (noise == share))
-        covariance = (1 - share) * _correlations(places, near, scale) + share * np.eye(near.shape[1])
-        weights = np.linalg.solve(covariance, np.broadcast_to(unit, (len(near), *unit.shape)))[..., 0]
-        shift[:, columns] = -share * np.einsum("nk,nkd->nd", weights, centred[near][..., columns])
+    for scale in {one for one, share in zip(length, noise, strict=True) if share < 1}:
+        correlations = _correlations(distances, scale)
+        for share in set(noise[length == scale]):
+            columns = np.flatnonzero((length == scale) & (noise == share))
+            covariance = (1 - share) * correlations + share * np.eye(near.shape[1])
+            weights = np.linalg.solve(covariance, np.broadcast_to(unit, (len(near), *unit.shape)))[..., 0]
+            shift[:, columns] = -share * np.einsum("nk,nkd->nd", weights, values[..., columns])
     return shift

@@ -43,6 +43,8 @@ def tune(
     pairs: Sequence[PairKind] = PAIRS,
     n_trials: int | None = None,
     jobs: int = 1,
+    gpus_per_trial: float = 0.0,
+    ray_address: str | None = None,
     min_counts: int = 0,
     force: bool = False,
     resume: bool = False,
@@ -66,6 +68,12 @@ def tune(
         Number of combinations to try, drawn at random; all by default.
     jobs
         Number of trials at once, each a process of its own.
+    gpus_per_trial
+        Share of a GPU that a trial takes: 0.5 for two at once on each, which share its memory. With 0 trials
+        run on processors.
+    ray_address
+        Of a running Ray cluster, on whose machines the input and ``out`` have the same paths; trials run on
+        this machine by default.
     force
         Replace an earlier search in ``out``.
     resume
@@ -82,8 +90,8 @@ def tune(
     Raises
     ------
     InputError
-        If Ray is missing, or the input or a parameter cannot be used, before any training; or if every trial
-        failed.
+        If Ray, its cluster or the GPUs are missing, or the input or a parameter cannot be used, before any
+        training; or if every trial failed.
     OutputError
         If the folder cannot be written, or there is an unfinished search and neither ``resume`` nor
         ``force`` was given.
@@ -114,7 +122,10 @@ def tune(
             check_input(source, settings, min_counts, progress)
             attempt.checkpoint.mkdir(parents=True, exist_ok=True)
             io.write_json(attempt.checkpoint / ABOUT, about)
-            found = run_trials(tried, source, min_counts, attempt.checkpoint, jobs=jobs, progress=progress)
+            where: dict[str, Any] = {"gpus_per_trial": gpus_per_trial, "ray_address": ray_address}
+            found = run_trials(
+                tried, source, min_counts, attempt.checkpoint, jobs=jobs, progress=progress, **where
+            )
             tuned = summarise(tried, found)
             tuned.table.to_csv(folder / "tune.csv")
             pl.pareto(tuned.table, save=folder / "pareto.png")

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import shutil
-import tempfile
 import warnings
 from collections.abc import Iterable
 from contextvars import ContextVar
@@ -19,15 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
 from ray import tune as ray_tune
 
 from isovi.data import io
-from isovi.errors import InputError, IsoviWarning
-from isovi.interrupts import Handlers
+from isovi.errors import IsoviWarning
 from isovi.progress import Progress
 from isovi.run import Settings
 from isovi.spots import HELDOUT, VALIDATION
+from isovi.tune.cluster import cluster
 from isovi.tune.trial import run_trial
 
 FOLDER = ".ray"  # hidden: nothing of it is read
@@ -43,6 +40,8 @@ def run_trials(
     *,
     jobs: int,
     progress: Progress,
+    gpus_per_trial: float = 0.0,
+    ray_address: str | None = None,
 ) -> dict[str, dict[str, Any] | str]:
     """Run every trial, or those that an unfinished search left.
 
@@ -59,6 +58,8 @@ def run_trials(
         Number of trials at once.
     progress
         Receives a line for each trial that ends.
+    gpus_per_trial, ray_address
+        As for :func:`isovi.tune.tune`.
 
     Returns
     -------
@@ -67,7 +68,7 @@ def run_trials(
     Raises
     ------
     InputError
-        If the path of the system's temporary folder is too long for Ray.
+        If Ray cannot be started, or does not have such a GPU.
     KeyboardInterrupt
         If it was stopped before all trials had ended.
 
@@ -89,15 +90,14 @@ def run_trials(
     source = replace(source, **paths)  # type: ignore[arg-type]
     _quiet()
     token = _PROGRESS.set(progress)
-    handlers = Handlers()
+    given = {"tried": tried, "source": source, "min_counts": min_counts, "folder": folder.resolve()}
+    trainable = ray_tune.with_resources(
+        ray_tune.with_parameters(_work, **given), {"cpu": 1, "gpu": gpus_per_trial}
+    )
     try:
-        _start_ray(jobs)
-        handlers.restore()  # Ray takes SIGTERM for a quiet end
-        given = {"tried": tried, "source": source, "min_counts": min_counts, "folder": folder}
-        trainable = ray_tune.with_resources(ray_tune.with_parameters(_work, **given), {"cpu": 1})
-        found = done | outcomes(list(_tuner(trainable, left, folder, jobs, len(done)).fit()))
+        with cluster(ray_address, jobs, gpus=gpus_per_trial):
+            found = done | outcomes(list(_tuner(trainable, left, folder, jobs, len(done)).fit()))
     finally:
-        ray.shutdown()
         _PROGRESS.reset(token)
     if len(found) < len(tried):
         raise KeyboardInterrupt  # Ray stops at Ctrl-C, and returns what there is
@@ -105,26 +105,10 @@ def run_trials(
 
 
 def _quiet() -> None:
-    """Ray reports nothing home, writes no logs for other programs, and stays in the working folder."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    """Ray writes no logs for other programs, and stays in the working folder."""
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # its older output can be silent
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-
-
-def _start_ray(jobs: int) -> None:
-    """Start Ray on this machine."""
-    try:
-        ray.init(num_cpus=jobs, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except OSError as error:
-        if "AF_UNIX" not in str(error):
-            raise
-        where = os.environ.get("RAY_TMPDIR", tempfile.gettempdir())
-        raise InputError(
-            f'The temporary folder is "{where}".',
-            "Ray makes sockets in it, whose paths have 107 bytes at most.",
-            "Set the environment variable RAY_TMPDIR to a folder with a shorter path, such as /tmp.",
-        ) from error
 
 
 def _tuner(trainable: Any, names: list[str], folder: Path, jobs: int, n_done: int) -> Any:

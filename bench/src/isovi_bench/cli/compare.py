@@ -18,6 +18,7 @@ Address = Annotated[str | None, typer.Option(help="Run on this Ray cluster inste
 Workers = Annotated[
     int | None, typer.Option(help=f"Jobs at once. {DEFAULT.format('one per CPU')}", show_default=False)
 ]
+Gpus = Annotated[float, typer.Option(help="GPUs per job, also a share.")]
 Retry = Annotated[bool, typer.Option("--retry-failed", help="Run failed jobs again.")]
 
 
@@ -27,6 +28,7 @@ def run_grid(
     data: Data = None,
     ray_address: Address = None,
     workers: Workers = None,
+    gpus_per_job: Gpus = 0.0,
     retry_failed: Retry = False,
     debug: Debug = False,
 ) -> None:
@@ -38,7 +40,7 @@ def run_grid(
 
     Example: [bold]isovi-bench run grid.yaml --out results --workers 2[/bold]
     """
-    _run(grid, out, data, ray_address, workers, retry_failed, debug)
+    _run(grid, out, data, ray_address, workers, gpus_per_job, retry_failed, debug)
 
 
 def paper(
@@ -46,6 +48,7 @@ def paper(
     data: Data = None,
     ray_address: Address = None,
     workers: Workers = None,
+    gpus_per_job: Gpus = 0.0,
     retry_failed: Retry = False,
     debug: Debug = False,
 ) -> None:
@@ -53,7 +56,7 @@ def paper(
 
     Example: [bold]isovi-bench paper --out paper[/bold]
     """
-    _run(PRESETS / "paper.yaml", out, data, ray_address, workers, retry_failed, debug)
+    _run(PRESETS / "paper.yaml", out, data, ray_address, workers, gpus_per_job, retry_failed, debug)
 
 
 def quick(
@@ -61,6 +64,7 @@ def quick(
     small: Annotated[bool, typer.Option("--small", help="Only check within a minute that it runs.")] = False,
     ray_address: Address = None,
     workers: Workers = None,
+    gpus_per_job: Gpus = 0.0,
     retry_failed: Retry = False,
     debug: Debug = False,
 ) -> None:
@@ -69,7 +73,7 @@ def quick(
     Example: [bold]isovi-bench quick --out quick[/bold]
     """
     grid = PRESETS / ("small.yaml" if small else "quick.yaml")
-    _run(grid, out, None, ray_address, workers, retry_failed, debug)
+    _run(grid, out, None, ray_address, workers, gpus_per_job, retry_failed, debug)
 
 
 def _run(
@@ -78,6 +82,7 @@ def _run(
     data: Path | None,
     ray_address: str | None,
     workers: int | None,
+    gpus_per_job: float,
     retry_failed: bool,
     debug: bool,
 ) -> None:
@@ -88,7 +93,7 @@ def _run(
         command = shlex.join(["isovi-bench", *sys.argv[1:]])
         failed = 0
         for one in grids_of(grid):
-            options = RunOptions(one, out, data, ray_address, workers, retry_failed, command)
+            options = RunOptions(one, out, data, ray_address, workers, gpus_per_job, retry_failed, command)
             failed += run(options, Console())["failed"]
         if failed:
             say("Rows of failed jobs give the reason; --retry-failed runs these jobs again")

@@ -27,23 +27,30 @@ def epoch(
         list[str] | None,
         typer.Option(help=f"default; equal; equal, plain. {DEFAULT.format('all')}", show_default=False),
     ] = None,
+    whole: Annotated[int, typer.Option(help="Whole fits of the section.")] = 1,
     out: Rows = None,
     debug: Debug = False,
 ) -> None:
     """Time an epoch of isoVI against one of scVI, as ratios, at three densities of counts.
 
     Contenders: default (both at their own defaults), equal (with scVI's network and training) and
-    "equal, plain" (the same without speed-ups). The option may be repeated.
+    "equal, plain" (the same without speed-ups). The option may be repeated. Of a section the whole isovi
+    fit is timed as well, against the training of scVI by its defaults, with the likelihood of held-out
+    spots of both; each takes minutes.
 
     Example: [bold]isovi-bench time epoch --repeats 3[/bold]
     """
     with reported(debug):
         from isovi_bench.timings import epoch as timing
+        from isovi_bench.timings import whole as fits
 
         quiet()
         rows = timing.measure(section, n_obs, epochs, repeats, contender or ())
-        _write(rows, out)
         say(timing.table(rows))
+        wholes = [] if section is None else fits.measure(section, whole)
+        _write([*rows, *wholes], out)
+        if wholes:
+            say(f"\n{fits.table(wholes)}")
 
 
 @app.command()
@@ -83,6 +90,10 @@ def command(
         list[int] | None,
         typer.Option(help=f"Cells. {DEFAULT.format('10000, 100000, 1000000')}", show_default=False),
     ] = None,
+    mode: Annotated[
+        list[str] | None,
+        typer.Option(help=f"memory; disk, a packed store. {DEFAULT.format('both')}", show_default=False),
+    ] = None,
     epochs: Annotated[int, typer.Option(help="Epochs of training.")] = 3,
     debug: Debug = False,
 ) -> None:
@@ -90,7 +101,7 @@ def command(
 
     Of simulated tissues, in memory and from a packed store.
 
-    --size may be repeated. What is done already is not done again.
+    --size and --mode may be repeated. What is done already is not done again.
 
     Example: [bold]isovi-bench time command --out command --size 10000[/bold]
     """
@@ -98,7 +109,7 @@ def command(
         from isovi_bench.timings import command as timing
 
         quiet()
-        say(timing.table(timing.measure(out, size or timing.SIZES, epochs=epochs)))
+        say(timing.table(timing.measure(out, size or timing.SIZES, mode or tuple(timing.MODES), epochs)))
 
 
 @app.command()

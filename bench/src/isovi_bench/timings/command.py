@@ -1,7 +1,7 @@
 """Time and memory of whole commands by stage: fit, diagnose and place, in memory and from a packed store.
 
-Every command is a process of its own, whose largest resident memory is read at its end. The time of a stage
-is that of the functions named in :data:`STAGES`, without that of stages called from them.
+Every command is a process of its own. Time and largest resident memory of a stage are those of the functions
+named in :data:`STAGES`, without those of stages called from them.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ import torch
 
 import isovi.data.pack
 from isovi import files
+from isovi.errors import InputError
 from isovi.run import Settings
 from isovi_bench.rendering import markdown
-from isovi_bench.resources import in_fresh_process, peak_memory
+from isovi_bench.resources import in_fresh_process, peak_memory, reset_peak_memory
 from isovi_bench.rows import Rows
 from isovi_bench.timings.cells import positions, write
 
@@ -82,7 +83,14 @@ def measure(
     Returns
     -------
     A row for each stage of each command.
+
+    Raises
+    ------
+    InputError
+        If a mode is not known.
     """
+    if unknown := sorted(set(modes) - set(MODES)):
+        raise InputError(f"modes={', '.join(unknown)}.", f"They are {', '.join(MODES)}.", "Name one of them.")
     rows = Rows(out / RESULTS)
     done = {(row["n_obs"], row["mode"], row["command"]) for row in rows.read()}
     for n_obs in sizes:
@@ -115,7 +123,7 @@ def _query(file: Path) -> Path:
 
 
 def run(command: str, file: Path, out: Path, epochs: int) -> list[dict[str, Any]]:
-    """One command in this process: a row for each of its stages, with its largest memory so far."""
+    """One command in this process: a row for each of its stages."""
     torch.set_num_threads(1)
     stages = Stages()
     with stages.timed():
@@ -170,7 +178,7 @@ class Stages:
                 yield
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row for each stage, in the order in which they ended first."""
+        """A row for each stage, in the order in which they began."""
         return [
             {
                 "stage": stage,
@@ -195,17 +203,25 @@ class Stages:
     def _of(self, stage: str) -> Iterator[None]:
         """Count the time of the block for a stage, and not for the one that it is called from."""
         wall, cpu = time.perf_counter(), time.process_time()
+        self._note_peak()
         self.stack.append(stage)
+        self.peak_mb.setdefault(stage, 0.0)
         try:
             yield
         finally:
+            self._note_peak()
             self.stack.pop()
             took = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
             for name, value in took.items():
                 getattr(self, name)[stage] += value
                 if self.stack:
                     getattr(self, name)[self.stack[-1]] -= value
-            self.peak_mb[stage] = peak_memory()
+
+    def _note_peak(self) -> None:
+        """The largest memory since the last look is that of the stage that was at work."""
+        if self.stack:
+            self.peak_mb[self.stack[-1]] = max(self.peak_mb[self.stack[-1]], peak_memory())
+        reset_peak_memory()
 
 
 def _found(name: str) -> tuple[Any, str]:
@@ -220,14 +236,22 @@ def _found(name: str) -> tuple[Any, str]:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown: seconds of processor time by stage and number of cells, and the largest memory."""
-    frame = pd.DataFrame(rows)
+    """Markdown: seconds and largest memory by stage and number of cells, and of whole commands.
+
+    A slope is that of the logarithm of the seconds against that of the cells, between the two largest numbers
+    of cells: 1 where time is proportional to their number.
+    """
+    frame = pd.DataFrame(rows).rename(columns={"cpu_seconds": "s", "peak_mb": "MB"})
     of = ["mode", "command", "stage"]
-    shown = frame.pivot_table(index=of, columns="n_obs", values="cpu_seconds", sort=False)
-    totals = frame.groupby([*of[:2], "n_obs"], sort=False).agg({"cpu_seconds": "sum", "peak_mb": "max"})
-    shown.columns = [f"{n:,} cells, s" for n in shown.columns]
-    summary = totals.unstack("n_obs")
-    summary.columns = [
-        f"{n:,} cells, {'s' if what == 'cpu_seconds' else 'MB'}" for what, n in summary.columns
-    ]
-    return f"{markdown(shown.round(1).reset_index())}\n\n{markdown(summary.round(1).reset_index())}"
+    by_command = frame.groupby([*of[:2], "n_obs"], sort=False).agg({"s": "sum", "MB": "max"})
+    whole = by_command.reset_index().assign(stage="all")
+    shown = pd.concat([frame, whole]).pivot_table(index=of, columns="n_obs", values=["s", "MB"], sort=False)
+    seconds = shown["s"].sort_index(axis=1)
+    named = {f"{n:,} cells, s": seconds[n] for n in seconds}
+    if len(seconds.columns) > 1:
+        small, large = seconds.columns[-2:]
+        named["slope"] = (np.log(seconds[large] / seconds[small]) / np.log(large / small)).round(2)
+    largest = shown["MB"].sort_index(axis=1)
+    named |= {f"{n:,} cells, MB": largest[n] for n in largest}
+    cells = pd.DataFrame(named).map(lambda value: "-" if np.isnan(value) else f"{value:.4g}")
+    return markdown(cells.reset_index())
