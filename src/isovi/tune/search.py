@@ -127,21 +127,24 @@ def tune(
                 tried, source, min_counts, attempt.checkpoint, jobs=jobs, progress=progress, **where
             )
             tuned = summarise(tried, found)
-            tuned.table.to_csv(folder / "tune.csv")
-            pl.pareto(tuned.table, save=folder / "pareto.png")
-            record = {
-                "schema": SCHEMA,
-                "tried": as_json(tried),
-                "recommended": tuned.recommended.as_data(),
-                "failed": tuned.failed,
-                "provenance": as_data(
-                    Provenance(sha256=sha256, source=files.source_of(source, min_counts), call=call)
-                ),
-            }
-            io.write_json(folder / io.RUN_FILE, record)
+            made = Provenance(sha256=sha256, source=files.source_of(source, min_counts), call=call)
+            _write(folder, tuned, tried, made)
         attempt.remove()
     progress.say(f"Wrote {out}")
     return tuned
+
+
+def _write(folder: Path, tuned: Tuned, tried: dict[str, Settings], made: Provenance) -> None:
+    tuned.table.to_csv(folder / "tune.csv")
+    pl.pareto(tuned.table, save=folder / "pareto.png")
+    record = {
+        "schema": SCHEMA,
+        "tried": as_json(tried),
+        "recommended": tuned.recommended.as_data(),
+        "failed": tuned.failed,
+        "provenance": as_data(made),
+    }
+    io.write_json(folder / io.RUN_FILE, record)
 
 
 def to_try(
