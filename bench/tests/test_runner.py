@@ -278,20 +278,3 @@ def test_a_folder_stands_for_its_grids_in_the_order_of_their_names(tmp_path: Pat
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="has no grid"):
         runner.grids_of(tmp_path / "empty")
-
-
-def test_two_jobs_share_a_gpu_that_the_cluster_says_it_has(tmp_path: Path) -> None:
-    write_grid(tmp_path)
-    grid = yaml.safe_load((tmp_path / "grid.yaml").read_text())
-    grid |= {"methods": [{"name": "meets", "settings": {"folder": str(tmp_path)}}]}
-    grid |= {"seeds": [0, 1], "shuffled": [], "metrics": ["morans_i"]}
-    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid))
-    options = RunOptions(tmp_path / "grid.yaml", tmp_path / "out", workers=2, gpus_per_job=0.5)
-    ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
-    try:
-        assert run(options) == {"done": 2, "failed": 0}  # neither ends before the other has begun
-        with pytest.raises(InputError, match=r"2 GPUs were asked for\. Ray finds 1\."):
-            run(replace(options, gpus_per_job=2, out=tmp_path / "more"))
-    finally:
-        ray.shutdown()
-    assert [(tmp_path / f"seen-{seed}").read_text() for seed in (0, 1)] == ["0", "0"]
