@@ -36,6 +36,10 @@ NAMES = {
     "scvi": "the same network, no term",
     "isoscvi": "isoVI",
     "isoscvi-whole": "isoVI, all dimensions",
+    "novosparc": "novoSpaRc",
+    "celery": "CeLEry",
+    "tangram": "Tangram",
+    "moscot": "moscot",
 }
 """What pages call the variants."""
 
@@ -50,6 +54,8 @@ SPEARMAN: Column = ("heldout", "spearman_distance")
 MSE: Column = ("heldout", "mse_lognorm")
 MORAN: Column = ("all", "morans_i")
 NMI: Column = ("heldout", "nmi_leiden")
+LABELS: Column = ("heldout", "label_accuracy")
+PLACED: Column = ("heldout", "placed_error")
 
 _BLOCK = re.compile(r"<!-- (table|kept): ([^\n]+) -->\n.*?<!-- end -->", re.DOTALL)
 _TABLE = re.compile(r"(?:^\|.*\n)+", re.MULTILINE)
@@ -266,7 +272,10 @@ def parts(found: pd.DataFrame) -> pd.DataFrame:
     """A latent in two parts and the whole one, on sections that decisions were made on and on the others."""
     variants = ("scvi", "isoscvi-whole", "isoscvi")
     groups = {"decided on": SEVEN, "took no part": APART}
-    against = (("scvi-default", (COORDINATES, RECONSTRUCTION)), ("scvi", (L, SPEARMAN, NMI)))
+    against = (
+        ("scvi-default", (COORDINATES, RECONSTRUCTION)),
+        ("scvi", (RECONSTRUCTION, L, SPEARMAN, NMI, LABELS)),
+    )
     return pd.concat(
         [_beside(found, variants, against, what, names) for what, names in groups.items()], ignore_index=True
     )
@@ -291,6 +300,34 @@ def _beside(
     return table
 
 
+def placed(found: pd.DataFrame, datasets: tuple[str, ...]) -> pd.DataFrame:
+    """Errors of the positions of held-out spots, by method and data set.
+
+    Parameters
+    ----------
+    found
+        Measured metrics.
+    datasets
+        Columns, as far as they were run.
+
+    Returns
+    -------
+    Median errors in spacings: of regression on the ten nearest in the latent representation, where there is
+    one, and of each method's own last step; and the mean ratio of each to the former of scVI.
+    """
+    there = found[found["dataset"].isin(datasets) & (found["set"] == "heldout") & ~found["shuffled"]]
+    values = there.pivot_table(index=["variant", "metric"], columns="dataset", values="value")
+    values = values[[name for name in datasets if name in values]]
+    base = values.loc[("scvi-default", COORDINATES[1])]
+    rows = []
+    for (_, metric), how in ((COORDINATES, "10 nearest"), (PLACED, "placed")):
+        for name in [name for name in NAMES if (name, metric) in values.index]:
+            own = values.loc[(name, metric)]
+            shown = {"method": f"{NAMES[name]}, {how}"} | {key: number(value) for key, value in own.items()}
+            rows.append(shown | {"to scVI": number((own / base).mean())})
+    return pd.DataFrame(rows)
+
+
 def jobs(found: pd.DataFrame) -> pd.DataFrame:
     """Which jobs of some results are done: methods and data sets by kind of split."""
     done = found.drop_duplicates("job")
@@ -307,21 +344,21 @@ def jobs(found: pd.DataFrame) -> pd.DataFrame:
 
 _MAIN = ("pca", "scvi-default", "scvi", "isoscvi")
 _CHECKED = ("her2st_H1", "her2st_G2", "starmap_BZ5")
-_RESULTS, _PARTS, _RERUN = "results.parquet", "parts.parquet", "rerun.parquet"
+_RERUN = "rerun.parquet"
 _QUALITY = (COORDINATES, RECONSTRUCTION, MSE, MORAN)
 _GEOMETRY = (L, ("heldout", "certified_constant"), ("heldout", "anisotropy"), ("all", "anisotropy"))
 
 TABLES: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
     "quality, to scVI": (
-        _RESULTS,
+        _RERUN,
         partial(ratios, base="scvi-default", variants=("pca", "scvi", "isoscvi"), columns=_QUALITY),
     ),
     "quality, to the same network": (
-        _RESULTS,
+        _RERUN,
         partial(ratios, base="scvi", variants=("pca", "scvi-default", "isoscvi"), columns=_QUALITY),
     ),
     "quality, sections": (
-        _RESULTS,
+        _RERUN,
         partial(
             each,
             variants=_MAIN,
@@ -335,7 +372,7 @@ TABLES: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
         ),
     ),
     "quality, shuffled": (
-        _RESULTS,
+        _RERUN,
         partial(
             each,
             variants=("scvi-default", "scvi", "isoscvi, shuffled", "isoscvi"),
@@ -345,7 +382,7 @@ TABLES: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
         ),
     ),
     "quality, osmFISH": (
-        _RESULTS,
+        _RERUN,
         partial(
             each,
             variants=("scvi", "isoscvi"),
@@ -353,18 +390,24 @@ TABLES: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
             datasets=("osmfish",),
         ),
     ),
-    "quality, parts": (_PARTS, parts),
+    "quality, parts": (_RERUN, parts),
+    "quality, apart": (
+        _RERUN,
+        partial(each, variants=_MAIN, columns=(*_QUALITY[:2], L, SPEARMAN, LABELS, NMI), datasets=APART),
+    ),
     "rerun, jobs": (_RERUN, jobs),
+    "placement, sections": (_RERUN, partial(placed, datasets=SEVEN)),
+    "placement, apart": (_RERUN, partial(placed, datasets=APART)),
     "geometry, sections": (
-        _RESULTS,
-        partial(each, variants=("scvi", "isoscvi"), columns=_GEOMETRY),
+        _RERUN,
+        partial(each, variants=("scvi", "isoscvi-whole", "isoscvi"), columns=_GEOMETRY),
     ),
     "geometry, to the same network": (
-        _RESULTS,
-        partial(ratios, base="scvi", variants=("isoscvi",), columns=_GEOMETRY),
+        _RERUN,
+        partial(ratios, base="scvi", variants=("isoscvi-whole", "isoscvi"), columns=_GEOMETRY),
     ),
     "comparison, to scVI": (
-        _RESULTS,
+        _RERUN,
         partial(
             ratios,
             base="scvi-default",
@@ -373,7 +416,7 @@ TABLES: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
         ),
     ),
     "comparison, to the same network": (
-        _RESULTS,
+        _RERUN,
         partial(ratios, base="scvi", variants=("isoscvi",), columns=(COORDINATES, L, RECONSTRUCTION, MSE)),
     ),
 }
