@@ -304,7 +304,11 @@ def with_positions_elsewhere(tissue: AnnData) -> None:
     [
         (with_normalised_counts, "", "Name the layer with the raw counts as --layer; adata.layers has"),
         (with_normalised_counts, "--layer raw", "Name one of these as --layer, or leave it out"),
-        (with_an_empty_spot, "", "sc.pp.filter_cells(adata, min_counts=1); or fit with --min-counts 1."),
+        (
+            with_an_empty_spot,
+            "",
+            "sc.pp.filter_cells(adata, min_counts=1); or leave them out with --min-counts 1.",
+        ),
         (with_two_small_sections, "--section-key slide", "or choose another column as --section-key."),
         (with_positions_elsewhere, "", "Pass the right --spatial-key, or store"),
         (None, "--table t", '--table was given with "'),

@@ -18,6 +18,7 @@ from matplotlib import image
 from isovi import InputError, Neighbors, OutputError, files, tl
 from isovi.data import check
 from isovi.data.io import Source
+from isovi.pipeline import WHOLE
 from isovi.run import Run, Settings
 
 # ---------------------------------------------------------------------------- one run, from all sides
@@ -96,9 +97,9 @@ def test_plots_are_drawn(run: Any) -> None:
 
 def test_each_stage_says_one_line(run: Any) -> None:
     starts = ["There is no", "Read 120 spots", "Split into 81 train, 9 validation, 30 heldout spots"]
-    starts += ["epoch 1/3", "epoch 2/3", "epoch 3/3", "Trained 3 epochs", "Held-out spots: "]
+    starts += ["epoch 1/3", "epoch 2/3", "epoch 3/3", "Trained 3 epochs", "Held-out spots: ", WHOLE]
     starts += ["Held-out geometry: ", "Verdict: ", "Wrote "]
-    assert [line.startswith(start) for line, start in zip(run.said, starts[1:], strict=True)] == [True] * 10
+    assert [line.startswith(start) for line, start in zip(run.said, starts[1:], strict=True)] == [True] * 11
 
 
 def test_a_fit_ends_with_what_is_known_of_held_out_distances(run: Any) -> None:

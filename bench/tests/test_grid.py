@@ -164,7 +164,7 @@ def test_an_adapter_makes_methods_known_and_its_digest_is_in_their_jobs(tmp_path
     file = tmp_path / "mine.py"
     file.write_text(ADAPTER.read_text())
     digests = make_known((str(file),))
-    assert set(digests) == {"noted", "positions", "fails", "dies"}
+    assert set(digests) == {"noted", "positions", "fails", "meets", "dies"}
     asked = grid(methods=["positions", "blind"])
     before = jobs_of(asked, FACTS, digests)[0]
     after = jobs_of(asked, FACTS, {**digests, "positions": "changed"})[0]

@@ -15,7 +15,7 @@ Grid = Annotated[
     typer.Argument(metavar="GRID", help="Data sets, methods, seeds, splits: .yaml, or a folder of them."),
 ]
 Results = Annotated[Path, typer.Argument(metavar="RESULTS", help="Folder written by isovi-bench run.")]
-Out = Annotated[Path, typer.Option(help="Folder of the results; finished jobs in it are kept.")]
+Out = Annotated[Path, typer.Option(help="Folder of the results; jobs in it are kept.")]
 Data = Annotated[
     Path | None,
     typer.Option(
