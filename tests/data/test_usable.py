@@ -16,7 +16,7 @@ from scipy import sparse
 
 import isovi
 from isovi import files
-from isovi.data import check
+from isovi.data import check, decimals
 from isovi.data.columns import truth
 from isovi.data.genes import no_genes
 from isovi.data.inspect import inspect
@@ -525,6 +525,16 @@ def test_corrected_counts_are_named_and_rounded_where_it_is_asked_for(how: str, 
     found = inspect(as_h5ad(adata, tmp_path))
     assert found.parameters["round_counts"] is True
     assert found.missing == ()
+
+
+@pytest.mark.parametrize("share", [0.01, 0.02, 0.05, 0.1])
+def test_a_thin_soup_leaves_most_genes_nearly_whole_and_is_named(share: float) -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(rng.lognormal(-2.5, 1.5, 2000), (100, 2000)).astype(float)
+    soup = counts.sum(axis=1, keepdims=True) * counts.sum(axis=0) / counts.sum()
+    left = np.maximum(counts - share * soup, 0)
+    assert decimals.kind_of(sparse.csr_matrix(left.astype(np.float32))) == decimals.CORRECTED
+    assert decimals.kind_of(sparse.csr_matrix(of_one_variance(counts))) == decimals.NORMALISED
 
 
 @pytest.mark.parametrize("how", list(NORMALISED))

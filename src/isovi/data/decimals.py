@@ -95,7 +95,7 @@ def kind_of(rows: Any) -> str:
         return LOGARITHMS
     if (
         _are_transformed(values, step)
-        or _is_scaled(_each(rows.T), step)
+        or _is_scaled_by_gene(rows, step)
         or (not step and _is_scaled_twice(rows))
     ):
         return NORMALISED
@@ -183,6 +183,12 @@ def _is_scaled(
     told = [_may_be_multiples(inverse(row - step / 2), inverse(row + step / 2)) for row in values]
     found = [one for one in told if one is not None]
     return len(found) >= max(_FEWEST, len(values) // 4) and bool(np.mean(found) > 0.5)
+
+
+def _is_scaled_by_gene(rows: sparse.csr_matrix, step: float) -> bool:
+    """Whether values of most genes are multiples of one number; genes that are nearly whole do not count."""
+    genes = [gene for gene in _each(rows.T) if np.median(np.abs(gene - np.rint(gene))) > _WHOLE]
+    return len(genes) >= _FEWEST and _is_scaled(genes, step)
 
 
 def _are_multiples(row: np.ndarray, above: float = 0.0) -> bool:
