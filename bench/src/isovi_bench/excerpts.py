@@ -396,7 +396,7 @@ TABLES: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
         partial(each, variants=_MAIN, columns=(*_QUALITY[:2], L, SPEARMAN, LABELS, NMI), datasets=APART),
     ),
     "rerun, jobs": (_RERUN, jobs),
-    "placement, sections": (_RERUN, partial(placed, datasets=SEVEN)),
+    "placement, sections": (_RERUN, partial(placed, datasets=(*SEVEN, "osmfish"))),
     "placement, apart": (_RERUN, partial(placed, datasets=APART)),
     "geometry, sections": (
         _RERUN,
