@@ -32,7 +32,7 @@ def published(made: pd.DataFrame, tmp_path: Path) -> Path:
     named = made.replace(
         {"variant": {"scvi": "scvi-default", "vae": "scvi"}, "dataset": {"starmap": "hippo_1"}}
     )
-    results.conform(named).to_parquet(folder / results.FILE)
+    results.conform(named).to_parquet(folder / excerpts.TABLES["quality, to scVI"][0])
     return folder
 
 
@@ -107,3 +107,20 @@ def test_jobs_that_are_done_are_listed_by_their_split(made: pd.DataFrame) -> Non
     (row,) = excerpts.jobs(found).to_dict("records")
     assert row["jobs"] == str(found["job"].nunique()) and "graphpca" in row["methods"]
     assert row["data sets"] == "dlpfc_151673, her2st_H1, starmap"
+
+
+def test_errors_of_positions_are_of_both_last_steps_and_relative_to_scvi(made: pd.DataFrame) -> None:
+    found = results.measured(results.conform(made)).query("~shuffled")
+    named = {"vae": "scvi-default"}
+    found = found.replace({"variant": named, "label": named})
+    errors = found[(found["set"] == "heldout") & (found["metric"] == "coordinate_error")]
+    placed = errors[errors["variant"] == "isoscvi"].assign(metric="placed_error")
+    table = excerpts.placed(
+        pd.concat([found, placed.assign(value=placed["value"] / 2)]), ("her2st_H1", "absent")
+    )
+    ratio = table.set_index("method")["to scVI"]
+    assert ratio["scVI, 10 nearest"] == "1.00" and list(table.columns) == ["method", "her2st_H1", "to scVI"]
+    mean = errors[errors["dataset"] == "her2st_H1"].groupby("variant")["value"].mean()
+    assert float(ratio["isoVI, placed"]) == pytest.approx(
+        mean["isoscvi"] / mean["scvi-default"] / 2, abs=0.006
+    )

@@ -323,8 +323,10 @@ def placed(found: pd.DataFrame, datasets: tuple[str, ...]) -> pd.DataFrame:
     for (_, metric), how in ((COORDINATES, "10 nearest"), (PLACED, "placed")):
         for name in [name for name in NAMES if (name, metric) in values.index]:
             own = values.loc[(name, metric)]
-            shown = {"method": f"{NAMES[name]}, {how}"} | {key: number(value) for key, value in own.items()}
-            rows.append(shown | {"to scVI": number((own / base).mean())})
+            shown = {"method": f"{NAMES[name]}, {how}"} | {
+                key: number(float(value)) for key, value in own.items()
+            }
+            rows.append(shown | {"to scVI": number(float((own / base).mean()))})
     return pd.DataFrame(rows)
 
 
