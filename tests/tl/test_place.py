@@ -226,7 +226,8 @@ def test_of_many_cells_random_ones_are_used(
     assert len(placer.sections_[0].placer.anchors_) == 200 and len(placer.sections_[0].placer.sample_) == 150
     assert placer.sections_[0].centre == pytest.approx(tissue[0].obsm["spatial"].mean(axis=0))
     found = placer.place(tissue[1])
-    assert np.median(errors(found, tissue[1])) < 1.2 * np.median(errors(placed, tissue[1]))
+    worse = errors(found, tissue[1]) - errors(placed, tissue[1])  # cell by cell
+    assert worse.mean() < 4 * worse.std() / np.sqrt(120)
     covered = (errors(found, tissue[1]) <= found.radius).mean()
     assert covered > 0.9 - 4 * np.sqrt(0.09 * (1 / 120 + 1 / 60))
     beyond = (
