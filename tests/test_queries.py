@@ -403,6 +403,8 @@ def test_cells_of_a_query_without_counts_are_left_out_where_it_is_asked_for(
     query = new[:, ::-1].copy()  # in another order of genes as well
     query.X = query.X.multiply((np.arange(N_NEW) != 4)[:, None]).tocsr()
     query.write_h5ad(folder / "empty.h5ad")
+    with pytest.raises(InputError, match=r"min_counts=-1 was given"):
+        place(folder, "run_x.h5ad", "empty.h5ad", min_counts=-1)
     with pytest.raises(InputError, match=r"1 spots without any count.*min_counts=1"):
         place(folder, "run_x.h5ad", "empty.h5ad")
     with pytest.warns(IsoviWarning, match=f"1 of {N_NEW} cells have no count and are left out"):

@@ -47,11 +47,12 @@ def test_each_task_that_was_run_has_a_page_and_the_first_page_names_it(written):
 
 
 def test_changes_since_the_run_before_are_told_and_its_results_kept(few, tmp_path):
-    docs, earlier = tmp_path / "docs", tmp_path / "earlier.parquet"
+    docs, earlier = tmp_path / "docs", tmp_path / "earlier"
+    earlier.mkdir()
     results.conform(few).to_parquet(tmp_path / results.FILE)
     before = results.conform(few)
     before.loc[before["metric"] == "coordinate_error", "value"] /= 2
-    before.to_parquet(earlier)
+    before.to_parquet(earlier / results.FILE)
     path, *_ = page.write(tmp_path, docs / "benchmarks.md", earlier)
     told = path.read_text()
     assert "## What has changed since the last run" in told and "+100%" in told
@@ -69,6 +70,13 @@ def test_it_holds_tables_findings_and_failures_without_the_folders_of_the_machin
         assert expected in text
     assert "## Ellipses" not in text  # there are no latents to draw them from
     assert "/data/run/" not in text and "{{" not in text and "{%" not in text
+
+
+def test_a_run_before_without_results_is_refused_before_anything_is_written(few, tmp_path):
+    results.conform(few).to_parquet(tmp_path / results.FILE)
+    with pytest.raises(InputError, match=r"nowhere holds no results\.parquet"):
+        page.write(tmp_path, tmp_path / "docs" / "benchmarks.md", tmp_path / "nowhere")
+    assert not (tmp_path / "docs").exists()
 
 
 def test_only_the_first_data_sets_show_their_ellipses(tmp_path):

@@ -42,7 +42,10 @@ def fails(task: Task, *, unless: str) -> Fitted:
 def meets(task: Task, *, folder: str) -> Fitted:
     """Writes down which GPUs it sees, and waits until another seed has done so."""
     (Path(folder) / f"seen-{task.seed}").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
+    until = time.monotonic() + 120
     while len(list(Path(folder).glob("seen-*"))) < 2:
+        if time.monotonic() > until:
+            raise TimeoutError("the other job did not run beside this one")
         time.sleep(0.05)
     return Fitted(task.spots.X[:, :3].toarray())
 

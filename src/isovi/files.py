@@ -96,10 +96,7 @@ def fit(
     source, out, progress = io.Source.of(source), Path(out).expanduser(), progress or Progress()
     first = is_first_process()
     progress = progress if first else Silent()
-    if min_counts < 0:
-        raise InputError(
-            f"min_counts={min_counts} was given.", "It must be at least 0.", "Give another number."
-        )
+    _require_not_negative(min_counts)
     with io.exclusive(out, [source.path, source.coordinates]) if first else nullcontext():
         attempt, sha256 = Attempt.of(out), io.digest(source)
         about = describe(settings, sha256, min_counts=min_counts, **source.options)
@@ -167,6 +164,13 @@ def as_written(adata: AnnData, settings: Settings, progress: Progress) -> tuple[
     for note in found.notes:
         progress.say(f"Note: {note}")
     return found.adata, found.notes
+
+
+def _require_not_negative(min_counts: int) -> None:
+    if min_counts < 0:
+        raise InputError(
+            f"min_counts={min_counts} was given.", "It must be at least 0.", "Give another number."
+        )
 
 
 def read(source: io.Source, settings: Settings, min_counts: int, progress: Progress) -> AnnData:
@@ -416,6 +420,7 @@ def place(
     """
     progress, query = progress or Progress(), io.Source.of(query)
     require_seed(seed)
+    _require_not_negative(min_counts)
     ours = f"obsm/{PLACED_KEY}"
     io.require_writable(out, force=force, ours=ours)
     with io.exclusive(out, [query.path, query.coordinates]):

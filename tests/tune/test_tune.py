@@ -331,7 +331,10 @@ def test_two_trials_share_a_gpu_that_the_cluster_says_it_has(tmp_path: Path, mon
         seen = folder / "seen"
         seen.mkdir(exist_ok=True)
         (seen / config["name"]).write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
+        until = time.monotonic() + 120
         while len(list(seen.iterdir())) < 2:
+            if time.monotonic() > until:
+                raise TimeoutError("the other trial did not run beside this one")
             time.sleep(0.05)
         return {"epochs": 1, "validation": {}, "heldout": {}}
 

@@ -34,8 +34,8 @@ def write(results_dir: Path | str, page: Path | str, earlier: Path | None = None
         Markdown file to write; the pages of tasks go to a folder of its name, plots and ``results.parquet``
         to ``_static/benchmarks`` beside it.
     earlier
-        Results of the run before, which are kept beside the published ones, and which the page says the
-        changes from. By default those that are kept there, if any.
+        Folder of the run before. Its results are kept beside the published ones, and the page says what has
+        changed since. By default those that are kept there already, if any.
 
     Returns
     -------
@@ -48,10 +48,11 @@ def write(results_dir: Path | str, page: Path | str, earlier: Path | None = None
     """
     folder, page = Path(results_dir), Path(page)
     results.read(folder)  # before anything is drawn
+    known = None if earlier is None else results.read(earlier)
     before, published = (page.parent / PLOTS / name for name in (BEFORE, results.FILE))
     before.parent.mkdir(parents=True, exist_ok=True)
-    if earlier is not None:
-        results.conform(pd.read_parquet(earlier)).to_parquet(before, index=False)
+    if known is not None:
+        known.to_parquet(before, index=False)
     shown = _few(plots.write(folder, page.parent / PLOTS))
     texts = render(folder, page, [path.name for path in shown], before)
     for path, text in texts.items():
@@ -89,7 +90,7 @@ def render(results_dir: Path, page: Path, names: list[str], before: Path) -> dic
     plan = results.read_plan(results_dir, frame)
     found = results.measured(frame)
     command = f"isovi-bench table {results_dir.name} --page {page.parent.name}/{page.name}"
-    ran = [task for task in tasks.TASKS if tasks.of_task(task, found)]
+    ran = {task: made for task in tasks.TASKS if (made := tasks.of_task(task, found))}
     first = template(TEMPLATE).render(
         tables=[*tables.every(frame, plan), *_since(found, before)],
         findings=findings.findings(frame, plan),
@@ -102,16 +103,19 @@ def render(results_dir: Path, page: Path, names: list[str], before: Path) -> dic
         run_command=run_command(results_dir),
         table_command=command,
     )
-    shown = {page.with_suffix("") / f"{task.name}.md": _of_task(task, found, command) for task in ran}
+    shown = {
+        page.with_suffix("") / f"{task.name}.md": _of_task(task, made, found, command)
+        for task, made in ran.items()
+    }
     return {page: _tidy(first), **shown}
 
 
-def _of_task(task: tasks.Task, found: pd.DataFrame, command: str) -> str:
+def _of_task(task: tasks.Task, made: list[Table], found: pd.DataFrame, command: str) -> str:
     text = template(TASK_TEMPLATE).render(
         task=task,
         answer=tasks.sentence(task, found),
         apart=tasks.sentence(task, found, apart=True),
-        tables=tasks.of_task(task, found),
+        tables=made,
         folder=f"../{PLOTS.as_posix()}",
         table_command=command,
         not_run=tasks.NOT_RUN,

@@ -64,7 +64,7 @@ class Task:
     measures
         The first that was run decides; the others are for results that lack it.
     groups
-        Of the metrics that are told beside the one that decides.
+        Groups of the further metrics that its page shows.
     """
 
     title: str

@@ -19,9 +19,8 @@ _COMMON = 0.25  # share of a row's values that are one value, of transformed cou
 _NEAR = 0.01  # how far a ratio may be from a whole number
 _LARGEST_RATIO = 200  # beyond it rounding hides whether a ratio is whole
 _LARGEST_LOGARITHM = 50
-_TRANSFORMATIONS: tuple[
-    Callable[[np.ndarray], np.ndarray], ...
-] = (  # without those whose values fill a range
+# Usual transformations, without those whose values fill a range.
+_TRANSFORMATIONS: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
     np.log1p,
     lambda values: np.log2(values + 1),
     np.sqrt,

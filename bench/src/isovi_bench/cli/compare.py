@@ -124,7 +124,7 @@ def table(
     results: Results,
     page: Annotated[Path | None, typer.Option(help="Also write a page of documentation: .md.")] = None,
     since: Annotated[
-        Path | None, typer.Option(help="Results of the run before, whose changes the page says: .parquet.")
+        Path | None, typer.Option(help="Folder of the run before, from which the page says the changes.")
     ] = None,
     against: Annotated[
         str | None,
