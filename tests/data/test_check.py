@@ -132,7 +132,7 @@ MESSAGES: dict[str, tuple[Callable[[AnnData], object], list[str]]] = {
     "negative counts": (lambda a: count(a, -2), ["-2", '"spot7"', '"g3"', "negative", 'has: "counts"']),
     "fractional counts": (
         lambda a: count(a, 0.693),
-        ["0.693", '"spot7"', '"g3"', "normalised", 'raw counts as `layer`; adata.layers has: "counts"'],
+        ["0.693", '"spot7"', '"g3"', "corrected", 'raw counts as `layer`; adata.layers has: "counts"'],
     ),
     "NaN counts": (lambda a: count(a, np.nan), ["adata.X holds nan", '"spot7"', '"g3"', "finite", "`layer`"]),
     "infinite counts": (lambda a: count(a, np.inf), ["adata.X holds inf", '"spot7"', "finite"]),
