@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isovi_bench.rendering import Table, mean_sd, number, percent, signed
+from isovi.errors import InputError
+from isovi_bench.rendering import Table, insert, mean_sd, number, percent, signed
 
 
 @pytest.fixture
@@ -74,3 +75,17 @@ def test_spread_has_the_decimals_of_the_mean_and_is_missing_for_one_trial():
 def test_changes(value, in_percent, with_sign):
     assert percent(value) == in_percent
     assert signed(value) == with_sign
+
+
+def test_a_page_is_written_between_its_marks(tmp_path):
+    page, marks = tmp_path / "page.md", ("<!-- times: begin -->", "<!-- times: end -->")
+    page.write_text(f"before\n{marks[0]}\nold\n{marks[1]}\nafter\n")
+    for _ in range(2):
+        insert("new\n", "times", page)
+        assert page.read_text() == f"before\n{marks[0]}\n\nnew\n\n{marks[1]}\nafter\n"
+    page.write_text("no marks")
+    with pytest.raises(InputError, match="needs the marks <!-- times: begin"):
+        insert("new", "times", page)
+    assert page.read_text() == "no marks"
+    with pytest.raises(InputError, match="Name one that exists"):
+        insert("new", "times", tmp_path / "none.md")

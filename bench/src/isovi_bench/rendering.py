@@ -1,4 +1,4 @@
-"""A table as Markdown, CSV and LaTeX."""
+"""A table as Markdown, CSV and LaTeX, and what was measured in its place in a page."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+
+from isovi.errors import InputError
 
 _TEX = str.maketrans(
     {character: f"\\{character}" for character in "%&#_$"} | {"α": r"$\alpha$", "^": r"\^{}"}
@@ -67,6 +69,38 @@ def markdown(frame: pd.DataFrame) -> str:
     """The columns of a frame as a Markdown table; its index is left out."""
     rows = [list(frame.columns), ["---"] * frame.shape[1], *frame.astype(object).to_numpy().tolist()]
     return "\n".join("| " + " | ".join(map(_cell, row)) + " |" for row in rows)
+
+
+def around(place: str, page: Path) -> tuple[str, str]:
+    """What is before and after the place of measured figures in a page, with its marks.
+
+    Parameters
+    ----------
+    place
+        The place is between ``<!-- PLACE: begin -->`` and ``<!-- PLACE: end -->``.
+    page
+        File.
+
+    Raises
+    ------
+    InputError
+        If the page cannot be read, or does not have both marks once.
+    """
+    if not page.is_file():
+        raise InputError(f"{page} was given.", "A page is a file of the docs.", "Name one that exists.")
+    text, marks = page.read_text(encoding="utf-8"), [f"<!-- {place}: {end} -->" for end in ("begin", "end")]
+    if any(text.count(mark) != 1 for mark in marks):
+        raise InputError(
+            f"{page} was given.", f"A page needs the marks {' and '.join(marks)}, once each.", "Add them."
+        )
+    before, _, rest = text.partition(marks[0])
+    return before + marks[0], marks[1] + rest.partition(marks[1])[2]
+
+
+def insert(text: str, place: str, page: Path) -> None:
+    """Replace what is between the marks of a page, see :func:`around`."""
+    before, after = around(place, page)
+    page.write_text(f"{before}\n\n{text.strip()}\n\n{after}", encoding="utf-8")
 
 
 def _cell(value: object) -> str:

@@ -56,8 +56,8 @@ def test_a_slope_is_that_of_the_logarithms() -> None:
         for stage, slope in (("genes", 1), ("domains", 2))
     ]
     written = command.table(rows)
-    assert "| disk | fit | genes | 0.1 | 1 | 10 | 1 | 10 | 100 | 1000 |" in written
-    assert "| disk | fit | domains | 1 | 100 | 1e+04 | 2 | 10 | 100 | 1000 |" in written
+    assert "| disk | fit | genes | 0.1 | 1 | 10 | 1 | 1 | 10 | 100 | 1000 |" in written
+    assert "| disk | fit | domains | 1 | 100 | 1e+04 | 2 | 2 | 10 | 100 | 1000 |" in written
     assert "| disk | fit | all | 1.1 | 101 |" in written
 
 

@@ -31,7 +31,10 @@ def test_every_option_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(memory, "draw", lambda *given: calls.append(given))
     shared = ("--section", "a.h5ad", "--repeats", 3)
     few = ("--n-obs", 9, "--epochs", 4, "--contender", "equal", "--whole", 2)
-    assert time("epoch", *shared, *few).stdout == "a table\n"
+    page = tmp_path / "page.md"
+    page.write_text("<!-- epochs: begin --><!-- epochs: end -->")
+    assert time("epoch", *shared, *few, "--page", page).stdout == "a table\n"
+    assert page.read_text() == "<!-- epochs: begin -->\n\na table\n\n<!-- epochs: end -->"
     more = ("--size", 7, "--size", 8, "--pairs", "knn:6", "--steps", 2)
     assert time("memory", "--out", tmp_path, *shared, *more).stdout == "a table\n"
     assert time("memory", "--out", tmp_path).exit_code == 0
@@ -62,6 +65,7 @@ def test_ratios_of_workers_are_with_and_without_the_start(monkeypatch: pytest.Mo
     [
         (("report", "nowhere.html"), 'There is no "nowhere.html"'),
         (("epoch", "--contender", "nope"), "contenders=nope"),
+        (("command", "--out", "out", "--page", "nowhere.md"), "nowhere.md was given"),
     ],
 )
 def test_wrong_input_ends_in_one_paragraph(arguments: tuple[str, ...], message: str) -> None:

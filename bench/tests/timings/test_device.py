@@ -1,13 +1,11 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from isovi.errors import InputError
 from isovi_bench.timings import device
 
 TINY = device.Plan(cells=(90,), batches=(32, 64), n_genes=30, steps=3, epochs=2)
@@ -50,15 +48,3 @@ def test_held_out_metrics_are_of_the_seed() -> None:
     first, again, other = (device.heldout("cpu", seed, TINY) for seed in (0, 0, 1))
     assert first == again != other
     assert all(math.isfinite(value) for value in first.values())
-
-
-def test_a_page_is_written_between_its_marks(tmp_path: Path) -> None:
-    file = tmp_path / "page.md"
-    file.write_text(f"before\n{device.BEGIN}\nold\n{device.END}\nafter\n")
-    for _ in range(2):
-        device.write("new\n", file)
-        assert file.read_text() == f"before\n{device.BEGIN}\n\nnew\n\n{device.END}\nafter\n"
-    file.write_text("no marks")
-    with pytest.raises(InputError, match="needs the marks"):
-        device.write("new", file)
-    assert file.read_text() == "no marks"

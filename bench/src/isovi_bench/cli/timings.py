@@ -10,10 +10,14 @@ import typer
 
 from isovi.cli.console import DEFAULT, App, Debug, quiet, reported
 from isovi_bench.cli.options import say
+from isovi_bench.rendering import around, insert
 
 app = App(help="Measure time and memory of isoVI and of the benchmark.")
 
 Section = Annotated[Path | None, typer.Option(help="A real section beside the simulated tissues: .h5ad.")]
+Page = Annotated[
+    Path | None, typer.Option(help="Also write the tables into this page of the docs, between its marks.")
+]
 Rows = Annotated[Path | None, typer.Option(help="Also write all numbers: .json.")]
 
 
@@ -28,6 +32,7 @@ def epoch(
         typer.Option(help=f"default; equal; equal, plain. {DEFAULT.format('all')}", show_default=False),
     ] = None,
     whole: Annotated[int, typer.Option(help="Whole fits of the section.")] = 1,
+    page: Page = None,
     out: Rows = None,
     debug: Debug = False,
 ) -> None:
@@ -45,12 +50,12 @@ def epoch(
         from isovi_bench.timings import whole as fits
 
         quiet()
+        _check(timing.PLACE, page)
         rows = timing.measure(section, n_obs, epochs, repeats, contender or ())
-        say(timing.table(rows))
         wholes = [] if section is None else fits.measure(section, whole)
         _write([*rows, *wholes], out)
-        if wholes:
-            say(f"\n{fits.table(wholes)}")
+        tables = [timing.table(rows), *([fits.table(wholes)] if wholes else [])]
+        _tell("\n\n".join(tables), timing.PLACE, page)
 
 
 @app.command()
@@ -95,6 +100,7 @@ def command(
         typer.Option(help=f"memory; disk, a packed store. {DEFAULT.format('both')}", show_default=False),
     ] = None,
     epochs: Annotated[int, typer.Option(help="Epochs of training.")] = 3,
+    page: Page = None,
     debug: Debug = False,
 ) -> None:
     """Measure time and memory of fit, diagnose and place by stage.
@@ -109,7 +115,9 @@ def command(
         from isovi_bench.timings import command as timing
 
         quiet()
-        say(timing.table(timing.measure(out, size or timing.SIZES, mode or tuple(timing.MODES), epochs)))
+        _check(timing.PLACE, page)
+        found = timing.measure(out, size or timing.SIZES, mode or tuple(timing.MODES), epochs)
+        _tell(timing.table(found), timing.PLACE, page)
 
 
 @app.command()
@@ -156,10 +164,7 @@ def geometry(
 
 @app.command()
 def device(
-    page: Annotated[
-        Path | None,
-        typer.Option(help="Page with the table, such as docs/large.md."),
-    ] = None,
+    page: Page = None,
     seconds: Annotated[float, typer.Option(help="After which nothing more is begun.")] = 300.0,
     out: Rows = None,
     debug: Debug = False,
@@ -174,11 +179,10 @@ def device(
         from isovi_bench.timings import device as timing
 
         quiet()
+        _check(timing.PLACE, page)
         found = timing.measure(seconds=seconds)
         _write(found, out)
-        say(timing.page(found))
-        if page is not None:
-            timing.write(timing.page(found), page)
+        _tell(timing.page(found), timing.PLACE, page)
 
 
 @app.command()
@@ -220,6 +224,18 @@ def workers(
             say(f"{found.workers} worker(s): {times}")
         whole = (two.start + two.jobs) / (one.start + one.jobs)
         say(f"Ratio {two.jobs / one.jobs:.3f}, with the start {whole:.3f}")
+
+
+def _check(place: str, page: Path | None) -> None:
+    """Before anything is measured: a page has the place of its tables."""
+    if page is not None:
+        around(place, page)
+
+
+def _tell(text: str, place: str, page: Path | None) -> None:
+    say(text)
+    if page is not None:
+        insert(text, place, page)
 
 
 def _write(rows: object, out: Path | None) -> None:

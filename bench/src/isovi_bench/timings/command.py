@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -36,6 +37,7 @@ N_GENES = 500
 N_PLACED = 100_000  # cells placed, at most
 EPOCHS = 3
 RESULTS = "results.jsonl"
+PLACE = "commands"  # of what is measured in a page
 STAGES = {
     "reading": ("isovi.files:read", "isovi.files.io:digest", "isovi.run.Run:read", "isovi.files.io:read"),
     "checks": (
@@ -238,8 +240,8 @@ def _found(name: str) -> tuple[Any, str]:
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown: seconds and largest memory by stage and number of cells, and of whole commands.
 
-    A slope is that of the logarithm of the seconds against that of the cells, between the two largest numbers
-    of cells: 1 where time is proportional to their number.
+    A slope is that of the logarithm of the seconds against that of the cells, from one number of cells to the
+    next: 1 where time is proportional to their number.
     """
     frame = pd.DataFrame(rows).rename(columns={"cpu_seconds": "s", "peak_mb": "MB"})
     of = ["mode", "command", "stage"]
@@ -248,9 +250,10 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     shown = pd.concat([frame, whole]).pivot_table(index=of, columns="n_obs", values=["s", "MB"], sort=False)
     seconds = shown["s"].sort_index(axis=1)
     named = {f"{n:,} cells, s": seconds[n] for n in seconds}
-    if len(seconds.columns) > 1:
-        small, large = seconds.columns[-2:]
-        named["slope"] = (np.log(seconds[large] / seconds[small]) / np.log(large / small)).round(2)
+    for small, large in pairwise(seconds.columns):
+        named[f"slope to {large:,}"] = (
+            np.log(seconds[large] / seconds[small]) / np.log(large / small)
+        ).round(2)
     largest = shown["MB"].sort_index(axis=1)
     named |= {f"{n:,} cells, MB": largest[n] for n in largest}
     cells = pd.DataFrame(named).map(lambda value: "-" if np.isnan(value) else f"{value:.4g}")

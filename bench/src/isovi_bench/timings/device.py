@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -29,7 +28,7 @@ from isovi_bench.resources import processor_name
 
 SECONDS = 300  # after which nothing more is begun; what is left out is named
 MODELS: dict[str, Any] = {"scVI": scvi.model.SCVI, "isoVI": isovi.IsoSCVI}
-BEGIN, END = "<!-- devices: begin -->", "<!-- devices: end -->"
+PLACE = "devices"  # of what is measured in a page
 WARM_UP = 10  # steps that are not timed
 
 
@@ -201,20 +200,3 @@ def page(found: dict[str, Any]) -> str:
         sizes = ", ".join(f"{one['cells']:,} cells in {one['batch']:,}" for one in found["left_out"])
         parts.append(f"No time was left for {sizes}.")
     return "\n\n".join(parts) + "\n"
-
-
-def write(text: str, file: Path) -> None:
-    """Replace what is between the two marks of a page.
-
-    Raises
-    ------
-    InputError
-        If the page has no such marks.
-    """
-    before = file.read_text()
-    if before.count(BEGIN) != 1 or before.count(END) != 1:
-        raise isovi.InputError(
-            f"{file} was given.", f"A page needs the marks {BEGIN} and {END}, once each.", "Add them."
-        )
-    start, rest = before.split(BEGIN)
-    file.write_text(f"{start}{BEGIN}\n\n{text}\n{END}{rest.split(END)[1]}")
