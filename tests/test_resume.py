@@ -467,6 +467,7 @@ def test_two_processes_resume_together_to_the_same_result(file: Path, tmp_path: 
     both[1].kill()
     last = [process.communicate(timeout=60)[0] for process in both]
     assert all(process.returncode for process in both), last
+    assert "Error: Another process of the training has ended" in last[0] and "Traceback" not in last[0]
     assert checkpoint_of(again).exists() and not again.exists(), said
     first, second = finish(launch(file, again, "--resume"))
     assert "Resuming from" in first and "epoch 1/12" not in first and "epoch" not in second

@@ -19,6 +19,7 @@ from scvi.train import LoudEarlyStopping, Trainer, TrainingPlan
 
 from isovi import Constraint, IsoSCVI
 from isovi.data.pack import pack
+from isovi.errors import IsoviError
 from isovi.model import distributed
 from isovi.model.distributed import (
     STRATEGY,
@@ -170,6 +171,16 @@ def test_a_process_that_is_lost_is_named(end: str, said: bool, caplog: pytest.Lo
     distributed.say_if_one_is_lost([process], over, every=0.01)
     assert [f"Process {process.pid} of the training ended with status -9" in caplog.text] == [said]
     assert bool(caplog.records) == said
+
+
+def test_only_what_comes_of_a_lost_process_is_said_to() -> None:
+    with (
+        pytest.raises(IsoviError, match=r"ended, or cannot be reached: .*10.0.0.2\]\. All .* resume=True"),
+        distributed.as_in_one_process({}),
+    ):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [10.0.0.2]. This is")
+    with pytest.raises(RuntimeError, match=r"^size mismatch$"), distributed.as_in_one_process({}):
+        raise RuntimeError("size mismatch")
 
 
 SCRIPT = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -20,12 +21,16 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from scvi.train import LoudEarlyStopping
 
+from isovi.errors import IsoviError
 from isovi.model.hooks import STOPPING_DISABLED
 from isovi.model.objective import Objective
 
 logger = logging.getLogger(__name__)
 
 STOPPED = {-signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGTERM}  # by the user
+_UNREACHED = re.compile(
+    r"gloo/transport|ncclRemoteError|ncclSystemError|NCCL communicator was aborted|by peer"
+)
 STRATEGY = "ddp_find_unused_parameters_true"  # scVI has parameters that its loss does not use
 
 
@@ -88,7 +93,7 @@ def stop_together(arguments: dict[str, Any], stops_early: bool) -> dict[str, Any
 
 @contextmanager
 def as_in_one_process(arguments: dict[str, Any]) -> Iterator[None]:
-    """Without two habits of scvi-tools with several processes.
+    """Without two habits of scvi-tools with several processes, and with an error that says what was lost.
 
     It says that early stopping was turned off, which :func:`stop_together` has put back, and writes the
     history to the working directory.
@@ -97,11 +102,27 @@ def as_in_one_process(arguments: dict[str, Any]) -> Iterator[None]:
     ----------
     arguments
         Of ``train``; changed in place.
+
+    Raises
+    ------
+    IsoviError
+        If the other processes cannot be reached any more.
     """
     with tempfile.TemporaryDirectory(prefix="isovi-") as folder, warnings.catch_warnings():
         arguments["log_save_dir"] = arguments.get("log_save_dir") or folder
         warnings.filterwarnings("ignore", message=STOPPING_DISABLED)
-        yield
+        try:
+            yield
+        except RuntimeError as error:
+            if not _UNREACHED.search(str(error)):
+                raise
+            first_sentence = str(error).partition(". ")[0]
+            raise IsoviError(
+                f"Another process of the training has ended, or cannot be reached: {first_sentence}.",
+                "All of them take part in every step.",
+                "See what the other said. Run it again with resume=True, which resumes after the last "
+                "finished epoch.",
+            ) from error
 
 
 class Processes(Callback):
