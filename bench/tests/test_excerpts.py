@@ -120,7 +120,7 @@ def test_errors_of_positions_are_of_both_last_steps_and_relative_to_scvi(made: p
     )
     ratio = table.set_index("method")["to scVI"]
     assert ratio["scVI, 10 nearest"] == "1.00" and list(table.columns) == ["method", "her2st_H1", "to scVI"]
-    mean = errors[errors["dataset"] == "her2st_H1"].groupby("variant")["value"].mean()
-    assert float(ratio["isoVI, placed"]) == pytest.approx(
-        mean["isoscvi"] / mean["scvi-default"] / 2, abs=0.006
-    )
+    trials = errors[errors["dataset"] == "her2st_H1"].pivot_table("value", "seed", "variant")
+    assert len(trials) > 1
+    paired = (trials["isoscvi"] / trials["scvi-default"]).mean()
+    assert float(ratio["isoVI, placed"]) == pytest.approx(paired / 2, abs=0.005)
