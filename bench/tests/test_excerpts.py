@@ -99,6 +99,8 @@ def test_only_tables_of_numbers_without_a_mark_are_named() -> None:
     assert excerpts.unmarked(f"text\n\n{table}\n") == ["| head |"]
     assert excerpts.unmarked(f"<!-- kept: once -->\n<!-- end -->\n\n{table}\n") == []
     assert excerpts.unmarked(f"<!-- kept: once -->\n<!-- end -->\n\n{table}\n{table}") == ["| head |"]
+    timed = f"<!-- epochs: begin -->\n{table}<!-- epochs: end -->\n"
+    assert excerpts.unmarked(timed) == [] and excerpts.unmarked(timed + table) == ["| head |"]
     assert excerpts.unmarked("| words |\n|---|\n| yes |\n") == []
 
 

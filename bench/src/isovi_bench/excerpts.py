@@ -58,6 +58,7 @@ LABELS: Column = ("heldout", "label_accuracy")
 PLACED: Column = ("heldout", "placed_error")
 
 _BLOCK = re.compile(r"<!-- (table|kept): ([^\n]+) -->\n.*?<!-- end -->", re.DOTALL)
+_TIMED = re.compile(r"<!-- (\w+): begin -->\n.*?<!-- \1: end -->", re.DOTALL)  # written by isovi-bench time
 _TABLE = re.compile(r"(?:^\|.*\n)+", re.MULTILINE)
 _MEASURED = re.compile(r"\|[^|\n]*\.\d")  # a cell with decimals
 ONCE = "once"  # the mark of measurements that no version of a method's results decides
@@ -126,7 +127,7 @@ def unmarked(text: str) -> list[str]:
     text
         Of a page. A mark counts for the table that follows it.
     """
-    rest = _BLOCK.sub(lambda match: "@" if match[1] == "kept" else "", text)
+    rest = _BLOCK.sub(lambda match: "@" if match[1] == "kept" else "", _TIMED.sub("", text))
     found = []
     for match in _TABLE.finditer(rest):
         body = "\n".join(match[0].splitlines()[_RULE:])
