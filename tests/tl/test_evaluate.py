@@ -12,7 +12,7 @@ from isovi import IsoSCVI
 from isovi.simulate import simulate
 from isovi.spots import Spots
 from isovi.tl import METRICS
-from isovi.tl.evaluate import evaluate_fit, evaluate_geometry
+from isovi.tl.evaluate import evaluate_fit, evaluate_geometry, n_samples
 
 GEOMETRY = {"morans_i", "gearys_c", "relative_distortion", "spearman_distance"}
 GEOMETRY |= {"distortion_constant", "anisotropy"}
@@ -46,6 +46,11 @@ def test_each_set_has_its_figures_and_only_held_out_spots_a_coordinate_error() -
         "heldout": GEOMETRY | {"coordinate_error"},
         "all": GEOMETRY,
     }
+
+
+@pytest.mark.parametrize(("n_spots", "n"), [(0, 5), (4_000, 5), (4_001, 4), (10_001, 1), (20_000, 1)])
+def test_of_many_spots_fewer_samples_are_drawn(n_spots: int, n: int) -> None:
+    assert n_samples(n_spots) == n
 
 
 def test_every_metric_of_the_table_is_returned_for_its_subsets_and_no_other(

@@ -19,7 +19,7 @@ from isovi.spots import Spots
 from isovi.tl import metrics
 
 EVALUATED = 20_000  # spots of a set on which likelihood and coordinate error are measured, at most
-N_SAMPLES = 5  # posterior samples over which the likelihood is averaged
+N_SAMPLES = 5  # posterior samples over which the likelihood is averaged, at most
 CHUNK = 1_000  # spots whose expression is predicted at once
 
 
@@ -229,16 +229,24 @@ def _in_memory(adata: AnnData, rows: np.ndarray) -> tuple[AnnData, np.ndarray]:
 
 
 def _likelihood(model: Any, adata: AnnData, rows: np.ndarray, layer: str | None) -> dict[str, float]:
-    reconstructed = [
-        sum(float(part) for part in model.get_reconstruction_error(adata, indices=rows).values())
-        for _ in range(N_SAMPLES)
-    ]
-    bounds = [-float(model.get_elbo(adata, indices=rows)) for _ in range(N_SAMPLES)]
+    reconstructed = reconstruction(model, adata, rows)
+    bounds = [-float(model.get_elbo(adata, indices=rows)) for _ in range(n_samples(len(rows)))]
     return {
-        "reconstruction": float(np.mean(reconstructed)),
+        "reconstruction": reconstructed,
         "elbo": float(np.mean(bounds)),
         "mse_lognorm": metrics.mse_lognorm(_expression(model, adata, rows, layer)),
     }
+
+
+def reconstruction(model: Any, adata: AnnData, rows: np.ndarray) -> float:
+    """Mean negative log likelihood of these spots given posterior samples, nats per spot."""
+    drawn = [model.get_reconstruction_error(adata, indices=rows) for _ in range(n_samples(len(rows)))]
+    return float(np.mean([sum(float(part) for part in one.values()) for one in drawn]))
+
+
+def n_samples(n_spots: int) -> int:
+    """Posterior samples of each of so many spots: five of up to 4,000, one of more than 10,000."""
+    return int(np.clip(EVALUATED // max(n_spots, 1), 1, N_SAMPLES))
 
 
 def _expression(

@@ -18,7 +18,7 @@ from isovi.progress import Silent
 from isovi.run import Settings
 from isovi.spots import HELDOUT, TRAIN, VALIDATION, Spots
 from isovi.tl import metrics
-from isovi.tl.evaluate import EVALUATED, N_SAMPLES, some
+from isovi.tl.evaluate import EVALUATED, reconstruction, some
 
 VALIDATION_SHARE = 0.25  # of the spots that are not held out: choosing settings takes more than stopping
 
@@ -67,10 +67,10 @@ def measure(
     rows = some(spots.rows(part), EVALUATED, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        drawn = [model.get_reconstruction_error(used, indices=rows) for _ in range(N_SAMPLES)]
+        reconstructed = reconstruction(model, used, rows)
     coordinates, section = spots.coordinates, spots.section
     return {
-        "reconstruction": float(np.mean([sum(float(value) for value in one.values()) for one in drawn])),
+        "reconstruction": reconstructed,
         "coordinate_error": metrics.coordinate_error(latent, coordinates, section, spots.rows(TRAIN), rows),
         "spearman_distance": metrics.spearman_distance(
             latent[rows], coordinates[rows], section[rows], rng=np.random.default_rng(seed)
