@@ -83,11 +83,12 @@ def no_genes(var: pd.DataFrame) -> np.ndarray:
     -------
     Mask of shape ``(gene,)``.
     """
-    names = var.index.astype(str)
-    found = names.isin(apart(filter(is_no_gene, names))) | _by_vendor(names) | _by_type(var) | _by_flag(var)
+    columns = apart(filter(is_no_gene, map(str, var.index)))
+    found = np.array([str(name) in columns for name in var.index], dtype=bool) | _by_vendor(var.index)
+    found |= _by_type(var) | _by_flag(var)
     for column in var:  # names of genes in full are words, of which "T cell receptor" describes no cell
         if plain(column) in NAME_COLUMNS and var[column].dtype.kind not in "biuf":
-            found |= _by_vendor(var[column].astype(str))
+            found |= _by_vendor(var[column])
     return found
 
 
@@ -98,8 +99,9 @@ def listed(names: pd.Index, *, limit: int = 3) -> str:
     return ", ".join(words) + (", ..." if len(first) > limit else "")
 
 
-def _by_vendor(names: Iterable[str]) -> np.ndarray:
-    return np.array([any(vendor.fullmatch(name) for vendor in _VENDORS.values()) for name in names])
+def _by_vendor(names: Iterable[object]) -> np.ndarray:
+    found = [any(vendor.fullmatch(str(name)) for vendor in _VENDORS.values()) for name in names]
+    return np.array(found, dtype=bool)
 
 
 def _by_type(var: pd.DataFrame) -> np.ndarray:
