@@ -148,11 +148,11 @@ def fit(
         max_epochs=max_epochs, seed=seed, devices=devices, nodes=nodes,
     )  # fmt: skip
     call = ", ".join(["adata", *(f"{name}={value!r}" for name, value in settings.changed().items())])
-    sha256 = content_hash(adata, settings)
     with noted() as notes:
-        adata = prepared(adata, **settings.reading)
+        used = prepared(adata, **settings.reading)
+    sha256 = content_hash(adata, settings)
     provenance = Provenance(sha256=sha256, call=f"isovi.fit({call})", notes=tuple(notes))
-    run = run_pipeline(adata, settings, progress_of(progress), provenance)
+    run = run_pipeline(used, settings, progress_of(progress), provenance)
     if run is None:  # a process that only trains along has done its work
         sys.exit(0)
     return run

@@ -83,6 +83,15 @@ def test_libraries_that_no_column_names_are_warned_of() -> None:
     assert "add a column to obs" in found.remedy
 
 
+@pytest.mark.parametrize("more", [{"is_single": np.bool_(True)}, {"unit": "pixel", "version": 2}])
+def test_what_is_no_library_beside_one_is_none(more: dict[str, object]) -> None:
+    """CELLxGENE's ``is_single`` was the second library, and the column of the sexes that of the libraries."""
+    adata = section(0)
+    adata.uns["spatial"] = {"V1_A": {"images": {}, "scalefactors": {}}, **more}
+    adata.obs["sex"] = np.where(np.arange(adata.n_obs) < adata.n_obs // 2, "male", "female")
+    assert about_sections(adata) is None
+
+
 def test_one_section_taken_out_of_several_is_one_section() -> None:
     """``uns`` keeps what the others had."""
     both = together(section(0), section(1), column="library_id", libraries=True)
@@ -339,6 +348,21 @@ def test_columns_that_describe_cells_are_no_positions(names: list[str], wrong: s
     with pytest.raises(InputError, match=f"The column '{wrong}' of obsm") as error:
         check_data(adata, Settings())
     assert rest in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["pxl_col_in_fullres", "pxl_row_in_fullres"],
+        ["imagerow", "imagecol"],
+        ["spatial_1", "spatial_2"],
+        ["centroid-0", "centroid-1"],
+    ],
+)
+def test_usual_names_of_positions_are_positions(names: list[str]) -> None:
+    adata = section()
+    adata.obsm["spatial"] = pd.DataFrame(adata.obsm["spatial"], columns=names, index=adata.obs_names)
+    assert find_in(adata) == ()
 
 
 # ---------------------------------------------------------------------------- outliers, units

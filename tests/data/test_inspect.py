@@ -444,15 +444,26 @@ def test_the_parameters_are_complete(
     check_data(adata, Settings(**parameters))  # raises if they do not do
 
 
-def in_columns(tissue: AnnData) -> None:
-    tissue.obs[["x", "y"]] = tissue.obsm.pop("spatial")
+def in_columns(x: str, y: str) -> Callable[[AnnData], None]:
+    def change(tissue: AnnData) -> None:
+        tissue.obs[[y, "area", x]] = tissue.obsm.pop("spatial")[:, [1, 0, 0]]
+
+    return change
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (without_counts, "none in X (no whole numbers: logarithms)"),
-        (in_columns, "adata.obs[['x', 'y']].to_numpy()"),
+        *(
+            (in_columns(x, y), f"adata.obs[['{x}', '{y}']].to_numpy()")
+            for x, y in (
+                ("x", "y"),
+                ("imagecol", "imagerow"),
+                ("CenterX_global_px", "CenterY_global_px"),
+                ("pxl_col_in_fullres", "pxl_row_in_fullres"),
+            )
+        ),
         (
             lambda tissue: tissue.obsm["spatial"].__setitem__(slice(31), np.nan),
             "NaN or infinite for 31 of 60",

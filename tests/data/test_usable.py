@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -75,7 +76,17 @@ GENES = [
     *("NEGR1", "BLNK", "Blnk", "CTRL1", "CTRL", "CTRC", "Neg1", "BLANK", "ERCC1", "ERCC6L2", "FOV1", "SYS1"),
     *("NEGATIVE", "Blan", "POSTN", "Negr1", "CELL1", "DEPDC1", "ANTXR1", "UNC5B", "CONTRACTIN", "B4GALNT1"),
     *("y", "row", "bin", "Rep", "age-1", "col-19", "snn-1", "HLA-A", "MT-CO1", "H2-K1", "RP11-34P13.7"),
-    *("mod(mdg4)", "SIRT1", "Area51", "l(2)k05911", "Su(var)3-9", "ENSG00000130723", "mCherry", "X"),
+    *(
+        "mod(mdg4)",
+        "SIRT1",
+        "Area51",
+        "l(2)k05911",
+        "Su(var)3-9",
+        "ENSG00000130723",
+        "mCherry",
+        "X",
+        "id:ibd5118",
+    ),
 ]
 
 
@@ -139,6 +150,9 @@ def test_controls_are_known_by_columns_of_var(kind: str) -> None:
         {"class": ["Ion channel", "Transcription factor"]},
         {"spike": [2, 3]},
         {"gene_ids": ["ENSG1", None]},
+        {"name": ["T cell receptor zeta", "programmed cell death 1"]},  # gene.csv of the Allen Institute
+        {"gene_name": ["melanoma cell adhesion molecule", "regulator of cell cycle, region 2"]},
+        {"class": ["Negative regulator", "Cell cycle control"]},
     ],
 )
 def test_other_columns_say_nothing_of_controls(columns: dict[str, list[Any]]) -> None:
@@ -603,6 +617,53 @@ def test_raw_is_read_as_a_layer() -> None:
     found = prepared(adata[:, 5:].copy(), layer="raw")
     np.testing.assert_array_equal(check.counts(found, "raw").toarray(), adata.raw.X[:, 5:].toarray())
     assert "raw" not in adata.layers
+
+
+@pytest.mark.parametrize("scale", ["intensities", "centred"])
+def test_proteins_beside_genes_may_have_decimals(scale: str, tmp_path: Path) -> None:
+    """Xenium with proteins, CITE-seq: ``inspect`` looks at the counts that a fit uses."""
+    adata = make_tissue()
+    counts = adata.X.copy()
+    proteins = np.random.default_rng(0).normal(5 if scale == "intensities" else 0, 1, (adata.n_obs, 2))
+    types = ["Gene Expression"] * adata.n_vars + ["Protein Expression"] * 2
+    adata = with_features(adata, ["CD3E", "CD8A"], feature_types=types)
+    adata.X = sparse.hstack([counts, proteins], format="csr")
+    found = inspect(as_h5ad(adata, tmp_path))
+    assert (found.missing, found.parameters, found.n_vars) == ((), {}, counts.shape[1])
+    with pytest.warns(IsoviWarning, match="2 of 22 features"):
+        np.testing.assert_array_equal(check.counts(prepared(adata)).toarray(), counts.toarray())
+
+
+LAYERS: dict[str, tuple[dict[str, float], str]] = {  # with their share of the counts
+    "velocyto": ({"ambiguous": 0.1, "matrix": 1.0, "spliced": 0.7, "unspliced": 0.2}, "matrix"),
+    "compartments": ({"cytoplasm": 0.4, "nucleus": 0.3, "whole": 1.0}, "whole"),
+    "a usual name": ({"all_reads": 3.0, "counts": 1.0}, "counts"),
+}
+
+
+@pytest.mark.parametrize("kind", list(LAYERS))
+@pytest.mark.parametrize("x", ["logarithms", "zeros"])
+def test_of_several_layers_of_counts_the_largest_is_proposed(kind: str, x: str, tmp_path: Path) -> None:
+    """In order of their names, the first is a part of the counts, or a mask."""
+    adata, (layers, best) = make_tissue(), LAYERS[kind]
+    for name, share in layers.items():
+        adata.layers[name] = (adata.X * share).ceil()
+    adata.layers["a_mask"] = adata.X > 0
+    adata.X = adata.X.log1p() if x == "logarithms" else adata.X * 0
+    assert inspect(as_h5ad(adata, tmp_path)).parameters == {"layer": best}
+
+
+def test_counts_that_are_not_in_memory_are_refused(tmp_path: Path) -> None:
+    """A fit of backed data ended in a KeyError, and one of sparse dask arrays in scipy's ValueError."""
+    path = as_h5ad(make_tissue(), tmp_path).path
+    backed = anndata.read_h5ad(path, backed="r")
+    lazy = anndata.read_h5ad(path)
+    lazy.X = pytest.importorskip("dask.array").from_array(lazy.X, asarray=False)
+    for adata, where in ((backed, 'on disk, in ".*in.h5ad"'), (lazy, "a sparse dask array")):
+        with pytest.raises(InputError, match=rf"are {where}.*adata\.to_memory\(\)"):
+            isovi.fit(adata, progress=False, **QUICK)
+        check.counts(prepared(adata.to_memory()))
+    backed.file.close()
 
 
 FORMS: dict[str, Callable[[np.ndarray], Any]] = {

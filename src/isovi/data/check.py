@@ -574,6 +574,10 @@ class Block:
         """The values that are stored, one after the other."""
         return self.values.data if sparse.issparse(self.values) else self.values.ravel()
 
+    def of(self, genes: np.ndarray | None) -> Any:
+        """The values of the genes of a mask over the whole matrix; all if there is none."""
+        return self.values if genes is None else self.values[:, np.flatnonzero(genes[self.columns])]
+
     def index(self, position: int) -> tuple[int, int]:
         """Row and column in the whole matrix of a stored value."""
         if sparse.issparse(self.values):
@@ -677,8 +681,7 @@ def cell_totals(counts: Any, genes: np.ndarray | None = None) -> np.ndarray:
     """Total counts of each cell, shape ``(cell,)``, of all genes or those of a mask; in memory or on disk."""
     totals = np.zeros(counts.shape[0])
     for block in blocks(counts):
-        values = block.values if genes is None else block.values[:, np.flatnonzero(genes[block.columns])]
-        totals[block.rows] += np.asarray(values.sum(axis=1)).ravel()
+        totals[block.rows] += np.asarray(block.of(genes).sum(axis=1)).ravel()
     return totals
 
 

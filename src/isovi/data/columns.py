@@ -53,7 +53,6 @@ _WORDS = frozenset(  # of which one is enough: no gene is called so
             "qc",
             "score",
             "mito",
-            "id",
             "field",
         ),
         *("annotation", "region", "area", "volume", "tile"),
@@ -78,9 +77,11 @@ def words(name: object) -> list[str]:
 
 def describes_cells(name: str) -> bool:
     """Whether a column of this name is known to describe cells, whatever separators it is written with."""
-    parts = set(words(name))  # of one word that is repeated, as QuPath and CODEX have "size:size", once
+    every = words(name)
+    parts = set(every)  # of one word that is repeated, as QuPath and CODEX have "size:size", once
     once = plain(name) if len(parts) > 1 else "".join(parts)
-    return once in _DESCRIBE_CELLS or bool(_WORDS & parts) or bool(_PATTERN.fullmatch(name))
+    is_id = every[-1:] == ["id"]  # in front it is a gene of the zebrafish: id:ibd5118
+    return once in _DESCRIBE_CELLS or is_id or bool(_WORDS & parts) or bool(_PATTERN.fullmatch(name))
 
 
 def is_no_gene(name: str) -> bool:

@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 from isovi._shapes import CellIndexArray, CoordinateArray
 from isovi.data import check
 from isovi.data.columns import describes_cells, words
-from isovi.data.readers.positions import ARRAY, axis_of, is_hexagonal
+from isovi.data.readers.positions import ARRAY, axis_of, is_axis, is_hexagonal
 from isovi.data.readers.source import POSITIONS_KEY
 from isovi.data.readers.spatialdata import ATTRS_KEY, regions_of
 from isovi.errors import InputError, IsoviWarning
@@ -380,7 +380,8 @@ def of_fields(adata: AnnData) -> bool:
 
 def _names_of_libraries(adata: AnnData) -> list[str]:
     kept = adata.uns.get("spatial", {})
-    return [str(name) for name in kept] if isinstance(kept, Mapping) else []
+    found = kept.items() if isinstance(kept, Mapping) else ()  # CELLxGENE keeps "is_single" there, too
+    return [str(name) for name, one in found if isinstance(one, Mapping)]
 
 
 def _libraries(adata: AnnData, named: list[Column], groups: list[Column]) -> Iterator[Finding]:
@@ -519,7 +520,7 @@ def _axes(
     where, rule = f'obsm["{spatial_key}"]', "Positions are x, y or x, y, z in one unit."
     names = [str(name) for name in getattr(adata.obsm[spatial_key], "columns", ())]
     kept = {*_Z_NAMES, *ARRAY, "row", "col"}
-    wrong = [n for n in names if describes_cells(n) and n.lower() not in kept and not axis_of(n)[0]]
+    wrong = [n for n in names if describes_cells(n) and n.lower() not in kept and not is_axis(n)]
     if wrong:
         rest = [name for name in names if name not in wrong]
         remedy = f"Store the positions only: adata.{where} = adata.{where}[{rest}]."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -62,8 +63,9 @@ VENDORS = {  # names in full; letter case does not matter
     "columns of a CosMx table": r"cell|slide_id(_numeric)?",
 }
 _VENDORS = {vendor: re.compile(names, re.IGNORECASE) for vendor, names in VENDORS.items()}
-_TYPES = re.compile(
-    r"control|codeword|blank|^neg(ative)?\b|^positive$|unassigned|deprecated|falsecode|spike|^neg_",
+_TYPES = re.compile(  # not "Cell cycle control" or "Negative regulator", classes of genes
+    r"^(?:(?:neg|pos)(?:ative|itive)?|ercc|system|genomic|technical)?[-_ ]*(?:control|ctrl)|^neg(?:ative)?$"
+    r"|^neg(?:ative)?[-_ ]?(?:prb|probe)|^positive$|codeword|blank|unassigned|deprecated|falsecode|spike",
     re.IGNORECASE,
 )
 
@@ -81,10 +83,12 @@ def no_genes(var: pd.DataFrame) -> np.ndarray:
     -------
     Mask of shape ``(gene,)``.
     """
-    found = _by_name(var.index) | _by_type(var) | _by_flag(var)
-    for column in var:
+    columns = apart(filter(is_no_gene, map(str, var.index)))
+    found = np.array([str(name) in columns for name in var.index], dtype=bool) | _by_vendor(var.index)
+    found |= _by_type(var) | _by_flag(var)
+    for column in var:  # names of genes in full are words, of which "T cell receptor" describes no cell
         if plain(column) in NAME_COLUMNS and var[column].dtype.kind not in "biuf":
-            found |= _by_name(pd.Index(var[column].astype(str)))
+            found |= _by_vendor(var[column])
     return found
 
 
@@ -95,10 +99,9 @@ def listed(names: pd.Index, *, limit: int = 3) -> str:
     return ", ".join(words) + (", ..." if len(first) > limit else "")
 
 
-def _by_name(names: pd.Index) -> np.ndarray:
-    texts = list(map(str, names))
-    columns = apart(filter(is_no_gene, texts))
-    return np.array([name in columns or any(v.fullmatch(name) for v in _VENDORS.values()) for name in texts])
+def _by_vendor(names: Iterable[object]) -> np.ndarray:
+    found = [any(vendor.fullmatch(str(name)) for vendor in _VENDORS.values()) for name in names]
+    return np.array(found, dtype=bool)
 
 
 def _by_type(var: pd.DataFrame) -> np.ndarray:

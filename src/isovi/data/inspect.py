@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from anndata import AnnData
 from isovi.data import check, decimals
 from isovi.data.findings import Finding, find_in, of_fields, section_columns
 from isovi.data.readers.find import find
+from isovi.data.readers.positions import known_positions
 from isovi.data.readers.source import INPUT_KEY, PIXELS, POSITIONS_KEY, UNKNOWN, Source
 from isovi.data.usable import RAW_LAYER, Usable, is_to_round, placed, sample, usable, without_empty_z
 from isovi.data.writable import writable
@@ -25,7 +26,6 @@ from isovi.spots import SPLIT_KEY, spacing
 COUNT_LAYERS = ("counts", "raw_counts", "raw", "count")  # taken before others
 MOST_LABELS = 100  # more categories are names of something else
 _OURS = ("isovi_domain", SPLIT_KEY)  # columns that a fit writes
-_XY = (("x", "y"), ("x_centroid", "y_centroid"), ("center_x", "center_y"))
 
 
 @dataclass(frozen=True)
@@ -248,13 +248,15 @@ def look_at(
     """Whether a matrix holds raw counts, and how many, over some spots and genes; all by default."""
     if matrix.dtype.kind not in "biuf":
         return Counts(layer, f"of type {matrix.dtype}")
-    kinds = {_problem(block.stored) for block in check.blocks(matrix)} - {""}
+    genes = None if genes is None or genes.all() else genes  # proteins may have decimals
+    kinds = {_problem(replace(one, values=one.of(genes)).stored) for one in check.blocks(matrix)} - {""}
     for problem in ("not finite", "negative values: scaled or corrected"):
         if problem in kinds:
             return Counts(layer, problem)
     is_decimal = "decimals" in kinds
-    if is_decimal and decimals.kind_of(sample(matrix)) != decimals.CORRECTED:
-        return Counts(layer, f"no whole numbers: {decimals.kind_of(sample(matrix))}")
+    some = sample(matrix) if genes is None else sample(matrix)[:, np.flatnonzero(genes)]
+    if is_decimal and decimals.kind_of(some) != decimals.CORRECTED:
+        return Counts(layer, f"no whole numbers: {decimals.kind_of(some)}")
     if kinds and not is_decimal and layer is None:
         is_to_round(matrix)  # says it
     totals = check.cell_totals(matrix, genes)
@@ -274,10 +276,14 @@ def _problem(values: np.ndarray) -> str:
     return "noise" if decimals.is_noise(values) else "decimals"
 
 
-def _preference(counts: Counts) -> tuple[bool, bool, bool, bool, str]:
-    """Raw counts before others, ``X`` before layers, those called counts before other layers."""
-    layer = counts.layer
-    return bool(counts.problem), counts.decimals, layer is not None, layer not in COUNT_LAYERS, layer or ""
+def _preference(counts: Counts) -> tuple[bool, bool, bool, bool, bool, float, str]:
+    """Raw counts before others, ``X`` before layers, those called counts before others, then by their number.
+
+    So neither zeros in ``X`` nor a mask, nor a part of the counts (``ambiguous`` of velocyto), come first.
+    """
+    layer, median = counts.layer, counts.median if counts.median > 0 else 0.0
+    kind = (bool(counts.problem), not median, counts.decimals, layer is not None, layer not in COUNT_LAYERS)
+    return *kind, -median, layer or ""
 
 
 def sections_in(adata: AnnData, findings: tuple[Finding, ...] = ()) -> dict[str, int]:
@@ -335,13 +341,11 @@ def _missing_positions(adata: AnnData, positions: tuple[Positions, ...]) -> Iter
         except InputError as error:
             yield str(error)
         return
-    lower = {str(name).lower(): name for name in adata.obs}
-    for names in _XY:
-        if all(name in lower for name in names):
-            columns = [lower[name] for name in names]
-            remedy = f'adata.obsm["spatial"] = adata.obs[{columns}].to_numpy()'
-            yield f"Positions: obs has {' and '.join(columns)}, but obsm has none. Store them: {remedy}."
-            return
+    if (found := known_positions(map(str, adata.obs.select_dtypes("number")))) is not None:
+        columns = list(found[0])
+        remedy = f'adata.obsm["spatial"] = adata.obs[{columns}].to_numpy()'
+        yield f"Positions: obs has {' and '.join(columns)}, but obsm has none. Store them: {remedy}."
+        return
     have = ", ".join(map(str, adata.obsm)) or "nothing"
     yield (
         f"Positions: obsm has {have}. Pass coordinates=FILE, a table with the names of the cells and "

@@ -194,7 +194,7 @@ def prepared(
     Raises
     ------
     InputError
-        If nothing would be left, or most spots have no position.
+        If nothing would be left, most spots have no position, or the counts are not in memory.
 
     Warns
     -----
@@ -202,6 +202,7 @@ def prepared(
         Gives the number of features, cells and values that are left out or rounded.
     """
     check.size(adata)
+    _require_memory(adata, layer)
     adata = without_empty_z(adata, spatial_key)
     found = usable(adata, layer=layer, keep_controls=keep_controls, spatial_key=spatial_key)
     found.say()
@@ -209,6 +210,17 @@ def prepared(
         adata = adata[found.spots, found.genes].copy()
     adata = with_raw(adata, layer)
     return drop_cells(with_whole_counts(adata, layer, round_counts=round_counts), min_counts, layer)
+
+
+def _require_memory(adata: AnnData, layer: str | None) -> None:
+    """Refuse AnnData opened with ``backed``, and sparse counts that are to be computed (dask)."""
+    if adata.isbacked or sparse.issparse(getattr(check.counts_of(adata, layer), "_meta", None)):
+        where = f'on disk, in "{adata.filename}"' if adata.isbacked else "a sparse dask array"
+        raise InputError(
+            f"The counts of adata are {where}.",
+            "Data that a fit is given is in memory, or opened from a packed store.",
+            "Pass adata.to_memory(), or fit a packed store of the file: isovi pack.",
+        )
 
 
 def enough(counts: Any, min_counts: int) -> np.ndarray:

@@ -32,6 +32,22 @@ def test_many_files_are_not_all_listed(tmp_path: Path) -> None:
         find(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["a.h5ad.gz", "s.zarr.zip", "outs.tar.gz"])
+def test_archives_are_to_be_unpacked(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(InputError, match=r"has the suffix .* Unpack it first\."):
+        find(tmp_path / name)
+
+
+@pytest.mark.parametrize("end", ["csv.gz", "parquet"])
+@pytest.mark.parametrize("start", ["", "S1_"])
+def test_tables_of_proseg_are_refused_by_name(start: str, end: str, tmp_path: Path) -> None:
+    for name in ("expected-counts", "cell-metadata", "transcript-metadata"):
+        (tmp_path / f"{start}{name}.{end}").touch()
+    with pytest.raises(InputError, match=r"tables of proseg, .* Name the \.zarr store that proseg 3 writes"):
+        find(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("option", "words"),
     [

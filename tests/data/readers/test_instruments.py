@@ -113,9 +113,10 @@ def spots_of(adata: AnnData) -> pd.DataFrame:
     return pd.DataFrame({**columns, "pxl_row_in_fullres": y, "pxl_col_in_fullres": x}).iloc[::-1]
 
 
-def write_images(folder: Path, prefix: str = "", end: str = "") -> None:
+def write_images(folder: Path, prefix: str = "", end: str = "", **more: float) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    scale = {"spot_diameter_fullres": 20.0, "tissue_hires_scalef": 0.1, "tissue_lowres_scalef": 0.03}
+    scale = {"tissue_hires_scalef": 0.1, "tissue_lowres_scalef": 0.03}
+    scale |= more or {"spot_diameter_fullres": 20.0}
     write_text(folder / f"{prefix}scalefactors_json.json{end}", json.dumps(scale))
     for kind, side in (("hires", 60), ("lowres", 18)):
         path = folder / f"{prefix}tissue_{kind}_image.png"
@@ -222,7 +223,13 @@ def segmented(adata: AnnData, folder: Path) -> Path:
     cells = folder / "segmented_outputs"
     write_h5(cells / "filtered_feature_cell_matrix.h5", adata)
     write_outlines(cells / "cell_segmentations.geojson", adata)
-    write_images(cells / "spatial")
+    write_images(cells / "spatial", fiducial_diameter_fullres=1206.5, regist_target_img_scalef=0.1)
+    return folder
+
+
+def segmented_nuclei(adata: AnnData, folder: Path) -> Path:
+    cells = segmented(adata, folder) / "segmented_outputs"
+    (cells / "cell_segmentations.geojson").rename(cells / "nucleus_segmentations.geojson")
     return folder
 
 
@@ -335,6 +342,14 @@ LAYOUTS = (
         segmented,
         "10x Visium HD, segmented cells",
         ("filtered_feature_cell_matrix.h5", "cell_segmentations.geojson"),
+        PIXELS,
+    ),
+    Layout(
+        "10x Visium HD",
+        "Space Ranger 4, outlines of nuclei only",
+        segmented_nuclei,
+        "10x Visium HD, segmented cells",
+        ("filtered_feature_cell_matrix.h5", "nucleus_segmentations.geojson"),
         PIXELS,
     ),
     Layout(

@@ -264,6 +264,22 @@ def test_cells_and_positions_must_have_names_in_common(tmp_path: Path) -> None:
         join(adata, read_positions(written(tmp_path, "cell,x,y\na,1,2\n")), Path("c"))
 
 
+@pytest.mark.parametrize("origin", [0, 1])
+def test_cells_counted_from_0_and_from_1_are_refused(origin: int, tmp_path: Path) -> None:
+    """By pandas and by R: all but one would get the position of the next cell."""
+    adata = AnnData(np.ones((5, 2), dtype=np.float32))
+    adata.obs_names = [str(origin + i) for i in range(5)]
+    rows = [f"{i},{i},{10 * i}" for i in range(6)]
+    with pytest.raises(InputError, match=f"counts its 5 cells from {origin}, .* from {1 - origin}"):
+        join(
+            adata,
+            read_positions(written(tmp_path, "\n".join(["cell,x,y", *rows[1 - origin :][:5]]))),
+            Path("c"),
+        )
+    other = read_positions(written(tmp_path, "\n".join(["cell,x,y", *rows])))  # of one cell more
+    assert join(adata, other, Path("c")).obsm["spatial"][:, 0].tolist() == [origin + i for i in range(5)]
+
+
 def test_anndata_takes_positions_too(tmp_path: Path) -> None:
     adata = AnnData(np.ones((3, 2), dtype=np.float32))
     adata.obs["layer"] = "own"
@@ -276,5 +292,5 @@ def test_anndata_takes_positions_too(tmp_path: Path) -> None:
     assert (found.obs["layer"] == "own").all(), "what is there is kept"
     with io.stored(source) as adata:
         assert adata.obsm["spatial"].tolist() == found.obsm["spatial"].tolist()
-    with pytest.raises(InputError, match="There is no"):
+    with pytest.raises(InputError, match="There is no file"):
         io.read(Source(tmp_path / "x.h5ad", coordinates=tmp_path / "none.csv"))

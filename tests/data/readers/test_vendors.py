@@ -127,6 +127,16 @@ def test_a_gene_called_y_is_a_gene_and_normalised_values_stay(tmp_path: Path) ->
     assert inspect(tmp_path / "normalised.csv").n_vars == len(GENES)
 
 
+@pytest.mark.parametrize("wrong", ["1,234", "#REF!", "<5"])
+def test_a_gene_with_a_value_that_is_no_number_is_no_annotation(wrong: str, tmp_path: Path) -> None:
+    """It was left out as a column that describes cells, if no such value was among the first rows."""
+    table = pd.concat([TABLE.set_axis([f"{i}{name}" for name in CELLS]) for i in range(12)]).astype(object)
+    table.iloc[-1, 2] = wrong
+    table.to_csv(tmp_path / "counts.csv", index_label="cell")
+    with pytest.raises(InputError, match=f"the columns '{GENES[2]}' cannot be interpreted"):
+        io.read(tmp_path / "counts.csv")
+
+
 def test_genes_whose_names_end_in_x_and_y_are_genes(tmp_path: Path) -> None:
     names = ["ZFX", "ZFY", "EIF1AX", "EIF1AY", "Amelx", "Amely"]
     TABLE.set_axis([*names, *GENES[len(names) :]], axis=1).to_csv(tmp_path / "c.csv", index_label="cell")

@@ -124,7 +124,7 @@ def command(
 def reading(
     out: Annotated[Path, typer.Option(help="Folder for the inputs, which are removed again.")],
     size: Annotated[
-        int | None, typer.Option(help="Cells or bins; by default 100,000 of Xenium, 500,000 of Visium HD.")
+        int | None, typer.Option(help="Cells or bins; by default 100,000 cells and 500,000 bins.")
     ] = None,
     debug: Debug = False,
 ) -> None:

@@ -7,6 +7,7 @@ matrix that it returns.
 from __future__ import annotations
 
 import gzip
+import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -24,10 +25,12 @@ from isovi_bench.rendering import markdown
 from isovi_bench.resources import in_fresh_process, peak_memory
 from isovi_bench.timings.cells import counts, positions
 
-SIZES = {"xenium": 100_000, "xenium_mex": 100_000, "xenium_zarr": 100_000, "visium_hd": 500_000}
+SIZES = {"xenium": 100_000, "xenium_mex": 100_000, "xenium_zarr": 100_000}
+SIZES |= {"visium_hd": 500_000, "visium_hd_cells": 100_000}
 N_GENES = 500
 _FEATURES = ("id", "name", "feature_type")  # of Matrix Market's table
 N_CONTROLS = 40  # control probes of Xenium
+N_CORNERS = 24  # of the outline of a segmented cell
 
 
 def measure(out: Path, kinds: Sequence[str] = tuple(SIZES), n_obs: int | None = None) -> pd.DataFrame:
@@ -160,6 +163,24 @@ def make_visium_hd(folder: Path, n_obs: int) -> None:
     pd.DataFrame({**table, **pixels}).to_parquet(bins / "spatial" / "tissue_positions.parquet", index=False)
 
 
+def make_visium_hd_cells(folder: Path, n_obs: int) -> None:
+    """Segmented cells: a matrix in HDF5, and their outlines as GeoJSON on one line."""
+    cells = folder / "segmented_outputs"
+    cells.mkdir(parents=True)
+    places = positions(n_obs, np.random.default_rng(0)) * 38
+    names = np.array([f"cellid_{i + 1:09d}-1" for i in range(n_obs)])
+    _write_matrix(cells / "filtered_feature_cell_matrix.h5", names, counts(places, N_GENES, 0), 0)
+    angles = np.linspace(0, 2 * np.pi, N_CORNERS + 1)
+    circle = 15 * np.column_stack([np.cos(angles), np.sin(angles)])
+    with (cells / "cell_segmentations.geojson").open("w") as file:
+        file.write('{"type": "FeatureCollection", "features": [')
+        for i, place in enumerate(places):
+            outline = {"type": "Polygon", "coordinates": [(place + circle).round(2).tolist()]}
+            about = {"type": "Feature", "geometry": outline, "properties": {"cell_id": i + 1}}
+            file.write(f"{', ' if i else ''}{json.dumps(about)}")
+        file.write("]}")
+
+
 def _with_controls(chunks: Iterator[sparse.csr_matrix]) -> Iterator[sparse.csr_matrix]:
     for chunk in chunks:
         ones = sparse.random(chunk.shape[0], N_CONTROLS, 0.01, format="csr", dtype=np.float32, random_state=0)
@@ -198,6 +219,7 @@ MAKERS = {
     "xenium_mex": make_xenium_mex,
     "xenium_zarr": make_xenium_zarr,
     "visium_hd": make_visium_hd,
+    "visium_hd_cells": make_visium_hd_cells,
 }
 
 

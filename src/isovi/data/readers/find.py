@@ -21,6 +21,8 @@ from isovi.data.readers.xenium import find_xenium
 from isovi.errors import InputError
 
 ZARR_MARKERS = (".zgroup", "zarr.json", ".zmetadata")
+_PROSEG = ("expected-counts.", "cell-metadata.")  # tables of its outputs
+_ARCHIVES = (".gz", ".zip", ".tar", ".tgz", ".bz2", ".xz", ".7z")
 _LISTED = 12  # names of a folder in a message
 
 
@@ -67,10 +69,11 @@ def _in_file(path: Path, source: Source) -> Reader:
             return Gem(path)
         require_no_molecules(path, columns)
         return CountTable(path, source.coordinates)
+    is_archive = path.suffix.lower() in _ARCHIVES
     raise InputError(
         f'"{path}" has the suffix "{path.suffix}".',
         f"Supported inputs are {KINDS}.",
-        "Convert it to .h5ad; scanpy and squidpy read other formats.",
+        "Unpack it first." if is_archive else "Convert it to .h5ad; scanpy and squidpy read other formats.",
     )
 
 
@@ -94,6 +97,12 @@ def _in_folder(path: Path, source: Source) -> Reader:
 
 
 def _nothing(path: Path) -> InputError:
+    if all(any(path.glob(f"*{name}*")) for name in _PROSEG):
+        return InputError(
+            f'"{path}" holds tables of proseg, whose counts do not name their cells.',
+            "Counts and positions are joined by the names of the cells, never by row.",
+            "Name the .zarr store that proseg 3 writes beside them, or a SpatialData store made of them.",
+        )
     names = sorted(f"{child.name}/" if child.is_dir() else child.name for child in path.iterdir())
     listed = ", ".join(names[:_LISTED]) + (
         f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""

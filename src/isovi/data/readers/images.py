@@ -13,6 +13,7 @@ import numpy as np
 from anndata import AnnData
 
 from isovi.data.readers.source import PIXELS, POSITIONS_KEY, readable
+from isovi.spots import spacing
 
 SCALE = "scalefactors_json.json"
 IMAGES = {"hires": "tissue_hires_image", "lowres": "tissue_lowres_image"}
@@ -56,6 +57,8 @@ def add_images(adata: AnnData, matrix: Path, folder: Path, prefix: str = "") -> 
         kind: _file(folder, *(f"{prefix}{stem}.{end}" for end in SUFFIXES)) for kind, stem in IMAGES.items()
     }
     images = {kind: _image(path) for kind, path in found.items() if path is not None}
+    if "spot_diameter_fullres" not in factors:  # of segmented cells; scanpy needs it
+        factors["spot_diameter_fullres"] = spacing(adata.obsm[POSITIONS_KEY])
     adata.uns[POSITIONS_KEY] = {name: {"images": images, "scalefactors": factors, "metadata": metadata}}
     return adata
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -167,7 +168,7 @@ def read_positions(path: Path) -> PositionTable:
         If positions are those of an array, or local to fields of view, or a third column is not used.
     """
     if not path.is_file():
-        raise InputError(f'There is no "{path}".', "Positions are read from it.", "Check the path.")
+        raise InputError(f'There is no file "{path}".', "Positions are read from it.", "Check the path.")
     n_columns = n_without_header(path)
     blocks = list(blocks_of(path, _UNNAMED.get(n_columns) if n_columns else None))
     table = pd.concat(blocks, copy=False)
@@ -289,15 +290,25 @@ def _as_numbers(values: pd.Series) -> pd.Series | None:
 
 def columns_of_positions(numeric: dict[str, pd.Series], path: Path) -> tuple[tuple[str, ...], str] | None:
     """The numeric columns that are positions by their names, and their unit; see :func:`position_columns`."""
-    return _known(numeric) or _alike(numeric, path)
+    return known_positions(numeric) or _alike(numeric, path)
 
 
-def _known(numeric: dict[str, pd.Series]) -> tuple[tuple[str, ...], str] | None:
-    lower = {re.sub(r"[^a-z0-9]+", "_", name.lower()): name for name in numeric}
+def known_positions(columns: Iterable[str]) -> tuple[tuple[str, ...], str] | None:
+    """The columns that a usual format calls positions, and their unit; ``None`` if there are none."""
+    lower = {_lower(name): name for name in columns}
     for names, unit in _KNOWN:
         if all(name in lower for name in names):
             return tuple(lower[name] for name in names), unit
     return None
+
+
+def is_axis(name: str) -> bool:
+    """Whether a column of this name may hold positions along an axis."""
+    return bool(axis_of(name)[0]) or any(_lower(name) in names for names, _ in _KNOWN)
+
+
+def _lower(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower())
 
 
 def _alike(numeric: dict[str, pd.Series], path: Path) -> tuple[tuple[str, ...], str] | None:
@@ -462,7 +473,7 @@ def join(adata: AnnData, positions: PositionTable, counts: Path) -> AnnData:
     Raises
     ------
     InputError
-        If no cell has a position, or more cells have an empty one.
+        If no cell has a position, or more cells have an empty one, or cells are counted from 0 and from 1.
 
     Warns
     -----
@@ -470,6 +481,7 @@ def join(adata: AnnData, positions: PositionTable, counts: Path) -> AnnData:
         With the number of cells that are left out, for each reason.
     """
     table = _named_as(adata.obs_names, positions.table)
+    _require_one_count(adata.obs_names, table.index, counts, positions.path)
     place = table.index.get_indexer(adata.obs_names)
     found = place >= 0
     empty = adata.obs_names.isin(positions.left_out.get(_EMPTY, ()))
@@ -495,6 +507,20 @@ def join(adata: AnnData, positions: PositionTable, counts: Path) -> AnnData:
     for name in rows.columns.difference([*positions.columns, *adata.obs.columns], sort=False):
         adata.obs[name] = rows[name].to_numpy()
     return adata
+
+
+def _require_one_count(names: pd.Index, others: pd.Index, counts: Path, positions: Path) -> None:
+    """Refuse cells that are counted from 0 in one table and from 1 in the other: all would be moved."""
+    n, from_0 = len(names), (names == "0").any()
+    if n != len(others) or from_0 == (others == "0").any():
+        return
+    ranges = [set(map(str, range(first, first + n))) for first in ((0, 1) if from_0 else (1, 0))]
+    if [set(names), set(others)] == ranges:
+        raise InputError(
+            f'"{counts}" counts its {n} cells from {int(not from_0)}, "{positions}" from {int(from_0)}.',
+            "Cells and positions are joined by name, so each would get the position of another cell.",
+            "Number the cells alike in both.",
+        )
 
 
 def _named_as(names: pd.Index, table: pd.DataFrame) -> pd.DataFrame:

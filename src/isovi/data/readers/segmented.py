@@ -23,7 +23,11 @@ from isovi.errors import InputError
 
 FOLDER = "segmented_outputs"
 MATRICES = ("filtered_feature_cell_matrix", "raw_feature_cell_matrix")
-OUTLINES = ("cell_segmentations.geojson", "graphclust_annotated_cell_segmentations.geojson")
+OUTLINES = (  # the nucleus of a cell has the cell's number
+    "cell_segmentations.geojson",
+    "graphclust_annotated_cell_segmentations.geojson",
+    "nucleus_segmentations.geojson",
+)
 _BLOCK = 2**20  # characters read together
 _SMALL = 256  # bytes, in which no outline fits
 _BEFORE = re.compile(r'"features"\s*:\s*\[')
@@ -59,7 +63,7 @@ class SegmentedCells(Reader):
     @property
     def images(self) -> tuple[Path, str]:
         """Where images and scale factors are, and what their names begin with, as in GEO."""
-        prefix = re.split(r"(?:[a-z]+_annotated_)?cell_segmentations", self.outlines.name)[0]
+        prefix = re.split(r"(?:[a-z]+_annotated_)?(?:cell|nucleus)_segmentations", self.outlines.name)[0]
         folder = self.outlines.parent
         return (folder / "spatial" if (folder / "spatial").is_dir() else folder), prefix
 

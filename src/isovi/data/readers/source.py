@@ -22,7 +22,7 @@ INPUT_KEY = "isovi_input"  # in uns: kind, unit and what was chosen, where the f
 POSITIONS_KEY = "spatial"  # in obsm
 _ENDS = "_.-"  # of a prefix
 _STEMS = re.compile(  # of names of counts and positions, which follow the prefix
-    r"(?:filtered|raw)_feature_|cell_feature_|tissue_positions|cells\.|(?:\w+_annotated_)?cell_segmentations"
+    r"(?:filtered|raw)_feature_|cell_feature_|tissue_positions|cells\.|(?:\w+_annotated_)?(?:cell|nucleus)_segmentations"
     r"|cell_by_gene|cell_metadata|exprmat|metadata",
     re.IGNORECASE,
 )

@@ -210,8 +210,9 @@ def _no_counts(block: pd.DataFrame, path: Path, positions: PositionTable | None)
         known |= set(decimal)
     genes = [name for name in numbers if name not in known]
     unknown = [name for name in text if name not in known]
-    if (unknown and _FEW * len(unknown) > len(genes)) or not genes:
-        raise _unknown_columns(path, unknown or list(block))
+    spoiled = [name for name in unknown if pd.to_numeric(block[name], errors="coerce").notna().mean() > 0.5]
+    if spoiled or (unknown and _FEW * len(unknown) > len(genes)) or not genes:
+        raise _unknown_columns(path, spoiled or unknown or list(block))
     return [name for name in block if name in known or name in unknown]
 
 
