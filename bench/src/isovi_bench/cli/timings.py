@@ -15,9 +15,7 @@ from isovi_bench.rendering import around, insert
 app = App(help="Measure time and memory of isoVI and of the benchmark.")
 
 Section = Annotated[Path | None, typer.Option(help="A real section beside the simulated tissues: .h5ad.")]
-Page = Annotated[
-    Path | None, typer.Option(help="Also write the tables into this page of the docs, between its marks.")
-]
+Page = Annotated[Path | None, typer.Option(help="Also write tables into this page.")]
 Rows = Annotated[Path | None, typer.Option(help="Also write all numbers: .json.")]
 
 
