@@ -1,4 +1,4 @@
-"""A table as Markdown, CSV and LaTeX, and what was measured in its place in a page."""
+"""Tables as Markdown, CSV and LaTeX, and marked blocks of pages that are written by commands."""
 
 from __future__ import annotations
 
@@ -72,12 +72,12 @@ def markdown(frame: pd.DataFrame) -> str:
 
 
 def around(place: str, page: Path) -> tuple[str, str]:
-    """What is before and after the place of measured figures in a page, with its marks.
+    """The text of a page before and after a marked block, with the marks.
 
     Parameters
     ----------
     place
-        The place is between ``<!-- PLACE: begin -->`` and ``<!-- PLACE: end -->``.
+        Name of the block, which is between ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``.
     page
         File.
 
@@ -98,7 +98,7 @@ def around(place: str, page: Path) -> tuple[str, str]:
 
 
 def insert(text: str, place: str, page: Path) -> None:
-    """Replace what is between the marks of a page, see :func:`around`."""
+    """Replace the text of a marked block of a page, see :func:`around`."""
     before, after = around(place, page)
     page.write_text(f"{before}\n\n{text.strip()}\n\n{after}", encoding="utf-8")
 

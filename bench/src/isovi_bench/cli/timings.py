@@ -225,7 +225,7 @@ def workers(
 
 
 def _check(place: str, page: Path | None) -> None:
-    """Before anything is measured: a page has the place of its tables."""
+    """Refuse a page without the marked block of the tables, before anything is measured."""
     if page is not None:
         around(place, page)
 

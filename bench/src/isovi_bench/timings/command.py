@@ -37,7 +37,7 @@ N_GENES = 500
 N_PLACED = 100_000  # cells placed, at most
 EPOCHS = 3
 RESULTS = "results.jsonl"
-PLACE = "commands"  # of what is measured in a page
+PLACE = "commands"  # name of the marked block of a page that holds the tables
 STAGES = {
     "reading": ("isovi.files:read", "isovi.files.io:digest", "isovi.run.Run:read", "isovi.files.io:read"),
     "checks": (

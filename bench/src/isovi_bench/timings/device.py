@@ -28,7 +28,7 @@ from isovi_bench.resources import processor_name
 
 SECONDS = 300  # after which nothing more is begun; what is left out is named
 MODELS: dict[str, Any] = {"scVI": scvi.model.SCVI, "isoVI": isovi.IsoSCVI}
-PLACE = "devices"  # of what is measured in a page
+PLACE = "devices"  # name of the marked block of a page that holds the tables
 WARM_UP = 10  # steps that are not timed
 
 

@@ -42,7 +42,7 @@ from isovi_bench.resources import processor_name
 N_GENES = 2000
 DEPTHS = {0.05: 0.09, 0.10: 0.22, 0.50: 4.3}  # of simulate(), for about these densities at 2,000 genes
 BASE = "scvi"
-PLACE = "epochs"  # of what is measured in a page
+PLACE = "epochs"  # name of the marked block of a page that holds the tables
 EQUAL = {"n_layers": 1, "dropout_rate": 0.1}
 EQUAL_TRAINING = {"thinning": None, "early_stopping": False}
 CONTENDERS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
