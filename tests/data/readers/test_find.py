@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -68,6 +69,18 @@ def test_a_tilde_is_the_users_home(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert io.read(Source(Path("~/counts.csv"), coordinates=Path("~/xy.csv"))).obsm["spatial"].tolist() == [
         [1, 2]
     ]
+
+
+@pytest.mark.parametrize("names", [("feature_slices", "features", "masks"), ("barcode_idx", "count"), ()])
+def test_other_h5_files_of_10x_are_refused_with_the_name_of_the_matrix(
+    names: tuple[str, ...], tmp_path: Path
+) -> None:
+    path = tmp_path / "feature_slice.h5"
+    with h5py.File(path, "w") as file:
+        for name in names:
+            file.create_group(name)
+    with pytest.raises(InputError, match=r"no matrix of counts.*filtered_feature_bc_matrix\.h5"):
+        io.read(path)
 
 
 def test_a_damaged_matrix_is_told_in_plain_words(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from anndata import AnnData
 
 from isovi.data.readers.source import PIXELS, POSITIONS_KEY, readable
+from isovi.errors import IsoviWarning
 from isovi.spots import spacing
 
 SCALE = "scalefactors_json.json"
@@ -58,7 +60,9 @@ def add_images(adata: AnnData, matrix: Path, folder: Path, prefix: str = "") -> 
     }
     images = {kind: _image(path) for kind, path in found.items() if path is not None}
     if "spot_diameter_fullres" not in factors:  # of segmented cells; scanpy needs it
-        factors["spot_diameter_fullres"] = spacing(adata.obsm[POSITIONS_KEY])
+        factors["spot_diameter_fullres"] = diameter = spacing(adata.obsm[POSITIONS_KEY])
+        note = f"{SCALE} gives no diameter: images draw cells {diameter:.3g} pixels wide, their spacing."
+        warnings.warn(note, IsoviWarning, stacklevel=2)
     adata.uns[POSITIONS_KEY] = {name: {"images": images, "scalefactors": factors, "metadata": metadata}}
     return adata
 

@@ -12,6 +12,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from isovi.data.readers.safe import require_safe_hdf5
+from isovi.errors import InputError
 
 GENES = "Gene Expression"  # type of the features that are genes
 _COLUMNS = {"id": "gene_ids", "feature_type": "feature_types"}  # as scanpy calls them
@@ -37,9 +38,21 @@ def read_h5(path: Path) -> AnnData:
             var = _features(group["features"])
             obs = pd.DataFrame(index=pd.Index(_texts(group["barcodes"])))
             return AnnData(_counts(group, len(var)), obs=obs, var=var)
+        _require_genomes(path, file)
     import scanpy as sc  # takes seconds, and only old files need it
 
     return sc.read_10x_h5(path, gex_only=False)
+
+
+def _require_genomes(path: Path, file: h5py.File) -> None:
+    """Refuse files of 10x pipelines that are no matrices; of Cell Ranger 2 each genome has one."""
+    groups = [group for group in file.values() if isinstance(group, h5py.Group)]
+    if not groups or any("indptr" not in group for group in groups):
+        raise InputError(
+            f'"{path}" holds {", ".join(file) or "nothing"}, and no matrix of counts.',
+            "Of the .h5 files of 10x only matrices of features and cells are read.",
+            "Name the folder of the output, or filtered_feature_bc_matrix.h5 or cell_feature_matrix.h5.",
+        )
 
 
 def _features(group: Any) -> pd.DataFrame:
