@@ -32,7 +32,7 @@ def published(made: pd.DataFrame, tmp_path: Path) -> Path:
     named = made.replace(
         {"variant": {"scvi": "scvi-default", "vae": "scvi"}, "dataset": {"starmap": "hippo_1"}}
     )
-    results.conform(named).to_parquet(folder / excerpts.TABLES["quality, to scVI"][0])
+    results.conform(named).to_parquet(folder / results.FILE)
     return folder
 
 

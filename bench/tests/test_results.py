@@ -34,6 +34,15 @@ def test_kind_of_a_split(split, kind):
     assert results.kind(split) == kind
 
 
+def test_several_sections_in_one_latent_are_of_another_kind_than_single_ones(make):
+    single = make(datasets=("a", "b"), seeds=(0,)).assign(split="all")
+    mixed = single[single["dataset"] == "b"].assign(metric=results.MIXED, value=0.5)
+    found = results.measured(pd.concat([single, mixed]))
+    kinds = found.groupby("dataset")["kind"].unique()
+    assert list(kinds["a"]) == ["all"] and list(kinds["b"]) == ["together"]
+    assert results.kinds(found) == ["all", "together"]
+
+
 def test_only_finite_figures_of_finished_jobs_are_measured(made):
     found = results.measured(made)
     assert found["value"].notna().all() and (found["metric"] != "").all()

@@ -71,6 +71,14 @@ def test_a_method_that_lacks_data_sets_is_not_ranked_among_those_that_have_them(
     assert last["method"] == "graphst" and last["mean rank"] == "-"
 
 
+def test_a_data_set_that_few_methods_were_run_on_is_left_out() -> None:
+    values = WINS | {name: [1.0] * 6 for name in ("graphst", "stagate", "banksy")}
+    rows = rows_of(values)
+    few = rows_of({"isoscvi": [1.0], "pca": [2.0]}).assign(dataset="another")
+    ranked = tasks.ranking(pd.concat([rows, few]))
+    assert ranked.datasets == 6 and set(ranked.ranks.index) == set(values)
+
+
 def test_the_sentence_names_who_should_and_who_should_not() -> None:
     win, lose = (
         tasks.sentence(UNSEEN, rows_of(values)) for values in (WINS, WINS | {"pca": [0.5] * 5 + [2.0]})
@@ -85,12 +93,17 @@ def test_the_sentence_names_who_should_and_who_should_not() -> None:
 
 
 def test_variants_of_isovi_are_not_other_methods() -> None:
-    text = tasks.sentence(UNSEEN, rows_of(WINS | {"isovae": [1.5] * 6}))
-    assert "than that of pca" in text
+    rows = rows_of(WINS | {"isoscvi-whole": [0.5] * 6, "isovae": [1.5] * 6})
+    rows.loc[rows["label"] == "isoscvi-whole", "method"] = "isoscvi"
+    text = tasks.sentence(UNSEEN, rows)
+    assert "than that of pca" in text and text.endswith(
+        "isoVI with the settings of isoscvi-whole ranks first."
+    )
 
 
 def test_a_task_without_isovi_or_without_others_was_not_run() -> None:
-    for values in ({"pca": [1.0] * 6, "scvi": [2.0] * 6}, {"isoscvi": [1.0] * 6}):
+    nowhere = {"isoscvi": [1.0] * 2, "pca": [np.nan] * 2 + [1.0] * 2}
+    for values in ({"pca": [1.0] * 6, "scvi": [2.0] * 6}, {"isoscvi": [1.0] * 6}, nowhere):
         assert tasks.sentence(UNSEEN, rows_of(values)) == tasks.NOT_RUN
 
 
@@ -120,5 +133,7 @@ def test_the_sentence_is_on_the_data_sets_that_it_is_asked_for() -> None:
 
 def test_a_cost_of_many_times_is_told_as_such() -> None:
     costs = rows_of({"isoscvi": [500.0] * 6, "pca": [1.0] * 6}, "cpu_seconds", set="", kind="all")
+    nothing = rows_of({"coordinates": [0.0] * 6}, "cpu_seconds", set="", kind="all")
+    costs = pd.concat([costs, nothing])  # a reference that fits nothing is no other method
     (row,) = (row for row in tasks.screens(costs)[0].shown.to_dict("records") if row["task"] == "Cost")
     assert " times" in row["change of isoVI"] and "%" not in row["change of isoVI"]

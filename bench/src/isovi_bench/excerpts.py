@@ -22,7 +22,7 @@ from pathlib import Path
 import pandas as pd
 
 from isovi.errors import InputError
-from isovi_bench import results
+from isovi_bench import results, tasks
 from isovi_bench.compare import by_dataset, changes
 from isovi_bench.job import CHANGES, version_of
 from isovi_bench.metrics import METRICS
@@ -40,6 +40,23 @@ NAMES = {
     "celery": "CeLEry",
     "tangram": "Tangram",
     "moscot": "moscot",
+    "coordinates": "coordinates alone",
+    "mean-profile": "mean profile",
+    "scvi-default-batch": "scVI",
+    "scvi-batch": "the same network, no term",
+    "harmony": "Harmony",
+    "banksy": "BANKSY",
+    "cellcharter": "CellCharter",
+    "graphpca": "GraphPCA",
+    "graphst": "GraphST",
+    "spagcn": "SpaGCN",
+    "stagate": "STAGATE",
+    "nichepca": "NichePCA",
+    "novae": "Novae",
+    "resolvi": "resolVI",
+    "scviva": "scVIVA",
+    "smoother": "Smoother",
+    "spaceflow": "SpaceFlow",
 }
 """What pages call the variants."""
 
@@ -167,12 +184,12 @@ def _made(name: str, published: Path) -> str:
             f"The tables are {', '.join(TABLES)}.",
             "Correct its name.",
         )
-    file, make = TABLES[name]
-    found = results.measured(results.conform(pd.read_parquet(published / file)))
-    table = make(found)
+    kind, make = TABLES[name]
+    found = results.measured(results.conform(pd.read_parquet(published / results.FILE)))
+    table = make(found[found["kind"] == kind] if kind else found)
     ours = found.loc[(found["method"] == "isoscvi") & found["variant"].isin(NAMES), "version"]
     made = "" if ours.empty else f"{_of(int(ours.max()), version_of('isoscvi'))} "
-    return f"{markdown(table)}\n\n*{made}From [{file}](_static/benchmarks/{file}).*"
+    return f"{markdown(table)}\n\n*{made}From [{results.FILE}](_static/benchmarks/{results.FILE}).*"
 
 
 # ---------------------------------------------------------------------------- tables
@@ -337,6 +354,37 @@ def placed(found: pd.DataFrame, datasets: tuple[str, ...]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def means(found: pd.DataFrame, columns: tuple[Column, ...]) -> pd.DataFrame:
+    """Mean of each method over the data sets that decisions were made on.
+
+    Parameters
+    ----------
+    found
+        Measured metrics of one kind of split.
+    columns
+        Sets of spots and metrics.
+
+    Returns
+    -------
+    Text, with the number of data sets: those of :func:`isovi_bench.tasks.complete`.
+    """
+    there = found[~found["dataset"].isin(APART) & ~found["shuffled"]]
+    made = {}
+    for column in columns:
+        rows = there[(there["set"] == column[0]) & (there["metric"] == column[1])]
+        wide = tasks.complete(rows)
+        made[title(column)] = wide.mean().map(number)
+        made["data sets"] = pd.Series(str(len(wide)), wide.columns)  # alike for all metrics of a task
+    table = pd.DataFrame(made).fillna("-")
+    table = table.loc[results.ordered(table.index), [*map(title, columns), "data sets"]]
+    return table.rename(index=NAMES).rename_axis(index="method").reset_index()
+
+
+def best(found: pd.DataFrame) -> pd.DataFrame:
+    """Who is best at what: the first table of the page of benchmarks."""
+    return tasks.screens(found)[0].shown
+
+
 def jobs(found: pd.DataFrame) -> pd.DataFrame:
     """Which jobs of some results are done: methods and data sets by kind of split."""
     done = found.drop_duplicates("job")
@@ -353,21 +401,21 @@ def jobs(found: pd.DataFrame) -> pd.DataFrame:
 
 _MAIN = ("pca", "scvi-default", "scvi", "isoscvi")
 _CHECKED = ("her2st_H1", "her2st_G2", "starmap_BZ5")
-_RERUN = "rerun.parquet"
+_SPOTS = "spots"  # the kind of split of most tables
 _QUALITY = (COORDINATES, RECONSTRUCTION, MSE, MORAN)
 _GEOMETRY = (L, ("heldout", "certified_constant"), ("heldout", "anisotropy"), ("all", "anisotropy"))
 
 TABLES: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
     "quality, to scVI": (
-        _RERUN,
+        _SPOTS,
         partial(ratios, base="scvi-default", variants=("pca", "scvi", "isoscvi"), columns=_QUALITY),
     ),
     "quality, to the same network": (
-        _RERUN,
+        _SPOTS,
         partial(ratios, base="scvi", variants=("pca", "scvi-default", "isoscvi"), columns=_QUALITY),
     ),
     "quality, sections": (
-        _RERUN,
+        _SPOTS,
         partial(
             each,
             variants=_MAIN,
@@ -381,7 +429,7 @@ TABLES: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
         ),
     ),
     "quality, shuffled": (
-        _RERUN,
+        _SPOTS,
         partial(
             each,
             variants=("scvi-default", "scvi", "isoscvi, shuffled", "isoscvi"),
@@ -391,7 +439,7 @@ TABLES: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
         ),
     ),
     "quality, osmFISH": (
-        _RERUN,
+        _SPOTS,
         partial(
             each,
             variants=("scvi", "isoscvi"),
@@ -399,24 +447,42 @@ TABLES: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
             datasets=("osmfish",),
         ),
     ),
-    "quality, parts": (_RERUN, parts),
+    "quality, parts": (_SPOTS, parts),
     "quality, apart": (
-        _RERUN,
+        _SPOTS,
         partial(each, variants=_MAIN, columns=(*_QUALITY[:2], L, SPEARMAN, LABELS, NMI), datasets=APART),
     ),
-    "rerun, jobs": (_RERUN, jobs),
-    "placement, sections": (_RERUN, partial(placed, datasets=(*SEVEN, "osmfish"))),
-    "placement, apart": (_RERUN, partial(placed, datasets=APART)),
+    "rerun, jobs": ("", jobs),
+    "placement, sections": (_SPOTS, partial(placed, datasets=(*SEVEN, "osmfish"))),
+    "placement, apart": (_SPOTS, partial(placed, datasets=APART)),
     "geometry, sections": (
-        _RERUN,
+        _SPOTS,
         partial(each, variants=("scvi", "isoscvi-whole", "isoscvi"), columns=_GEOMETRY),
     ),
     "geometry, to the same network": (
-        _RERUN,
+        _SPOTS,
         partial(ratios, base="scvi", variants=("isoscvi-whole", "isoscvi"), columns=_GEOMETRY),
     ),
+    "comparison, tasks": ("", best),
+    "comparison, domains": (
+        "all",
+        partial(
+            means,
+            columns=tuple(
+                ("all", name) for name in ("ari_own", "nmi_own", "ari_leiden", "smoothness_own", "tiles_own")
+            ),
+        ),
+    ),
+    "comparison, integration": (
+        "together",
+        partial(means, columns=tuple(("all", name) for name in ("ilisi", "kbet", "clisi", "ari_own"))),
+    ),
+    "comparison, denoising": (
+        "molecules",
+        partial(means, columns=(("all", "molecule_loss"), ("all", "molecule_deviance"))),
+    ),
     "comparison, to scVI": (
-        _RERUN,
+        _SPOTS,
         partial(
             ratios,
             base="scvi-default",
@@ -425,8 +491,8 @@ TABLES: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
         ),
     ),
     "comparison, to the same network": (
-        _RERUN,
+        _SPOTS,
         partial(ratios, base="scvi", variants=("isoscvi",), columns=(COORDINATES, L, RECONSTRUCTION, MSE)),
     ),
 }
-"""Tables by name: the file of results, and what makes the table from its measured metrics."""
+"""Tables by name: the kind of split, empty for all, and what makes the table from the measured metrics."""

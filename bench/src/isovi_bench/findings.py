@@ -26,6 +26,7 @@ _READING = (
 )
 _CLEARLY = "Clearly: the 95 % interval of the change over the trials of a data set excludes zero."
 _NOTHING = "No job that answers this has finished yet."
+_OF_TASKS = ("together", "molecules")  # kinds that tasks alone are about, not the paper's claims
 
 
 def findings(frame: pd.DataFrame, plan: pd.DataFrame | None = None) -> Findings:
@@ -44,12 +45,15 @@ def findings(frame: pd.DataFrame, plan: pd.DataFrame | None = None) -> Findings:
     """
     states = progress.jobs(frame, results.jobs_in(frame) if plan is None else plan)
     found = results.measured(frame)
-    by_kind = {kind: _of_kind(found[found["kind"] == kind]) for kind in results.kinds(found)}
+    kinds = [kind for kind in results.kinds(found) if kind not in _OF_TASKS]
+    by_kind = {kind: _of_kind(found[found["kind"] == kind]) for kind in kinds}
     by_kind = {kind: answers for kind, answers in by_kind.items() if any(answers.values())}
+    first = next(iter(by_kind), "")
     answered = {
         f"{question} ({KINDS[kind]})" if len(by_kind) > 1 else question: sentences or [_NOTHING]
         for kind, answers in by_kind.items()
         for question, sentences in answers.items()
+        if sentences or kind == first
     }
     return {BASIS: _basis(states), **answered}
 

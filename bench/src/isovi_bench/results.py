@@ -49,12 +49,16 @@ KINDS = {
     "section": "whole sections held out",
     "donor": "whole donors held out",
     "all": "no spots held out",
+    "together": "several sections, no spots held out",
     "molecules": "molecules held out",
 }
-"""Kinds of split; a table never mixes them."""
+"""Kinds of split; a table never mixes them, nor single sections and several in one latent representation."""
 
 SETS = {"train": "training spots", "heldout": "held-out spots"}
 """Sets of spots that methods are compared on."""
+
+MIXED = "ilisi"
+"""A metric that only data sets of several sections have."""
 
 APART = ("her2st_D2", "her2st_D3", "starmap_BZ9", "dlpfc_151674", "hippo_3", "seqfish_e1z5", "xenium_36k")
 """Data sets that took no part in any choice, as grids name them; they are reported apart."""
@@ -151,7 +155,7 @@ def outdated(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def kind(split: str) -> str:
-    """Kind of a split: a key of :data:`KINDS`."""
+    """Kind of a split, as far as the split alone tells: a key of :data:`KINDS`."""
     head = split.split(":")[0]
     return head if head in KINDS else "spots"
 
@@ -170,6 +174,8 @@ def measured(frame: pd.DataFrame) -> pd.DataFrame:
     """Finite metrics of finished jobs, with the kind of split and the label of each."""
     found = frame[(frame["status"] == DONE) & (frame["metric"] != "") & np.isfinite(frame["value"])].copy()
     found["kind"] = found["split"].map(kind)
+    several = set(found.loc[found["metric"] == MIXED, "dataset"])
+    found.loc[(found["kind"] == "all") & found["dataset"].isin(several), "kind"] = "together"
     found["label"] = [label(*names) for names in zip(found["variant"], found["shuffled"], strict=True)]
     return found
 

@@ -18,6 +18,7 @@ LEVEL = significance.SIGNIFICANT
 FEWEST = significance.FEWEST
 OURS = tuple(backbone.constraint for backbone in reversed(BACKBONES))  # isoVI's own, the first that was run
 NOT_RUN = "Not run yet."
+NO_FITS = ("coordinates", "mean-profile")  # references that fit nothing and take no time
 TIMES = 3.0  # relative changes from which a multiple reads better
 
 
@@ -42,7 +43,8 @@ class Measure:
     def of(self, found: pd.DataFrame) -> pd.DataFrame:
         """The rows of a task, without controls and settings that were only swept."""
         rows = found[(found["kind"] == self.kind) & (found["set"] == self.spots) & ~found["shuffled"]]
-        return contenders(rows[rows["metric"] == self.metric])
+        rows = contenders(rows[rows["metric"] == self.metric])
+        return rows[~rows["method"].isin(NO_FITS)] if self.metric == "cpu_seconds" else rows
 
     @property
     def title(self) -> str:
@@ -78,10 +80,10 @@ class Task:
         return "-".join(re.findall(r"\w+", self.title.lower()))
 
     def measured(self, found: pd.DataFrame) -> tuple[Measure, pd.DataFrame] | None:
-        """The measure that decides, and its rows; ``None`` if isoVI or everything else was not run."""
+        """The measure that decides, and its rows; ``None`` without data sets that isoVI and others have."""
         for measure in self.measures:
             rows = measure.of(found)
-            if us(rows) is not None and rows["label"].nunique() > 1:
+            if us(rows) is not None and rows["label"].nunique() > 1 and ranking(rows).datasets:
                 return measure, rows
         return None
 
@@ -106,13 +108,13 @@ TASKS = (
     Task(
         "Integration: sections mixed",
         "sections, donors or patients in one latent representation",
-        (Measure("all", "all", "ilisi"),),
+        (Measure("together", "all", "ilisi"),),
         ("mixing",),
     ),
     Task(
         "Integration: biology kept",
         "labels that stay apart where sections mix",
-        (Measure("all", "all", "clisi"),),
+        (Measure("together", "all", "clisi"),),
         ("biology", "domains"),
     ),
     Task(
@@ -155,8 +157,8 @@ TASKS = (
 """In the order of the page."""
 
 
-OWN = {name for backbone in BACKBONES for name in (backbone.penalty, backbone.constraint)}
-"""Variants of isoVI, which are not other methods."""
+OWN = {backbone.constraint for backbone in BACKBONES}
+"""Methods whose variants are isoVI with other settings, and no other methods."""
 
 
 def us(rows: pd.DataFrame) -> str | None:
@@ -196,17 +198,30 @@ class Ranking:
         return list(self.ranks.index[(self.ranks - self.ranks[method]).abs() <= self.critical])
 
 
+def complete(rows: pd.DataFrame) -> pd.DataFrame:
+    """Values of methods, the columns, on data sets, the rows, without gaps; means over splits and seeds.
+
+    Parameters
+    ----------
+    rows
+        Of one metric, set and kind of split. Data sets that only few methods were run on are left out (less
+        than half as many as on another), then methods that lack one that others have.
+    """
+    wide = rows.pivot_table(index="dataset", columns="label", values="value")
+    methods = wide.notna().sum(axis=1)
+    wide = wide[methods >= methods.max() / 2]
+    return wide.loc[:, wide.notna().sum() == wide.notna().sum().max()].dropna()
+
+
 def ranking(rows: pd.DataFrame) -> Ranking:
-    """Rank methods by one metric; a method that lacks data sets which most have is left out.
+    """Rank methods by one metric on the data sets that all of them have, see :func:`complete`.
 
     Parameters
     ----------
     rows
         Of one metric, set and kind of split.
     """
-    sign = METRICS[str(rows["metric"].iloc[0])].sign
-    wide = rows.pivot_table(index="dataset", columns="label", values="value") * sign
-    wide = wide.loc[:, wide.notna().sum() == wide.notna().sum().max()].dropna()
+    wide = complete(rows) * METRICS[str(rows["metric"].iloc[0])].sign
     ranks = wide.rank(axis=1, ascending=False).mean().sort_values(kind="stable")
     n, k = wide.shape
     if n < FEWEST or k < 3:
@@ -290,9 +305,14 @@ def _change(metric: str, value: float) -> str:
 
 def _against_best(rows: pd.DataFrame, name: str, ranked: Ranking) -> significance.Comparison | None:
     """IsoVI against the best other method."""
-    others = [str(label) for label in ranked.ranks.index if label not in OWN]
+    others = [str(label) for label in ranked.ranks.index if label not in _own(rows)]
     found = significance.compare_rows(rows, name, others[0]) if others else []
     return found[0] if found else None
+
+
+def _own(rows: pd.DataFrame) -> set[str]:
+    """Labels of isoVI's variants."""
+    return set(rows.loc[rows["method"].isin(OWN), "label"])
 
 
 def sentence(task: Task, found: pd.DataFrame, apart: bool = False) -> str:
@@ -319,6 +339,10 @@ def sentence(task: Task, found: pd.DataFrame, apart: bool = False) -> str:
     ahead, behind = _datasets(rows, compared)
     metric, change = METRICS[measure.metric].title, _change(measure.metric, compared.change)
     unsure = "" if _told_apart(ranked, name, compared.against) else " The ranks do not tell the two apart."
+    if (best := str(ranked.ranks.index[0])) != name and (
+        rows.loc[rows["label"] == best, "method"] == name
+    ).all():
+        unsure += f" isoVI with the settings of {best} ranks first."
     if len(ahead) > len(behind):
         besides = (
             f"; not on data like {', '.join(behind)}, where {compared.against} is better" if behind else ""
