@@ -15,6 +15,7 @@ from scvi.dataloaders import DataSplitter
 from scvi.model import SCVI
 
 from isovi import Constraint, InputError, IsoSCVI, IsoVAE, IsoviWarning, Neighbors, Penalty
+from isovi.model import module
 
 SMALL = {"n_latent": 4, "n_hidden": 16}
 NETWORK = {**SMALL, "n_layers": 1, "dropout_rate": 0.1}
@@ -75,8 +76,10 @@ def test_a_learned_scale_of_a_model_without_data_is_optimised(tissue: AnnData, q
 
 
 def test_without_coordinates_the_backbone_is_trained_and_a_warning_says_so(
-    make_tissue: Callable, quickly: Callable
+    make_tissue: Callable, quickly: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Equal to the bit with scVI's own likelihood: the closed form of it rounds differently."""
+    monkeypatch.setattr(module, "sparse_likelihood", lambda px: px)
     elbo = []
     for cls in (SCVI, IsoSCVI):
         scvi.settings.seed = 7
