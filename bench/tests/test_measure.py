@@ -240,6 +240,9 @@ def test_a_last_step_of_its_own_counts_beside_the_common_ones() -> None:
     assert found["ari_own"] == pytest.approx(1) and found["smoothness_own"] > found["smoothness_leiden"]
     without = measure(Fitted(apart(given)), given, metrics=("ari_own", "ari_leiden"))["all"]
     assert without["ari_own"] == without["ari_leiden"]
+    by_way = ("ari_own", "ari_leiden", "ari_mixture")
+    taken = measure(Fitted(noise, domains="mixture"), given, metrics=by_way)["all"]
+    assert taken["ari_own"] == taken["ari_mixture"] != taken["ari_leiden"]
 
 
 def test_labels_of_held_out_spots_are_taken_from_the_training_spots() -> None:

@@ -160,7 +160,7 @@ def _of_last_steps(fitted: Fitted, prepared: Prepared) -> dict[str, Callable[[],
 def domains(fitted: Fitted, latent: np.ndarray, prepared: Prepared, seed: int) -> Measured:
     """Domains of the spots that were fitted, by common last steps and by the method's own.
 
-    A method that has no last step of its own has that of its users: Leiden.
+    A method that has no last step of its own has the common one that its authors take.
     """
     rows, labels = prepared.task.rows, prepared.labels
     where, n_domains = prepared.placement.take(rows), prepared.task.n_domains
@@ -168,7 +168,7 @@ def domains(fitted: Fitted, latent: np.ndarray, prepared: Prepared, seed: int) -
         "leiden": leiden(latent[rows], n_domains, seed),
         "mixture": mixture(latent[rows], n_domains, seed),
     }
-    found["own"] = found["leiden"] if fitted.domains is None else np.asarray(fitted.domains())
+    found["own"] = np.asarray(fitted.domains()) if callable(fitted.domains) else found[fitted.domains]
     graph = spatial_neighbors(where.coordinates, where.section)
     tiles = tl.coordinate_domains(where.coordinates, n_domains, seed)
     named = None if labels is None else labels[rows]

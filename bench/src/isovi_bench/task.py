@@ -63,7 +63,8 @@ class Fitted:
         distances are theirs, those of mixing are of the others. 0 for all.
     domains
         The method's own last step to domains, ``Task.n_domains`` of them: called where a metric asks for it,
-        and returns a name or number for each spot of ``Task.seen``.
+        and returns a name or number for each spot of ``Task.seen``; or which of the common ones its authors
+        take, ``"leiden"`` or ``"mixture"``.
     positions
         Its own last step to positions: shape ``(cell, axis)`` over ``Task.spots``, in the frame of
         ``Task.seen``, NaN where it places none.
@@ -76,7 +77,7 @@ class Fitted:
     model: Any | None = None
     epochs: int | None = None
     n_place: int = 0
-    domains: LastStep | None = None
+    domains: LastStep | Literal["leiden", "mixture"] = "leiden"
     positions: LastStep | None = None
     expression: LastStep | None = None
 

@@ -62,7 +62,7 @@ def stub(tmp_path, monkeypatch):
 def test_the_process_gets_seed_and_settings_and_rows_return_to_their_places(task, stub):
     stub()
     fitted = adapter.embed(task, "stub", scale=2.0)
-    assert isinstance(fitted, Fitted) and fitted.model is None
+    assert isinstance(fitted, Fitted) and fitted.model is None and fitted.domains == "leiden"
     assert np.isnan(fitted.latent[3::4]).all()
     positions = task.seen.obsm["spatial"]
     within = task.seen.obs["section"].to_numpy() == "b"
@@ -121,7 +121,7 @@ def ended(pid: int) -> bool:
 @pytest.mark.parametrize("found", [np.zeros((29, 2)), np.zeros(30), np.full((30, 2), np.nan)])
 def test_anything_but_one_finite_row_per_spot_is_refused(task, found):
     with pytest.raises(PeerError, match="One row of finite numbers"):
-        adapter._fitted({"latent": found}, task, "banksy")
+        adapter._fitted({"latent": found}, task, PEERS["banksy"])
 
 
 ALL_OF_IT = """

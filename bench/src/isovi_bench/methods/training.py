@@ -71,7 +71,7 @@ def trained(model: Any, task: Task, **kwargs: Any) -> Fitted:
         model,
         n_epochs(model),
         n_place,
-        domains=partial(domains_of, task, latent, n_place) if ours else None,
+        domains=partial(domains_of, task, latent, n_place) if ours else "leiden",
         positions=partial(positions_of, model, task) if ours else None,
         expression=partial(shares, model, task),
     )

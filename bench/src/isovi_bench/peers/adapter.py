@@ -73,10 +73,10 @@ def embed(task: Task, name: str, *, time_limit: float = TIME_LIMIT, **settings: 
         command = (python(peer), "-P", RUNNER, script(peer), file, unseen, found)
         run(peer, [str(part) for part in command], time_limit)
         with np.load(found) as arrays:
-            return _fitted(dict(arrays), task, name)
+            return _fitted(dict(arrays), task, peer)
 
 
-def _fitted(found: dict[str, np.ndarray], task: Task, name: str) -> Fitted:
+def _fitted(found: dict[str, np.ndarray], task: Task, peer: Peer) -> Fitted:
     """What a peer returned, in the rows of the spots that it is of."""
     others = np.setdiff1d(np.arange(task.spots.n_obs), task.rows)
     rows = {"latent": task.rows, "expression": task.rows, "latent_unseen": others, "positions": others}
@@ -86,7 +86,7 @@ def _fitted(found: dict[str, np.ndarray], task: Task, name: str) -> Fitted:
             continue
         if values.ndim != 2 or len(values) != len(rows[key]) or not np.isfinite(values).all():
             raise PeerError(
-                f"{name} returned an array {key} of shape {values.shape}.",
+                f"{peer.name} returned an array {key} of shape {values.shape}.",
                 f"One row of finite numbers for each of the {len(rows[key])} spots is needed.",
                 "Leave this peer out of this data set.",
             )
@@ -96,7 +96,7 @@ def _fitted(found: dict[str, np.ndarray], task: Task, name: str) -> Fitted:
         into[rows[key]] = values if key != "positions" else _together(values, task.seen)
     return Fitted(
         arrays.get("latent"),
-        domains=_given(found.get("domains")),
+        domains=_given(found.get("domains")) or peer.clustering,
         positions=_given(arrays.get("positions")),
         expression=_given(arrays.get("expression")),
     )

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Literal
 
 from isovi.errors import InputError, OutputError
 
@@ -38,6 +39,9 @@ class Peer:
         if it does not.
     reference
         Where it was published.
+    clustering
+        Which of the common last steps to domains its authors take, ``"leiden"`` or ``"mixture"``, unless its
+        script returns domains.
     encodes
         Whether it has a latent, or a position, for spots that it was not fitted on.
     sees_positions
@@ -52,6 +56,7 @@ class Peer:
     latent: str
     smooths: str
     reference: str
+    clustering: Literal["leiden", "mixture"] = "leiden"
     encodes: bool = False
     sees_positions: bool = True
     unavailable: str = ""
@@ -74,6 +79,7 @@ PEERS: dict[str, Peer] = {
             module="cellcharter",
             latent="scVI's latent of a spot beside its means over three rings of neighbours",
             smooths="three quarters of the latent are means over neighbours",
+            clustering="mixture",
             reference="Varrone et al. 2024, Nature Genetics 56:74",
         ),
         Peer(
@@ -90,6 +96,7 @@ PEERS: dict[str, Peer] = {
             module="GraphST.GraphST",
             latent="20 principal components of the reconstruction, which its authors cluster on",
             smooths="two graph convolutions",
+            clustering="mixture",
             reference="Long et al. 2023, Nature Communications 14:1155",
         ),
         Peer(
@@ -106,6 +113,7 @@ PEERS: dict[str, Peer] = {
             module="STAGATE_pyG",
             latent="30 dimensions between encoder and decoder",
             smooths="attention over spatial neighbours",
+            clustering="mixture",
             reference="Dong & Zhang 2022, Nature Communications 13:1739",
         ),
         Peer(

@@ -21,8 +21,11 @@ def embed(
     max_epochs: int | None,
     neighbourhood: float = 0.5,
     n_components: int = 50,
-) -> np.ndarray:
-    """Logarithms at the median library size; neighbours hold half as much as a spot itself; no histology."""
+) -> dict[str, np.ndarray]:
+    """Logarithms at the median library size; neighbours hold half as much as a spot itself; no histology.
+
+    Domains are the clusters that training sharpens, without the vote of neighbours that may follow it.
+    """
     import SpaGCN
 
     torch.set_num_threads(1)
@@ -53,5 +56,5 @@ def embed(
         lr=0.05,
         max_epochs=min(EPOCHS, max_epochs or EPOCHS),
     )
-    latent, _ = model.model.predict(model.embed, model.adj_exp)
-    return latent.detach().numpy()
+    latent, shares = model.model.predict(model.embed, model.adj_exp)
+    return {"latent": latent.detach().numpy(), "domains": shares.argmax(dim=1).numpy().astype(str)}
