@@ -121,7 +121,8 @@ def test_errors_of_positions_are_of_both_last_steps_and_relative_to_scvi(made: p
         pd.concat([found, placed.assign(value=placed["value"] / 2)]), ("her2st_H1", "absent")
     )
     ratio = table.set_index("method")["to scVI"]
-    assert ratio["scVI, 10 nearest"] == "1.00" and list(table.columns) == ["method", "her2st_H1", "to scVI"]
+    assert ratio["scVI, 10 nearest"] == "1.00" and set(table["sections"]) == {"1"}
+    assert list(table.columns) == ["method", "her2st_H1", "to scVI", "sections"]
     trials = errors[errors["dataset"] == "her2st_H1"].pivot_table("value", "seed", "variant")
     assert len(trials) > 1
     paired = (trials["isoscvi"] / trials["scvi-default"]).mean()

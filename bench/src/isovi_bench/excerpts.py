@@ -334,7 +334,7 @@ def placed(found: pd.DataFrame, datasets: tuple[str, ...]) -> pd.DataFrame:
     -------
     Median errors in spacings, means over seeds: of regression on the ten nearest in the latent
     representation, where there is one, and of each method's own last step; and the mean ratio of each to the
-    former of scVI, paired by data set and seed.
+    former of scVI, paired by data set and seed, with the number of data sets that it is the mean of.
     """
     there = found[found["dataset"].isin(datasets) & (found["set"] == "heldout") & ~found["shuffled"]]
     values = there.pivot_table(index=["variant", "metric"], columns=["dataset", "seed"], values="value")
@@ -348,9 +348,8 @@ def placed(found: pd.DataFrame, datasets: tuple[str, ...]) -> pd.DataFrame:
                 for row in (values.loc[(name, metric)], values.loc[(name, metric)] / base)
             )
             shown = {key: number(float(value)) for key, value in own.items()}
-            rows.append(
-                {"method": f"{NAMES[name]}, {how}"} | shown | {"to scVI": number(float(ratio.mean()))}
-            )
+            to_base = {"to scVI": number(float(ratio.mean())), "sections": str(ratio.count())}
+            rows.append({"method": f"{NAMES[name]}, {how}"} | shown | to_base)
     return pd.DataFrame(rows)
 
 
