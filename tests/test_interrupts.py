@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
@@ -188,6 +189,35 @@ def test_a_second_signal_does_not_disturb_cleaning_up() -> None:
     with pytest.raises(Interrupted) as stopped, interrupts.raised():
         work()
     assert cleaned and stopped.value.status == 143
+
+
+@pytest.mark.parametrize("number", list(STATUS), ids=lambda number: number.name)
+def test_compiled_code_is_stopped_as_by_the_keyboard_and_the_signal_is_known_after(number: int) -> None:
+    def library() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+        raise KeyboardInterrupt  # another one, as Ray does
+
+    outside = (interrupts.raised(), interrupts.kept_at("Kept."))
+    with pytest.raises(Interrupted) as stopped, outside[0], outside[1], interrupts.as_keyboard_interrupts():
+        library()
+    assert stopped.value.status == STATUS[number] and str(stopped.value).endswith(". Kept.")
+
+
+def test_after_compiled_code_signals_are_raised_as_before() -> None:
+    def work() -> None:
+        with interrupts.as_keyboard_interrupts():
+            pass
+        signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Interrupted), interrupts.raised():
+        work()
+
+
+@pytest.mark.parametrize("within", [interrupts.raised, contextlib.nullcontext])
+def test_an_interrupt_of_another_origin_stays_what_it_is(within: Any) -> None:
+    with pytest.raises(KeyboardInterrupt), within(), interrupts.as_keyboard_interrupts():
+        raise KeyboardInterrupt
 
 
 def test_signals_that_are_ignored_stay_so() -> None:

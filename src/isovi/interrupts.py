@@ -57,7 +57,7 @@ def raised() -> Iterator[None]:
     stop = _Stop()
     numbers = [number for number in _signals() if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, stop) for number in numbers}
-    unraisable, sys.unraisablehook = sys.unraisablehook, lambda lost: _again(lost, unraisable)
+    unraisable, sys.unraisablehook = sys.unraisablehook, lambda lost: _again(lost, stop, unraisable)
     try:
         yield
     finally:
@@ -66,30 +66,54 @@ def raised() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def as_keyboard_interrupts() -> Iterator[None]:
+    """Have the signals of :func:`raised` raise :class:`KeyboardInterrupt` in the block.
+
+    For libraries whose compiled code knows that alone. :class:`Interrupted` leaves the block, with the signal
+    and the notes. Nothing is changed where :func:`raised` is not in force.
+    """
+    found = [handler for number in _signals() if isinstance(handler := signal.getsignal(number), _Stop)]
+    if not found:
+        yield
+        return
+    stop, found[0].raises = found[0], KeyboardInterrupt
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if stop.number is None:  # of another origin
+            raise
+        stopped = Interrupted(stop.number)
+        for note in getattr(error, "__notes__", ()):
+            stopped.add_note(note)
+        raise stopped from error
+    finally:
+        stop.raises = Interrupted
+
+
 class _Stop:
     """Handler of signals; those that follow closely are taken for the first one."""
 
     def __init__(self) -> None:
         self.raised_at = -float("inf")
+        self.number: int | None = None  # of the last signal that raised an exception
+        self.raises: type[BaseException] = Interrupted
 
     def __call__(self, number: int, _: FrameType | None) -> None:
         now = time.monotonic()
         if now - self.raised_at < REPEATS:
             return
-        self.raised_at = now
-        raise Interrupted(number)
+        self.raised_at, self.number = now, number
+        raise self.raises(number)
 
 
-def _again(lost: Any, otherwise: Callable[[Any], Any]) -> None:
+def _again(lost: Any, stop: _Stop, otherwise: Callable[[Any], Any]) -> None:
     """Send the signal again if its exception was raised where none can be, as in a destructor."""
-    if not isinstance(lost.exc_value, Interrupted):
+    if stop.number is None or not isinstance(lost.exc_value, Interrupted | KeyboardInterrupt):
         otherwise(lost)
         return
-    number = lost.exc_value.signal
-    handler = signal.getsignal(number)
-    if isinstance(handler, _Stop):
-        handler.raised_at = -float("inf")
-    threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+    stop.raised_at = -float("inf")
+    threading.Timer(0.01, os.kill, (os.getpid(), stop.number)).start()
 
 
 def _signals() -> list[signal.Signals]:

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import signal
+import threading
+import time
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -26,6 +30,7 @@ from isovi import (
     Neighbors,
     OutputError,
     files,
+    interrupts,
     pipeline,
     pl,
     tl,
@@ -316,6 +321,24 @@ def test_a_share_of_a_gpu_is_a_share_or_a_whole_number(gpus: float) -> None:
         cluster(gpus=gpus),
     ):
         pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_ends_waiting_for_ray_at_once(number: signal.Signals) -> None:
+    ray = pytest.importorskip("ray", reason="the extra tune is not installed")
+    from isovi.tune.cluster import cluster
+
+    def waits() -> None:
+        sleeping = ray.remote(lambda: time.sleep(600)).remote()
+        threading.Timer(1, os.kill, (os.getpid(), number)).start()
+        ray.wait([sleeping], timeout=60)
+        pytest.fail("the signal was lost")
+
+    with pytest.raises(interrupts.Interrupted) as stopped, interrupts.raised(), cluster(workers=1):
+        waits()
+    assert stopped.value.signal == number
+    assert not ray.is_initialized()
 
 
 @pytest.mark.slow

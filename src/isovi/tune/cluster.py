@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 
+from isovi import interrupts
 from isovi.errors import InputError
 from isovi.interrupts import Handlers
 
@@ -53,7 +54,8 @@ def cluster(
                 f"Ray finds {known:g}.",
                 "Ask for no more than there are, or for none, to run on processors.",
             )
-        yield
+        with interrupts.as_keyboard_interrupts():  # compiled code of Ray stops at no other exception
+            yield
     finally:
         if ours:
             ray.shutdown()
