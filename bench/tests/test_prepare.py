@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from anndata import AnnData
 
+from isovi.data import check
 from isovi.errors import InputError
 from isovi.simulate import simulate
 from isovi.spots import HELDOUT, SPLIT_KEY, TRAIN
@@ -127,14 +128,28 @@ def test_too_few_training_spots_are_refused(tmp_path: Path) -> None:
         prepare(job(tmp_path, tissue()[:90].copy(), "0.9"))
 
 
-def test_spots_without_counts_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("split", ["all", "section:section_1", "molecules:0.1"])
+def test_spots_without_counts_are_left_out(tmp_path: Path, split: str) -> None:
     adata = tissue()
-    counts = np.zeros((N_OBS, N_GENES))
-    counts[:, 0] = 1
-    counts[0] = np.arange(N_GENES) == 1  # a gene of this spot alone is not chosen
+    empty = int(np.flatnonzero(adata.obs["section"] == "section_1")[0])
+    counts = adata.X.toarray()
+    counts[empty], counts[:, 1] = 0, 0
+    counts[empty, 1] = 100  # a gene of this spot alone is not chosen
     adata.X = type(adata.X)(counts)
-    with pytest.raises(InputError, match="1 spot has no count in the 1 genes chosen"):
-        prepare(job(tmp_path, adata))
+    prepared = prepare(job(tmp_path, adata, split))
+    task, others = prepared.task, np.delete(np.arange(N_OBS), empty)
+    assert prepared.left_out == 1
+    assert list(task.spots.obs_names) == list(adata.obs_names[others])
+    everywhere = check.spots(adata, section_key="section").coordinates
+    np.testing.assert_array_equal(prepared.placement.coordinates, everywhere[others])
+    assert list(prepared.labels) == list(adata.obs["label"].iloc[others])
+    assert list(task.seen.obs_names) == list(task.spots.obs_names[task.rows])
+    if prepared.molecules is not None:
+        assert prepared.molecules.shape == task.spots.shape
+
+
+def test_no_spot_is_left_out_that_has_a_count(tmp_path: Path) -> None:
+    assert prepare(job(tmp_path, tissue())).left_out == 0
 
 
 def test_molecules_held_out_and_seen_are_all_that_there_are(tmp_path: Path) -> None:

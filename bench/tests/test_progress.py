@@ -7,7 +7,19 @@ import pytest
 from isovi_bench import results
 from isovi_bench.datasets import DataSet
 from isovi_bench.job import Job
-from isovi_bench.progress import MEASURING, count, failures, jobs, reason, seconds, seeds, table, unfinished
+from isovi_bench.progress import (
+    LEFT_OUT,
+    MEASURING,
+    count,
+    failures,
+    jobs,
+    reason,
+    seconds,
+    seeds,
+    table,
+    unfinished,
+    without_counts,
+)
 
 
 @pytest.fixture
@@ -64,6 +76,17 @@ def test_failures_tell_why_but_not_where_the_machine_keeps_its_files(states):
         }
     ]
     assert failures(states[states["status"] == "done"]) is None
+
+
+def test_spots_left_out_are_counted_by_split(made):
+    assert without_counts(made) is None
+    of = made[(made["dataset"] == "starmap") & (made["metric"] == made["metric"].iloc[0])]
+    rows = of.drop_duplicates("job").assign(set="", metric=LEFT_OUT, value=3.0)
+    table = without_counts(results.pd.concat([made, rows]))
+    assert table is not None
+    shown = table.shown.to_dict("records")
+    assert {(row["data set"], row["spots left out"]) for row in shown} == {("starmap", "3 of 500")}
+    assert sum(int(row["jobs"]) for row in shown) == len(rows)
 
 
 @pytest.mark.parametrize(

@@ -203,6 +203,7 @@ def run_pipeline(
     spots = split(adata, settings)
     with isolated_random_state(settings.seed):
         genes = choose_genes(adata, spots, settings)
+        require_counts(adata, genes, settings)
         report_split(spots, genes, progress)
         if scratch is None and pack.is_on_disk(adata.X):
             scratch = tempfile.TemporaryDirectory(prefix="isovi-")
@@ -383,7 +384,7 @@ def choose_genes(adata: AnnData, spots: Spots, settings: Settings) -> np.ndarray
     Raises
     ------
     InputError
-        If no gene is seen often enough, a spot has no count in the genes chosen, or training spots are alike.
+        If no gene is seen often enough, or training spots are alike.
     """
     matrix = check.counts_of(adata, settings.layer)
     counts = gene_counts(adata, matrix, spots, np.random.default_rng(settings.seed))
@@ -400,12 +401,12 @@ def choose_genes(adata: AnnData, spots: Spots, settings: Settings) -> np.ndarray
     if 0 < settings.n_top_genes < seen.sum():
         genes[seen] = most_variable(counts[:, np.flatnonzero(seen)], settings.n_top_genes)
     require_differences(counts[:, np.flatnonzero(genes)], settings)
-    require_counts(matrix, genes)
     return genes
 
 
-def require_counts(matrix: Any, genes: np.ndarray) -> None:
+def require_counts(adata: AnnData, genes: np.ndarray, settings: Settings) -> None:
     """Refuse genes, a mask, of which a spot has no count."""
+    matrix = check.counts_of(adata, settings.layer)
     empty = check.cell_totals(matrix, genes) == 0
     if n := int(empty.sum()):
         most = int(check.cell_totals(matrix)[empty].max())

@@ -42,6 +42,8 @@ class Prepared:
         Held-out molecules of every spot, of the genes of the task; ``None`` if none are held out.
     heldout_share
         Share of the molecules that is held out.
+    left_out
+        Number of spots that are left out, since they have no count in the genes of the task.
     """
 
     task: Task
@@ -50,6 +52,7 @@ class Prepared:
     shuffled: bool = False
     molecules: sparse.csr_matrix | None = None
     heldout_share: float = 0.0
+    left_out: int = 0
 
     def as_given(self) -> Spots:
         """Positions as the method saw them, of the others the true ones."""
@@ -59,7 +62,7 @@ class Prepared:
 
 
 def prepare(job: Job) -> Prepared:
-    """Read the data of a job and split it.
+    """Read the data of a job and split it; spots that have no count in the genes chosen are left out.
 
     Parameters
     ----------
@@ -78,6 +81,9 @@ def prepare(job: Job) -> Prepared:
     where = placed(adata, job)
     settings = Settings(n_top_genes=job.n_top_genes, layer=job.dataset.layer, seed=job.seed)
     genes = choose_genes(adata, where, settings)
+    counted = check.cell_totals(check.counts_of(adata, job.dataset.layer), genes) > 0
+    if not counted.all():
+        adata, where = adata[counted].copy(), replace(where.take(counted), row=np.arange(counted.sum()))
     spots = _spots(adata, genes, np.array(where.sections)[where.section], job.dataset.layer)
     rows = np.flatnonzero(where.split != HELDOUT)
     labels = _labels(adata, job.dataset.label_key)
@@ -90,8 +96,8 @@ def prepare(job: Job) -> Prepared:
         max_epochs=job.max_epochs,
     )
     if molecules is not None:
-        molecules = sparse.csr_matrix(molecules[:, np.flatnonzero(genes)])
-    return Prepared(task, where, labels, job.shuffled, molecules, share)
+        molecules = sparse.csr_matrix(molecules[np.flatnonzero(counted)][:, np.flatnonzero(genes)])
+    return Prepared(task, where, labels, job.shuffled, molecules, share, int((~counted).sum()))
 
 
 def held_out_molecules(split: str) -> float:

@@ -23,6 +23,7 @@ from isovi_bench.grid import OWN, make_known
 from isovi_bench.job import Job
 from isovi_bench.measure import measure
 from isovi_bench.prepare import Prepared, prepare
+from isovi_bench.progress import LEFT_OUT
 from isovi_bench.resources import peak_memory, peak_memory_of_children, processor_seconds
 from isovi_bench.store import Outcome
 from isovi_bench.task import Fitted, find
@@ -95,7 +96,8 @@ def run(job: Job) -> Outcome:
     Returns
     -------
     With seconds, processor seconds (those compare on a busy machine) and peak memory of the fit (the whole
-    process until its end, in megabytes) and the epochs it trained, if it counts them, under the set ``""``.
+    process until its end, in megabytes), the epochs it trained, if it counts them, and the number of spots
+    left out, if there are any, under the set ``""``.
     """
     make_known(job.adapters)
     prepared = prepare(job)
@@ -108,6 +110,8 @@ def run(job: Job) -> Outcome:
     }
     if fitted.epochs is not None:
         whole["epochs"] = float(fitted.epochs)
+    if prepared.left_out:
+        whole[LEFT_OUT] = float(prepared.left_out)
     torch.set_num_threads(1)  # numba and scikit-learn may have changed it on the way here
     metrics = measure(fitted, prepared, seed=job.seed, metrics=job.metrics)
     return Outcome({**metrics, "": whole}, arrays=_arrays(fitted, prepared))

@@ -15,6 +15,7 @@ from isovi_bench.results import DONE, FAILED, label, ordered
 MEASURING = (
     15.0  # processor seconds of the start of a process and its metrics, as on sections of some 1,000 spots
 )
+LEFT_OUT = "left_out"  # number of spots left out, of the whole job
 _LONGEST = 200  # characters of a reason
 _FOLDERS = re.compile(r"(?<![\w.])/(?:[^\s/'\":]+/)+")  # of the machine that the job ran on
 
@@ -119,6 +120,26 @@ def failures(states: pd.DataFrame) -> Table | None:
 def _failure(name: str, why: str, part: pd.DataFrame) -> dict[str, str]:
     where = ", ".join(sorted(set(part["dataset"])))
     return {"method": name, "data sets": where, "jobs": str(len(part)), "reason": why}
+
+
+def without_counts(frame: pd.DataFrame) -> Table | None:
+    """Spots that jobs left out, by data set and split; ``None`` if there are none."""
+    rows = frame[frame["metric"] == LEFT_OUT]
+    if rows.empty:
+        return None
+    by = rows.groupby(["dataset", "split", "value", "n_obs"], as_index=False)["job"].nunique()
+    shown = pd.DataFrame(
+        {
+            "data set": by["dataset"],
+            "split": by["split"],
+            "spots left out": [
+                f"{left:.0f} of {n_obs}" for left, n_obs in zip(by["value"], by["n_obs"], strict=True)
+            ],
+            "jobs": by["job"].astype(str),
+        }
+    )
+    title = "Spots without a count in the genes chosen, which were left out"
+    return Table("left_out", title, shown, rows)
 
 
 def reason(message: str) -> str:

@@ -80,11 +80,11 @@ def every(frame: pd.DataFrame, plan: pd.DataFrame, against: str | None = None) -
     states = progress.jobs(frame, plan)
     parts = [(kind, found[found["kind"] == kind]) for kind in results.kinds(found)]
     made = [table for kind, part in parts for table in of_kind(part, kind, against)]
-    failed = progress.failures(states)
+    problems = [progress.failures(states), progress.without_counts(frame)]
     answers = [*tasks.screens(found), *tasks.boards(found)]
     return [
         *(*answers, *made, *costs(found), methods(frame), progress.table(states)),
-        *([failed] if failed else []),
+        *(table for table in problems if table),
     ]
 
 

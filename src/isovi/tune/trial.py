@@ -41,6 +41,7 @@ def run_trial(source: io.Source, settings: Settings, min_counts: int, folder: Pa
     adata = files.read(source, settings, min_counts, Silent())
     spots = with_more_validation(pipeline.split(adata, settings), settings.seed)
     genes = pipeline.choose_genes(adata, spots, settings)
+    pipeline.require_counts(adata, genes, settings)
     used = pack.take_genes(adata, genes, folder / "genes.zarr")
     checkpoint = EpochCheckpoint(folder / "training.ckpt")
     model = pipeline.train(used, spots, settings, Silent(), checkpoint)
