@@ -122,7 +122,9 @@ def reckon(
 
 def table(
     results: Results,
-    page: Annotated[Path | None, typer.Option(help="Also write a page of documentation: .md.")] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Also write a page of documentation: .md.", dir_okay=False)
+    ] = None,
     since: Annotated[
         Path | None, typer.Option(help="Folder of the run before, from which the page says the changes.")
     ] = None,
@@ -149,7 +151,10 @@ def table(
 
 
 def pages(
-    files: Annotated[list[Path], typer.Argument(metavar="PAGE...", help="Pages of documentation: .md.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="PAGE...", help="Pages of documentation: .md.", exists=True, dir_okay=False),
+    ],
     debug: Debug = False,
 ) -> None:
     """Write the tables of pages anew from the published results beside them.

@@ -15,7 +15,7 @@ Novosparc = Annotated[Path | None, typer.Option(help="Python interpreter that ha
 
 def theorem(
     results: Results,
-    page: Annotated[Path, typer.Option(help="Page to write: .md.")],
+    page: Annotated[Path, typer.Option(help="Page to write: .md.", dir_okay=False)],
     debug: Debug = False,
 ) -> None:
     """Compare L with the distortion loss over a range of targets, and write a page.
