@@ -118,6 +118,13 @@ def test_files_are_written_for_what_there_is(make, tmp_path):
     assert paths[0].read_bytes().startswith(b"\x89PNG")
 
 
+def test_tradeoff_without_a_likelihood_is_not_drawn_and_shows_only_what_was_measured(found):
+    points = found[~found["variant"].str.startswith("isoscvi-")]
+    assert tradeoff(points[points["metric"] != "reconstruction"]) is None
+    (alone,) = tradeoff(points[points["metric"] != "coordinate_error"]).axes
+    assert alone.get_ylabel().startswith("Spearman")
+
+
 @pytest.mark.parametrize("draw", [errors, tradeoff, ranking, lambda rows: sensitivity(rows, "penalty")])
 def test_nothing_is_drawn_of_nothing(found, draw):
     assert draw(found[found["metric"] == "seconds"]) is None

@@ -27,6 +27,7 @@ _RANKED = (
     *("morans_i", "gearys_c", "spearman_distance", "relative_distortion", "anisotropy", "coordinate_error"),
     *("nmi_leiden", "ari_leiden", "nmi_mixture", "ari_mixture", "ilisi"),
 )
+_GEOMETRY = ("coordinate_error", "spearman_distance")  # of the trade-off with the likelihood
 _MARKERS = "osD^vPX"
 
 
@@ -278,10 +279,11 @@ def tradeoff(found: pd.DataFrame) -> Figure | None:
     cells = sweeps.complete(sweeps.curves(held_out))
     of_curves = held_out["dataset"].isin(cells["dataset"]) | cells.empty
     curves, points = _swept(cells), _points(held_out[of_curves])
-    if not curves and points.empty:
+    shown = [key for key in _GEOMETRY if any(key in table for table in (*curves.values(), points))]
+    if not shown:
         return None
-    figure, axes = _grid(1, 2, (4.6, 3.8))
-    for ax, key in zip(axes[0], ("coordinate_error", "spearman_distance"), strict=True):
+    figure, axes = _grid(1, len(shown), (4.6, 3.8))
+    for ax, key in zip(axes[0], shown, strict=True):
         _trade(ax, curves, points, METRICS[key])
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize="small")
@@ -307,7 +309,8 @@ def _points(held_out: pd.DataFrame) -> pd.DataFrame:
     ]
     cells = pd.concat(parts)
     cells = cells[~cells["label"].isin([backbone.plain for backbone in BACKBONES])]
-    return cells.pivot_table(index="label", columns="metric", values="change")
+    table = cells.pivot_table(index="label", columns="metric", values="change")
+    return table.dropna(subset="reconstruction") if "reconstruction" in table else pd.DataFrame()
 
 
 def _trade(ax: Axes, curves: dict[str, pd.DataFrame], points: pd.DataFrame, metric: Metric) -> None:
@@ -324,7 +327,7 @@ def _trade(ax: Axes, curves: dict[str, pd.DataFrame], points: pd.DataFrame, metr
                 label=name,
             )
             _ends(ax, table, metric, size)
-    for i, name in enumerate(points.index if {"reconstruction", metric.key} <= set(points.columns) else []):
+    for i, name in enumerate(points.index if metric.key in points else []):
         x, y = 100 * points.loc[name, "reconstruction"], size * points.loc[name, metric.key]
         ax.plot(x, y, linestyle="", marker=_MARKERS[i % 7], color=colors[len(curves) + i], label=name)
     ax.plot(0, 0, linestyle="", marker="*", markersize=12, color="black", label="plain backbone")
