@@ -114,6 +114,17 @@ def test_sections_that_took_no_part_are_on_a_screen_of_their_own() -> None:
     assert "took no part" in apart.title
 
 
+def test_a_task_that_was_run_on_other_sections_only_is_not_said_to_be_to_come() -> None:
+    domains = next(task for task in tasks.TASKS if task.name == "domains")
+    measure = domains.measures[0]
+    both = rows_of(WINS).replace({"dataset": {"section_5": results.APART[0]}})
+    others = rows_of(WINS, measure.metric, set=measure.spots, kind=measure.kind)
+    seen, apart = tasks.screens(pd.concat([both, others]))
+    said = [table.shown.set_index("task")["decided by"] for table in (seen, apart)]
+    assert said[0][domains.title] == measure.title and said[1][domains.title] == tasks.NONE_APART
+    assert said[0]["Denoising"] == said[1]["Denoising"] == tasks.NOT_RUN
+
+
 def test_the_page_of_a_task_has_them_apart_and_ranks_by_its_other_metrics() -> None:
     both = pd.concat([rows_of(WINS), rows_of(WINS, "spearman_distance")])
     both = both.replace({"dataset": {"section_5": results.APART[0]}})

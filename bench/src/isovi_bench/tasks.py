@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +19,7 @@ LEVEL = significance.SIGNIFICANT
 FEWEST = significance.FEWEST
 OURS = tuple(backbone.constraint for backbone in reversed(BACKBONES))  # isoVI's own, the first that was run
 NOT_RUN = "Not run yet."
+NONE_APART = "No data set of these sections alone."
 NO_FITS = ("coordinates", "mean-profile")  # references that fit nothing and take no time
 TIMES = 3.0  # relative changes from which a multiple reads better
 
@@ -249,12 +251,15 @@ def screens(found: pd.DataFrame) -> list[Table]:
     """
     unseen = found["dataset"].isin(APART)
     title = "Who is best at what"
-    apart = _screen(found[unseen], "tasks_apart", f"{title}, on sections that took no part in any choice")
+    ran = {task for task in TASKS if task.measured(found)}
+    apart = _screen(
+        found[unseen], "tasks_apart", f"{title}, on sections that took no part in any choice", ran
+    )
     return [_screen(found[~unseen], "tasks", title), *([apart] if unseen.any() else [])]
 
 
-def _screen(found: pd.DataFrame, name: str, title: str) -> Table:
-    shown = [_row(task, found) for task in TASKS]
+def _screen(found: pd.DataFrame, name: str, title: str, elsewhere: Collection[Task] = ()) -> Table:
+    shown = [_row(task, found, NONE_APART if task in elsewhere else NOT_RUN) for task in TASKS]
     notes = (
         "Ranks are means over the data sets that all methods of a row have; methods within the critical "
         "difference of the best (Nemenyi, 5 %) cannot be told from it. The change is isoVI's from the best "
@@ -264,13 +269,13 @@ def _screen(found: pd.DataFrame, name: str, title: str) -> Table:
     return Table(name, title, pd.DataFrame(shown), pd.DataFrame(shown), notes)
 
 
-def _row(task: Task, found: pd.DataFrame) -> dict[str, str]:
+def _row(task: Task, found: pd.DataFrame, lacking: str) -> dict[str, str]:
     ran = task.measured(found)
     if ran is None:
         blank = dict.fromkeys(
             ("best (mean rank)", "not distinguishable from it", "isoVI's rank", "change of isoVI"), "-"
         )
-        return {"task": task.title, "decided by": NOT_RUN, **blank, "data sets": "-"}
+        return {"task": task.title, "decided by": lacking, **blank, "data sets": "-"}
     measure, rows = ran
     ranked, name = ranking(rows), us(rows)
     best = str(ranked.ranks.index[0])
