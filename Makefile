@@ -42,8 +42,9 @@ lint: $(STAMP)-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# An hour or two; resumes if it was interrupted.
 bench: $(STAMP)-bench
-	$(BIN)/isovi-bench time epoch $(addprefix --section ,$(wildcard ../shared/data/dlpfc_151673.h5ad))
+	$(BIN)/isovi-bench time epoch --whole 5 --out timings.json $(addprefix --section ,$(wildcard ../shared/data/dlpfc_151673.h5ad))
 
 # At most eight minutes with one GPU; without one, the tests are skipped and the rest is run in small.
 gpu: $(STAMP)-test

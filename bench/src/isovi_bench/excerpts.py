@@ -402,6 +402,7 @@ _MAIN = ("pca", "scvi-default", "scvi", "isoscvi")
 _CHECKED = ("her2st_H1", "her2st_G2", "starmap_BZ5")
 _SPOTS = "spots"  # the kind of split of most tables
 _QUALITY = (COORDINATES, RECONSTRUCTION, MSE, MORAN)
+_TRAINING = (("", "cpu_seconds"), ("", "epochs"), RECONSTRUCTION)
 _GEOMETRY = (L, ("heldout", "certified_constant"), ("heldout", "anisotropy"), ("all", "anisotropy"))
 
 TABLES: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
@@ -450,6 +451,20 @@ TABLES: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
     "quality, apart": (
         _SPOTS,
         partial(each, variants=_MAIN, columns=(*_QUALITY[:2], L, SPEARMAN, LABELS, NMI), datasets=APART),
+    ),
+    "quality, training": (
+        _SPOTS,
+        partial(
+            ratios,
+            base="scvi-default",
+            variants=("scvi", "isoscvi"),
+            columns=_TRAINING,
+            datasets=(*SEVEN, "osmfish"),
+        ),
+    ),
+    "quality, training apart": (
+        _SPOTS,
+        partial(ratios, base="scvi-default", variants=("scvi", "isoscvi"), columns=_TRAINING, datasets=APART),
     ),
     "rerun, jobs": ("", jobs),
     "placement, sections": (_SPOTS, partial(placed, datasets=(*SEVEN, "osmfish"))),

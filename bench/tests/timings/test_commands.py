@@ -25,9 +25,9 @@ def test_geometry_is_timed_and_written(tmp_path: Path, monkeypatch: pytest.Monke
 def test_every_option_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[object, ...]] = []
     for module in (epoch, memory):
-        monkeypatch.setattr(module, "measure", lambda *given: calls.append(given) or [])
+        monkeypatch.setattr(module, "measure", lambda *given, **_: calls.append(given) or [])
         monkeypatch.setattr(module, "table", lambda _: "a table")
-    monkeypatch.setattr(whole, "measure", lambda *given: calls.append(given) or [])
+    monkeypatch.setattr(whole, "measure", lambda *given, **_: calls.append(given) or [])
     monkeypatch.setattr(memory, "draw", lambda *given: calls.append(given))
     shared = ("--section", "a.h5ad", "--repeats", 3)
     few = ("--n-obs", 9, "--epochs", 4, "--contender", "equal", "--whole", 2)
@@ -40,7 +40,7 @@ def test_every_option_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert time("memory", "--out", tmp_path).exit_code == 0
     drawn = (tmp_path, tmp_path / "memory.png")
     assert calls == [
-        (Path("a.h5ad"), 9, 4, 3, ["equal"]),
+        (Path("a.h5ad"), 9, 4, 3, ["scvi", "equal"]),
         (Path("a.h5ad"), 2),
         (tmp_path, [7, 8], Path("a.h5ad"), ["knn:6"], 2, 3),
         drawn,

@@ -8,12 +8,17 @@ from isovi.errors import InputError
 from isovi.model import model
 from isovi.simulate import simulate
 from isovi_bench.resources import processor_name
+from isovi_bench.rows import Rows
 from isovi_bench.timings import epoch
 
 
 @pytest.mark.slow
-def test_every_contender_is_timed_and_compared_with_scvi() -> None:
-    row = epoch.compare("tiny", simulate("layers", n_obs=80, n_genes=30, seed=0), epochs=2, repeats=1)
+def test_every_contender_is_timed_and_compared_with_scvi(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adata = simulate("layers", n_obs=80, n_genes=30, seed=0)
+    monkeypatch.setattr(epoch, "tissues", lambda *_: [("tiny", adata)])
+    (row,) = epoch.measure(epochs=2, repeats=1, rows=Rows(tmp_path / "rows"))
     for clock in ("cpu", "wall"):
         assert set(row[f"{clock}_ratio"]) == set(epoch.CONTENDERS)
         assert row[f"{clock}_ratio"]["scvi"] == 1
@@ -21,6 +26,34 @@ def test_every_contender_is_timed_and_compared_with_scvi() -> None:
     written = epoch.table([row])
     assert written.count("\n|") == 2 and written.endswith(processor_name())
     assert f"| {row['density']:.1%} |" in written and "scvi (wall)" not in written
+
+
+def test_an_interrupted_measurement_is_resumed_and_medians_are_over_all_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    called: list[str] = []
+
+    def seconds(name: str, *_: object) -> list[tuple[float, float]]:
+        if len(called) == 3:
+            raise KeyboardInterrupt
+        called.append(name)
+        return [(1.0 + len(called), 5.0)]
+
+    monkeypatch.setattr(epoch, "seconds", seconds)
+    adata = simulate("layers", n_obs=80, n_genes=30, seed=0)
+    monkeypatch.setattr(epoch, "tissues", lambda *_: [("tiny", adata)])
+    asked = {"repeats": 3, "contenders": ["equal"], "rows": Rows(tmp_path / "rows")}
+    with pytest.raises(KeyboardInterrupt):
+        epoch.measure(**asked)
+    called.append("interrupted")
+    (row,) = epoch.measure(**asked)
+    assert called == ["scvi", "equal", "scvi", "interrupted", *["scvi", "equal"] * 2]
+    assert row["cpu_seconds"] == {"scvi": 6.0, "equal": 7.0}  # of 2, 6, 8 and of 3, 7, 9
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition(",")[0] for line in said] == [
+        f"Epochs of tiny: {n}" for n in ("1 of 3", "1 of 2", "2 of 2")
+    ]
+    assert epoch.measure(**asked) == [row] and len(called) == 8
 
 
 def test_epochs_are_timed_from_start_to_start_without_the_first() -> None:

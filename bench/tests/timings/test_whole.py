@@ -5,13 +5,16 @@ from pathlib import Path
 import pytest
 
 from isovi.simulate import simulate
+from isovi_bench.rows import Rows
 from isovi_bench.timings import whole
 
 
 @pytest.mark.slow
 def test_a_whole_fit_is_timed_beside_scvi_on_the_same_spots(tmp_path: Path) -> None:
     simulate("layers", n_obs=150, n_genes=40, seed=0).write_h5ad(tmp_path / "mine.h5ad")
-    rows = whole.measure(tmp_path / "mine.h5ad", max_epochs=3)
+    kept = Rows(tmp_path / "rows")
+    rows = whole.measure(tmp_path / "mine.h5ad", max_epochs=3, rows=kept)
+    assert whole.measure(tmp_path / "mine.h5ad", max_epochs=3, rows=kept) == rows  # not measured again
     assert [(row["data"], row["fit"], row["epochs"]) for row in rows] == [
         ("mine", whole.OURS, 3),
         ("mine", whole.SCVI, 3),

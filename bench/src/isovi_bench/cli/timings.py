@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from isovi.cli.console import DEFAULT, App, Debug, quiet, reported
+from isovi.data import io
 from isovi_bench.cli.options import say
 from isovi_bench.rendering import around, insert
 
@@ -39,19 +39,24 @@ def epoch(
     Contenders: default (both at their own defaults), equal (with scVI's network and training) and
     "equal, plain" (the same without speed-ups). The option may be repeated. Of a section the whole isovi
     fit is timed as well, against the training of scVI by its defaults, with the likelihood of held-out
-    spots of both; each takes minutes.
+    spots of both; each takes minutes. With --out an interrupted measurement can be resumed.
 
     Example: [bold]isovi-bench time epoch --repeats 3[/bold]
     """
     with reported(debug):
+        from isovi_bench.resources import processor_name
         from isovi_bench.timings import epoch as timing
         from isovi_bench.timings import whole as fits
+        from isovi_bench.timings.partial import unfinished
 
         quiet()
         _check(timing.PLACE, page)
-        rows = timing.measure(section, n_obs, epochs, repeats, contender or ())
-        wholes = [] if section is None else fits.measure(section, whole)
-        _write([*rows, *wholes], out)
+        names = timing.chosen(contender or ())
+        asked = {"section": section and str(section), "n_obs": n_obs, "epochs": epochs, "contenders": names}
+        with unfinished(out, {**asked, "processor": processor_name()}) as kept:
+            rows = timing.measure(section, n_obs, epochs, repeats, names, rows=kept)
+            wholes = [] if section is None else fits.measure(section, whole, rows=kept)
+            _write([*rows, *wholes], out)
         tables = [timing.table(rows), *([fits.table(wholes)] if wholes else [])]
         _tell("\n\n".join(tables), timing.PLACE, page)
 
@@ -238,4 +243,5 @@ def _tell(text: str, place: str, page: Path | None) -> None:
 
 def _write(rows: object, out: Path | None) -> None:
     if out is not None:
-        out.write_text(json.dumps(rows, indent=2))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        io.write_json(out, rows)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,7 @@ from isovi_bench.rendering import markdown
 from isovi_bench.resources import in_fresh_process, peak_memory, reset_peak_memory
 from isovi_bench.rows import Rows
 from isovi_bench.timings.cells import positions, write
+from isovi_bench.timings.partial import counted
 
 SIZES = (10_000, 100_000, 1_000_000)
 MODES = {"memory": ".h5ad", "disk": ".zarr"}
@@ -95,15 +97,12 @@ def measure(
         raise InputError(f"modes={', '.join(unknown)}.", f"They are {', '.join(MODES)}.", "Name one of them.")
     rows = Rows(out / RESULTS)
     done = {(row["n_obs"], row["mode"], row["command"]) for row in rows.read()}
-    for n_obs in sizes:
-        file = _prepared(out / f"{n_obs}.h5ad", n_obs)
-        for mode, suffix in MODES.items():
-            for command in COMMANDS if mode in modes else ():
-                if (n_obs, mode, command) not in done:
-                    asked = (command, file.with_suffix(suffix), out / f"{n_obs}-{mode}", epochs)
-                    found = in_fresh_process(run, *asked)
-                    about = {"n_obs": n_obs, "mode": mode, "command": command}
-                    rows.add([{**about, **row} for row in found])
+    asked = itertools.product(sizes, (mode for mode in MODES if mode in modes), COMMANDS)
+    for n_obs, mode, command in counted([one for one in asked if one not in done], "Commands"):
+        file = _prepared(out / f"{n_obs}.h5ad", n_obs).with_suffix(MODES[mode])
+        found = in_fresh_process(run, command, file, out / f"{n_obs}-{mode}", epochs)
+        about = {"n_obs": n_obs, "mode": mode, "command": command}
+        rows.add([{**about, **row} for row in found])
     return rows.read()
 
 

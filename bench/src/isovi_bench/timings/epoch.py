@@ -32,12 +32,15 @@ import isovi
 from isovi.data import io
 from isovi.errors import InputError
 from isovi.model import model, module, speed
+from isovi.model.hooks import exceptions_as_they_are
 from isovi.pipeline import choose_genes
 from isovi.run import Settings
 from isovi.simulate import simulate
 from isovi.spots import TRAIN, Spots
 from isovi_bench.rendering import markdown
 from isovi_bench.resources import processor_name
+from isovi_bench.rows import Rows
+from isovi_bench.timings.partial import counted
 
 N_GENES = 2000
 DEPTHS = {0.05: 0.09, 0.10: 0.22, 0.50: 4.3}  # of simulate(), for about these densities at 2,000 genes
@@ -89,7 +92,7 @@ def seconds(name: str, adata: AnnData, epochs: int) -> list[tuple[float, float]]
     seen, clock = adata.copy(), Clock()
     model_class.setup_anndata(seen)
     made = model_class(seen, **network)
-    with speed_ups(name != "equal, plain"):
+    with speed_ups(name != "equal, plain"), exceptions_as_they_are():
         made.train(epochs + 2, accelerator="cpu", enable_progress_bar=False, callbacks=[clock], **training)
     return clock.epochs()
 
@@ -100,8 +103,10 @@ def measure(
     epochs: int = 2,
     repeats: int = 5,
     contenders: Sequence[str] = (),
+    *,
+    rows: Rows,
 ) -> list[dict[str, Any]]:
-    """Compare on every data set.
+    """Compare on every data set; what is in the rows already is not measured again.
 
     Parameters
     ----------
@@ -115,6 +120,8 @@ def measure(
         Fits of each contender.
     contenders
         Keys of :data:`CONTENDERS`, compared with scVI; all by default.
+    rows
+        Take the times of each alternation.
 
     Returns
     -------
@@ -125,23 +132,23 @@ def measure(
     InputError
         If a contender is not known.
     """
-    names = chosen(contenders)
-    return [compare(name, adata, epochs, repeats, names) for name, adata in tissues(section, n_obs)]
+    names, found = chosen(contenders), []
+    for name, adata in list(tissues(section, n_obs)):  # all are read before anything is measured
+        done = [row for row in rows.read() if row.get("data") == name and "times" in row]
+        about = {"data": name, "n_obs": adata.n_obs, "n_genes": adata.n_vars}
+        about["density"] = adata.X.nnz / np.prod(adata.shape)
+        for _ in counted(range(len(done), repeats), f"Epochs of {name}"):
+            done.append({**about, "times": {key: seconds(key, adata, epochs) for key in names}})
+            rows.add(done[-1:])
+        found.append(compare(done))
+    return found
 
 
-def compare(
-    name: str, adata: AnnData, epochs: int, repeats: int, contenders: Sequence[str] = tuple(CONTENDERS)
-) -> dict[str, Any]:
-    """One row: medians of each contender, and their ratios to scVI."""
-    times: dict[str, list[tuple[float, float]]] = {contender: [] for contender in contenders}
-    for _ in range(repeats):
-        for contender in contenders:
-            times[contender] += seconds(contender, adata, epochs)
-    row: dict[str, Any] = {
-        "data": name,
-        "n_obs": adata.n_obs,
-        "n_genes": adata.n_vars,
-        "density": adata.X.nnz / np.prod(adata.shape),
+def compare(alternations: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One row for a data set: medians of each contender over all timed epochs, and their ratios to scVI."""
+    row = {key: value for key, value in alternations[0].items() if key != "times"}
+    times = {
+        key: [one for row in alternations for one in row["times"][key]] for key in alternations[0]["times"]
     }
     for clock, which in (("cpu", 0), ("wall", 1)):
         medians = {key: statistics.median(epoch[which] for epoch in epochs) for key, epochs in times.items()}

@@ -6,6 +6,7 @@ of at most so many minibatches; memory does not depend on how many.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from isovi_bench.rendering import markdown
 from isovi_bench.resources import in_fresh_process, peak_memory
 from isovi_bench.rows import Rows
 from isovi_bench.timings.cells import positions, write
+from isovi_bench.timings.partial import counted
 
 SIZES = (10_000, 100_000, 1_000_000)
 MODES = {"memory": "in memory", "disk": "packed, on disk"}
@@ -64,13 +66,12 @@ def measure(
     """
     rows = Rows(out / RESULTS)
     done = [(row["data"], row["mode"], row["pairs"]) for row in rows.read()]
-    for repeat in range(repeats):
-        for name, file in _inputs(out, sizes, section).items():
-            for kind in pairs:
-                for mode in MODES:
-                    if done.count((name, mode, kind)) <= repeat:
-                        found = in_fresh_process(fit, file, mode, kind, steps)
-                        rows.add([{"data": name, "mode": mode, "pairs": kind, **found}])
+    inputs = _inputs(out, sizes, section)
+    asked = itertools.product(range(repeats), inputs, pairs, MODES)
+    left = [one for one in asked if done.count((one[1], one[3], one[2])) <= one[0]]
+    for _, name, kind, mode in counted(left, "Fits"):
+        found = in_fresh_process(fit, inputs[name], mode, kind, steps)
+        rows.add([{"data": name, "mode": mode, "pairs": kind, **found}])
     return rows.read()
 
 

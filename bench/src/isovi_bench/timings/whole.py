@@ -21,18 +21,23 @@ import scvi
 import torch
 
 from isovi import files
+from isovi.model.hooks import exceptions_as_they_are
 from isovi.report.write import attempt
 from isovi.run import Run, Settings
 from isovi.spots import HELDOUT
 from isovi.tl.evaluate import evaluate_fit
 from isovi_bench.rendering import markdown
+from isovi_bench.rows import Rows
+from isovi_bench.timings.partial import counted
 
 OURS, SCVI = "isovi fit", "SCVI.train()"
 LOSS = "reconstruction"
 
 
-def measure(section: Path, repeats: int = 1, max_epochs: int | None = None) -> list[dict[str, Any]]:
-    """Fit a section with both, in turn.
+def measure(
+    section: Path, repeats: int = 1, max_epochs: int | None = None, *, rows: Rows
+) -> list[dict[str, Any]]:
+    """Fit a section with both, in turn; what is in the rows already is not measured again.
 
     Parameters
     ----------
@@ -42,14 +47,17 @@ def measure(section: Path, repeats: int = 1, max_epochs: int | None = None) -> l
         Fits with each, of which each has another seed; a fit takes minutes.
     max_epochs
         Of both; by default what each does by itself.
+    rows
+        Take the two fits of each seed.
 
     Returns
     -------
     A row for each fit: ``data``, ``n_obs``, ``n_genes``, ``fit``, ``seed``, ``epochs``, ``cpu_seconds``,
     ``wall_seconds`` and the held-out ``reconstruction`` in nats per spot.
     """
-    rows: list[dict[str, Any]] = []
-    for seed in range(repeats):
+    done = [row for row in rows.read() if "fit" in row]
+    seeds = [seed for seed in range(repeats) if seed not in {row["seed"] for row in done}]
+    for seed in counted(seeds, f"Whole fits of {section.stem}"):
         torch.set_num_threads(1)
         with tempfile.TemporaryDirectory() as folder, _timed() as ours:
             out = Path(folder) / "run"
@@ -58,9 +66,13 @@ def measure(section: Path, repeats: int = 1, max_epochs: int | None = None) -> l
             attempt(out)
         found = run.metrics
         about = {"data": section.stem, "n_obs": found["n_obs"], "n_genes": found["n_genes"], "seed": seed}
-        rows.append({**about, "fit": OURS, "epochs": found["epochs"], **ours, LOSS: found[HELDOUT][LOSS]})
-        rows.append({**about, "fit": SCVI, **_scvi(run, max_epochs)})
-    return rows
+        both = [
+            {**about, "fit": OURS, "epochs": found["epochs"], **ours, LOSS: found[HELDOUT][LOSS]},
+            {**about, "fit": SCVI, **_scvi(run, max_epochs)},
+        ]
+        rows.add(both)
+        done += both
+    return done
 
 
 def _scvi(run: Run, max_epochs: int | None) -> dict[str, Any]:
@@ -68,7 +80,7 @@ def _scvi(run: Run, max_epochs: int | None) -> dict[str, Any]:
     adata, heldout = run.model_data(), run.split == HELDOUT
     scvi.settings.seed = run.settings.seed
     parts = [np.flatnonzero(~heldout), np.flatnonzero(heldout)]
-    with _timed() as theirs:
+    with _timed() as theirs, exceptions_as_they_are():
         scvi.model.SCVI.setup_anndata(adata)
         model = scvi.model.SCVI(adata)
         model.train(
