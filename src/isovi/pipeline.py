@@ -410,10 +410,11 @@ def require_counts(adata: AnnData, genes: np.ndarray, settings: Settings) -> Non
     empty = check.cell_totals(matrix, genes) == 0
     if n := int(empty.sum()):
         most = int(check.cell_totals(matrix)[empty].max())
+        by_scanpy = f"sc.pp.filter_cells(adata, min_counts={most + 1}), or " if settings.layer is None else ""
         raise InputError(
             f"{n} {'spot has' if n == 1 else 'spots have'} no count in the {int(genes.sum())} genes chosen.",
             f"Every spot needs a count. In all genes {'it has' if n == 1 else 'they have'} at most {most}.",
-            f"Raise `n_top_genes`, or leave out spots of so few counts: min_counts={most + 1}.",
+            f"Raise `n_top_genes`, or leave out spots of so few counts: {by_scanpy}min_counts={most + 1}.",
         )
 
 
