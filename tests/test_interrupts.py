@@ -214,10 +214,15 @@ def test_after_compiled_code_signals_are_raised_as_before() -> None:
         work()
 
 
-@pytest.mark.parametrize("within", [interrupts.raised, contextlib.nullcontext])
-def test_an_interrupt_of_another_origin_stays_what_it_is(within: Any) -> None:
-    with pytest.raises(KeyboardInterrupt), within(), interrupts.as_keyboard_interrupts():
+@pytest.mark.parametrize(
+    ("within", "expected"), [(interrupts.raised, Interrupted), (contextlib.nullcontext, KeyboardInterrupt)]
+)
+def test_an_interrupt_by_a_library_is_one_of_the_command_line_if_there_is_one(
+    within: Any, expected: type[BaseException]
+) -> None:
+    with pytest.raises(expected) as stopped, within(), interrupts.as_keyboard_interrupts():
         raise KeyboardInterrupt
+    assert getattr(stopped.value, "signal", signal.SIGINT) == signal.SIGINT
 
 
 def test_signals_that_are_ignored_stay_so() -> None:

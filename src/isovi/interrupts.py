@@ -81,9 +81,7 @@ def as_keyboard_interrupts() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        if stop.number is None:  # of another origin
-            raise
-        stopped = Interrupted(stop.number)
+        stopped = Interrupted(stop.number or signal.SIGINT)  # for which a library may have its own handler
         for note in getattr(error, "__notes__", ()):
             stopped.add_note(note)
         raise stopped from error

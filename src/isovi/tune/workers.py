@@ -97,10 +97,10 @@ def run_trials(
     try:
         with cluster(ray_address, jobs, gpus=gpus_per_trial):
             found = done | outcomes(list(_tuner(trainable, left, folder, jobs, len(done)).fit()))
+            if len(found) < len(tried):
+                raise KeyboardInterrupt  # Ray stops at Ctrl-C, and returns what there is
     finally:
         _PROGRESS.reset(token)
-    if len(found) < len(tried):
-        raise KeyboardInterrupt  # Ray stops at Ctrl-C, and returns what there is
     return {name: found[name] for name in tried}
 
 
