@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from isovi.data.io import replacing
+
 
 class Rows:
     """A file with one JSON object a line.
@@ -31,7 +33,8 @@ class Rows:
         return pd.DataFrame(self.read())
 
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Append rows."""
+        """Append rows; the file has all of them or, if this is interrupted, none."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
-            file.writelines(f"{json.dumps(row)}\n" for row in rows)
+        before = self.path.read_bytes() if self.path.exists() else b""
+        with replacing(self.path) as temporary:
+            temporary.write_bytes(before + "".join(f"{json.dumps(row)}\n" for row in rows).encode())
