@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +47,7 @@ def send_at(stage: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(owner, name, sending)
 
 
-@pytest.fixture(autouse=True)
-def _not_in_the_background() -> Iterator[None]:
-    """Shells have what they start in the background ignore SIGINT."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+pytestmark = pytest.mark.usefixtures("not_in_the_background")
 
 
 @pytest.fixture(params=list(STATUS), ids=lambda number: number.name)

@@ -324,6 +324,7 @@ def test_a_share_of_a_gpu_is_a_share_or_a_whole_number(gpus: float) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("not_in_the_background")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_a_signal_ends_waiting_for_ray_at_once(number: signal.Signals) -> None:
     ray = pytest.importorskip("ray", reason="the extra tune is not installed")
