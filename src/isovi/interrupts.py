@@ -77,7 +77,8 @@ def as_keyboard_interrupts() -> Iterator[None]:
     if not found:
         yield
         return
-    stop, found[0].raises = found[0], KeyboardInterrupt
+    stop = found[0]  # one handler for all of them
+    stop.raises = KeyboardInterrupt
     try:
         yield
     except KeyboardInterrupt as error:

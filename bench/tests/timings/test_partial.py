@@ -27,13 +27,29 @@ def test_rows_stay_until_a_measurement_has_ended(tmp_path: Path) -> None:
 
 def test_another_measurement_is_not_resumed(tmp_path: Path) -> None:
     out = tmp_path / "epochs.json"
-    with pytest.raises(KeyboardInterrupt), unfinished(out, ASKED):
+
+    def measure(rows: Rows) -> None:
+        rows.add([{"a": 1}])
         raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as stopped, unfinished(out, ASKED) as rows:
+        measure(rows)
+    assert str(rows.path) in stopped.value.__notes__[0]
     with (
         pytest.raises(InputError, match=r"another measurement \(n_obs 9, contenders \['equal'\]\)"),
         unfinished(out, ASKED | {"n_obs": 8}),
     ):
         pass
+
+
+def test_nothing_is_kept_of_a_measurement_that_did_not_begin(tmp_path: Path) -> None:
+    out = tmp_path / "epochs.json"
+    with pytest.raises(InputError), unfinished(out, ASKED):
+        raise InputError("No such section.", "It must be there.", "Name another.")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "epochs.json.partial.jsonl").write_text('{"asked": {"n_obs": 8}}\n')  # as after kill -9
+    with unfinished(out, ASKED) as rows:
+        assert rows.read() == [{"asked": {"n_obs": 9, "contenders": ["equal"]}}]
 
 
 def test_nothing_is_kept_without_an_output() -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from isovi.errors import InputError
-from isovi.interrupts import kept_at
 from isovi.progress import ConsoleProgress, duration
 from isovi_bench.rows import Rows
 
@@ -44,7 +43,9 @@ def unfinished(out: Path | None, asked: dict[str, Any]) -> Iterator[Rows]:
             yield Rows(Path(folder) / "rows.jsonl")
         return
     rows, about = Rows(out.with_name(out.name + SUFFIX)), {"asked": json.loads(json.dumps(asked))}
-    if not (kept := rows.read()):
+    kept = rows.read()
+    if len(kept) <= 1:  # nothing was measured
+        rows.path.unlink(missing_ok=True)
         rows.add([about])
     elif kept[0] != about:
         before = ", ".join(f"{name} {value}" for name, value in kept[0].get("asked", {}).items())
@@ -53,8 +54,14 @@ def unfinished(out: Path | None, asked: dict[str, Any]) -> Iterator[Rows]:
             "An interrupted measurement is resumed with the same options on the same processor.",
             "Give those, another file for the output, or remove that one.",
         )
-    with kept_at(f"Run the same command to resume: what was measured is in {rows.path}"):
+    try:
         yield rows
+    except BaseException as error:
+        if len(rows.read()) > 1:
+            error.add_note(f"Run the same command to resume: what was measured is in {rows.path}")
+        else:
+            rows.path.unlink()
+        raise
     rows.path.unlink()
 
 
